@@ -1,0 +1,1 @@
+"""A continuous-batching inference engine with paged attention and every advanced sampler."""

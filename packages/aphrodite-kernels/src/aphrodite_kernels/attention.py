@@ -1,0 +1,56 @@
+"""The data that paged attention needs, passed as arguments.
+
+Keys and values live in *blocks* of `block_size` positions. A *slot* is one position:
+`block * block_size + offset`. Block 0 is never owned by a request: a sliding-window layer's
+table points there for blocks that have left the window, and padding writes go there.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class KVCache:
+    """Paged keys and values of one layer, each [blocks, block_size, Hkv, D]."""
+
+    key: Tensor
+    value: Tensor
+
+    @property
+    def block_size(self) -> int:
+        return self.key.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionMeta:
+    """Where each request's keys lie, for one KV group and one step.
+
+    The queries of request b are the rows `query_starts[b]:query_starts[b + 1]`; the last of them
+    stands at position `seq_lens[b] - 1`, the others directly before it.
+    """
+
+    block_tables: Tensor
+    """[B, max_blocks] int32: block that holds positions i * block_size … of request b."""
+    seq_lens: Tensor
+    """[B] int32: keys the last query of each request may see, this step's own included."""
+    query_starts: Tensor
+    """[B + 1] int32: first query row of each request."""
+    slots: Tensor
+    """[T] int64: slot that receives the key and value of each token."""
+    max_query: int
+    """Longest query of any request."""
+    max_seq: int
+    """Largest entry of `seq_lens`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSpec:
+    """What one layer's attention computes; fixed when the model is built."""
+
+    scale: float
+    """Factor on q·k."""
+    window: int | None = None
+    """Sliding window: a query at p sees positions above p - window. None: all."""
+    softcap: float | None = None
+    """Scores become softcap * tanh(score / softcap)."""

@@ -1,0 +1,119 @@
+"""A backend is a record of ops; `backend_for(device)` is the only place that looks at devices.
+
+Made from the reference by `dataclasses.replace`: an op that is not overridden is the reference.
+A backend is a folder under `backends/` whose module has `create(threads, dtype) -> Backend`.
+"""
+
+import importlib
+import logging
+import os
+import pkgutil
+from dataclasses import dataclass
+
+import torch
+
+from aphrodite_kernels import backends
+from aphrodite_kernels.errors import BackendError
+from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.protocols import (
+    AddRMSNorm,
+    Attention,
+    Capture,
+    Embed,
+    Embeds,
+    Gated,
+    MatMul,
+    MatMuls,
+    Repacks,
+    RMSNorm,
+    Rotate,
+    Select,
+    StoreKV,
+    Uniform,
+)
+
+_OVERRIDE = "APHRODITE_BACKEND"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """The ops of one device; see protocols.py for their signatures."""
+
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    """Dtype of activations."""
+    summary: str
+    """One line for people: what runs, on which instruction set, with how many threads."""
+    any_matmul: MatMul
+    """For layouts that `matmul` does not name."""
+    any_embed: Embed
+    matmul: MatMuls
+    embed: Embeds
+    pack: Repacks
+    rms_norm: RMSNorm
+    add_rms_norm: AddRMSNorm
+    rotate: Rotate
+    store_kv: StoreKV
+    attention: Attention
+    gated: Gated
+    select: Select
+    uniform: Uniform
+    capture: Capture | None = None
+    """None: this backend cannot record, run the function itself each time."""
+
+    def prepare(self, weight: PackedWeight) -> PackedWeight:
+        """The weight on this device, re-tiled if this backend has a tiling for its layout."""
+        weight = weight.to(self.device)
+        repack = self.pack.get(type(weight))
+        return repack(weight) if repack else weight
+
+    def matmul_for(self, weight: PackedWeight) -> MatMul:
+        """The product to bind for this weight."""
+        return self.matmul.get(type(weight), self.any_matmul)
+
+    def embed_for(self, weight: PackedWeight) -> Embed:
+        """The look-up to bind for this weight."""
+        return self.embed.get(type(weight), self.any_embed)
+
+
+def backend_names() -> list[str]:
+    """Every backend that is present."""
+    return sorted(module.name for module in pkgutil.iter_modules(backends.__path__))
+
+
+def backend_for(
+    device: torch.device, *, threads: int | None = None, dtype: torch.dtype | None = None
+) -> Backend:
+    """The best backend for a device, or the one that APHRODITE_BACKEND names.
+
+    A backend's package says for which `device.type` it is made (`DEVICE`; the reference: any), why
+    it cannot run on this machine (`obstacle()`, None if it can) and makes itself (`create`).
+
+    Args:
+        device: where tensors live.
+        threads: CPU threads of the backend; None: physical cores.
+        dtype: of activations; None: the backend's own choice.
+
+    Raises:
+        BackendError: the override names no backend, or that backend cannot run here.
+    """
+    override = os.environ.get(_OVERRIDE)
+    if override is not None and override not in backend_names():
+        raise BackendError(
+            f"{_OVERRIDE}={override} names no backend; present are {', '.join(backend_names())}"
+        )
+    for name in [override] if override else [*backend_names(), "reference"]:
+        module = importlib.import_module(f"{backends.__name__}.{name}")
+        if not override and module.DEVICE != device.type and name != "reference":
+            continue
+        obstacle = module.obstacle()
+        if obstacle is None:
+            backend: Backend = module.create(device, threads=threads, dtype=dtype)
+            return backend
+        if override:
+            raise BackendError(f"backend {name} cannot run here: {obstacle}")
+        _log.warning("backend %s cannot run here, the slow reference is used: %s", name, obstacle)
+    raise BackendError("no backend can run here")  # the reference has no obstacle

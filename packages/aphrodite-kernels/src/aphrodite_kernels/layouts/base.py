@@ -1,0 +1,62 @@
+"""The contract of every packed weight.
+
+A packed weight is a matrix W of shape [N, K] (out features, in features; y = x Wᵀ) in some
+compressed arrangement. It is immutable. Only the layout knows its packing granularity, so only
+the layout splits, stacks and moves itself. It knows nothing of files (a quant format builds it)
+and nothing of kernels (`backend.matmul[type(weight)]` consumes it; `backend.pack` may re-tile it
+into a layout of that backend's own).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class PackedWeight(ABC):
+    """A matrix W [N, K] in some packed arrangement."""
+
+    @property
+    @abstractmethod
+    def in_features(self) -> int:
+        """K."""
+
+    @property
+    @abstractmethod
+    def out_features(self) -> int:
+        """N."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes that the packed tensors occupy."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the packed tensors lie."""
+
+    @abstractmethod
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The dense matrix [N, K], computed in float32 and rounded once to `dtype`."""
+
+    @abstractmethod
+    def rows(self, index: Tensor) -> Self:
+        """The weight made of rows `index` ([R] int64) of this one: an embedding look-up, a permutation."""
+
+    @abstractmethod
+    def shard(self, axis: int, rank: int, size: int) -> Self:
+        """Part `rank` of `size` along N (axis 0) or K (axis 1); LayoutError if a group would split."""
+
+    @classmethod
+    @abstractmethod
+    def stack(cls, weights: Sequence[Self]) -> Self:
+        """The weights one below the other along N; LayoutError if their parameters differ."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Self:
+        """The same weight on `device`."""

@@ -1,0 +1,148 @@
+"""Call signature of every op of a backend.
+
+Shape letters: T tokens in the step, B requests, R logit rows, H heads, Hkv KV heads, D head size,
+N out features, K in features, V vocabulary, F hidden width of the MLP.
+
+Rows may be strided (a slice of a wider matrix) as long as the last dimension is contiguous, so a
+stacked projection is split without a copy. Floating tensors of one call share one dtype unless
+stated. Unless a docstring says "in place", inputs are left alone and the result is new.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
+from aphrodite_kernels.layouts.base import PackedWeight
+
+Activation = Literal["silu", "gelu_tanh"]
+
+
+class MatMul(Protocol):
+    """y = x Wᵀ (+ bias)."""
+
+    def __call__(self, x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+        """x [T, K], bias [N] float32 -> [T, N] of x's dtype. Row t depends on x[t] alone."""
+        ...
+
+
+class Embed(Protocol):
+    """Look up rows of an embedding."""
+
+    def __call__(self, tokens: Tensor, weight: PackedWeight, scale: float) -> Tensor:
+        """tokens [T] int32 -> scale * W[tokens] [T, K] in the backend's activation dtype."""
+        ...
+
+
+class RMSNorm(Protocol):
+    """x / sqrt(mean(x²) + eps) * weight over the last dimension (arXiv 1910.07467)."""
+
+    def __call__(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """x [T, K] or [T, H, D], weight float32 of the last dimension. Sums in float32."""
+        ...
+
+
+class AddRMSNorm(Protocol):
+    """Residual addition and the norm that follows it, fused."""
+
+    def __call__(
+        self, x: Tensor, residual: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """x, residual [T, K] -> (norm(x + residual), x + residual)."""
+        ...
+
+
+class Rotate(Protocol):
+    """Rotary position embedding (arXiv 2104.09864) on halves: pairs are (i, i + rotary / 2)."""
+
+    def __call__(self, q: Tensor, k: Tensor, positions: Tensor, table: Tensor) -> None:
+        """In place. q [T, H, D], k [T, Hkv, D], positions [T] int32.
+
+        table [max_position, 2, rotary / 2] float32: cosines, then sines, the attention factor
+        included. Dimensions from `rotary` on pass through.
+        """
+        ...
+
+
+class StoreKV(Protocol):
+    """Write this step's keys and values to their slots."""
+
+    def __call__(self, k: Tensor, v: Tensor, cache: KVCache, slots: Tensor) -> None:
+        """k, v [T, Hkv, D]; slots [T] int64. Writes into `cache`."""
+        ...
+
+
+class Attention(Protocol):
+    """Causal attention of this step's queries over the paged cache, this step's keys included."""
+
+    def __call__(
+        self, q: Tensor, cache: KVCache, meta: AttentionMeta, spec: AttentionSpec
+    ) -> Tensor:
+        """q [T, H, D] -> [T, H, D]. Head h reads KV head h * Hkv // H. Accumulates in float32."""
+        ...
+
+
+class Gated(Protocol):
+    """activation(gate) * up."""
+
+    def __call__(self, gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
+        """gate, up [T, F] -> [T, F]."""
+        ...
+
+
+class Select(Protocol):
+    """Gather rows."""
+
+    def __call__(self, x: Tensor, index: Tensor) -> Tensor:
+        """x [T, K], index [R] int64 -> [R, K]."""
+        ...
+
+
+class Uniform(Protocol):
+    """Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011)."""
+
+    def __call__(self, seeds: Tensor, choices: Tensor, positions: Tensor, purpose: int) -> Tensor:
+        """seeds [B] int64, choices [B] int32, positions [B] int32 -> [B] float32 in [0, 1).
+
+        key = (low, high) 32 bits of the seed; counter = (position, choice, purpose, 0); the result
+        is the upper 24 bits of the first output word times 2^-24. Equal bit for bit everywhere.
+        """
+        ...
+
+
+class Repack(Protocol):
+    """Re-tile a canonical weight into a backend's own layout."""
+
+    def __call__(self, weight: PackedWeight) -> PackedWeight: ...
+
+
+class Program(Protocol):
+    """A captured sequence of op calls over fixed buffers."""
+
+    def replay(self, tokens: int, requests: int, outputs: int) -> None:
+        """Run again with the first `tokens`, `requests` and `outputs` rows of the buffers.
+
+        The buffers are those that the captured function read and returned; the caller fills them
+        before and reads them after. Rows beyond the counts hold stale values.
+        """
+        ...
+
+
+class Capture(Protocol):
+    """Record a function for replay."""
+
+    def __call__(
+        self, function: Callable[[], Tensor], tokens: int, requests: int, outputs: int
+    ) -> tuple[Program, Tensor]:
+        """Run `function` once on full buffers and record it; also its result (a fixed buffer).
+
+        tokens, requests and outputs are the buffers' row counts: three different numbers, by which
+        the recorder knows along which of them an op's rows run.
+        """
+        ...
+
+
+MatMuls = Mapping[type[PackedWeight], MatMul]
+Embeds = Mapping[type[PackedWeight], Embed]
+Repacks = Mapping[type[PackedWeight], Repack]

@@ -1,0 +1,1 @@
+"""Readers for community-quantised checkpoints: GGUF, safetensors, and the formats in them."""
