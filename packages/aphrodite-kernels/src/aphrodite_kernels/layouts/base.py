@@ -46,11 +46,11 @@ class PackedWeight(ABC):
 
     @abstractmethod
     def rows(self, index: Tensor) -> Self:
-        """The weight made of rows `index` ([R] int64) of this one: an embedding look-up, a permutation."""
+        """The weight made of rows `index` ([R] int64): an embedding look-up, a permutation."""
 
     @abstractmethod
     def shard(self, axis: int, rank: int, size: int) -> Self:
-        """Part `rank` of `size` along N (axis 0) or K (axis 1); LayoutError if a group would split."""
+        """Part `rank` of `size` along N (axis 0) or K (1); LayoutError if a group would split."""
 
     @classmethod
     @abstractmethod

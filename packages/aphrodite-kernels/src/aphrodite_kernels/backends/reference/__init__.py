@@ -1,0 +1,51 @@
+"""Every op in plain torch, on any device: the specification that other backends are tested against.
+
+One file per group of ops, written to be read beside protocols.py. Everything is computed in float32
+and rounded once. Nothing here is fast.
+"""
+
+import torch
+
+from aphrodite_kernels.backend import Backend
+from aphrodite_kernels.backends.reference.activation import gated
+from aphrodite_kernels.backends.reference.attention import attention, store_kv
+from aphrodite_kernels.backends.reference.matmul import embed_as, matmul, select
+from aphrodite_kernels.backends.reference.norm import add_rms_norm, rms_norm
+from aphrodite_kernels.backends.reference.rope import rotate
+from aphrodite_kernels.backends.reference.sampling import uniform
+
+DEVICE = None
+"""Made for no device in particular: it runs on all of them."""
+
+
+def obstacle() -> str | None:
+    """Nothing keeps it from running."""
+    return None
+
+
+def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | None) -> Backend:
+    """The reference on `device`; dtype None: float32 on the CPU, bfloat16 elsewhere."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if dtype is None:
+        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    return Backend(
+        name="reference",
+        device=device,
+        dtype=dtype,
+        summary=f"reference: slow plain torch on {device}, {dtype}, "
+        f"{torch.get_num_threads()} threads",
+        any_matmul=matmul,
+        any_embed=embed_as(dtype),
+        matmul={},
+        embed={},
+        pack={},
+        rms_norm=rms_norm,
+        add_rms_norm=add_rms_norm,
+        rotate=rotate,
+        store_kv=store_kv,
+        attention=attention,
+        gated=gated,
+        select=select,
+        uniform=uniform,
+    )

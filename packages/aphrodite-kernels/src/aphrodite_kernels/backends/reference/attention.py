@@ -1,0 +1,58 @@
+"""The paged cache: writing to it, and causal attention over it, one request at a time."""
+
+import torch
+from torch import Tensor
+
+from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
+
+
+def store_kv(k: Tensor, v: Tensor, cache: KVCache, slots: Tensor) -> None:
+    """Write each token's key and value to its slot."""
+    block, offset = slots // cache.block_size, slots % cache.block_size
+    cache.key[block, offset] = k.to(cache.key.dtype)
+    cache.value[block, offset] = v.to(cache.value.dtype)
+
+
+def attention(q: Tensor, cache: KVCache, meta: AttentionMeta, spec: AttentionSpec) -> Tensor:
+    """Map q [T, H, D] to [T, H, D]; rows that belong to no request become zero."""
+    result = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
+    starts: list[int] = meta.query_starts.tolist()
+    lengths: list[int] = meta.seq_lens.tolist()
+    for request, seq_len in enumerate(lengths):
+        rows = slice(starts[request], starts[request + 1])
+        count = rows.stop - rows.start
+        if count == 0:
+            continue
+        first_query = seq_len - count
+        # Keys before the first query's window may be gone: their block is not looked at.
+        first_key = 0 if spec.window is None else max(0, first_query - spec.window + 1)
+        keys = torch.arange(first_key, seq_len, device=q.device)
+        queries = torch.arange(first_query, seq_len, device=q.device)
+        block = meta.block_tables[request].long()[keys // cache.block_size]
+        offset = keys % cache.block_size
+        result[rows] = attend(
+            q[rows].float(),
+            cache.key[block, offset].float(),
+            cache.value[block, offset].float(),
+            visible(queries, keys, spec.window),
+            spec,
+        ).to(q.dtype)
+    return result
+
+
+def visible(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """Positions [Q] and [S] -> [Q, S] bool: which query sees which key."""
+    distance = queries[:, None] - keys[None, :]
+    seen = distance >= 0
+    return seen if window is None else seen & (distance < window)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, spec: AttentionSpec) -> Tensor:
+    """Attend with q [Q, H, D] to k and v [S, Hkv, D] where seen [Q, S]: [Q, H, D], all float32."""
+    group = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+    scores = torch.einsum("qhd,shd->hqs", q, k) * spec.scale
+    if spec.softcap is not None:
+        scores = spec.softcap * torch.tanh(scores / spec.softcap)
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+    return torch.einsum("hqs,shd->qhd", weights, v)

@@ -1,0 +1,38 @@
+"""Counter-based random numbers: Philox4x32-10 in int64 arithmetic.
+
+Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
+"""
+
+import torch
+from torch import Tensor
+
+_ROUNDS = 10
+_WORD = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+
+
+def uniform(seeds: Tensor, choices: Tensor, positions: Tensor, purpose: int) -> Tensor:
+    """The upper 24 bits of the first word of each row's block, times 2^-24."""
+    position, choice = positions.long() & _WORD, choices.long() & _WORD
+    counter = torch.stack(
+        (position, choice, torch.full_like(position, purpose), torch.zeros_like(position))
+    )
+    key = torch.stack((seeds & _WORD, (seeds >> 32) & _WORD))
+    return (philox(counter, key)[0] >> 8).float() * 2.0**-24
+
+
+def philox(counter: Tensor, key: Tensor) -> Tensor:
+    """Counter [4, B] and key [2, B] -> block [4, B]: unsigned 32-bit words held in int64."""
+    (a, b, c, d), (low, high) = counter, key
+    for _ in range(_ROUNDS):
+        # Signed products wrap modulo 2^64; the mask after the arithmetic shift gives the high word.
+        first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
+        a, b, c, d = (
+            (second >> 32 & _WORD) ^ b ^ low,
+            second & _WORD,
+            (first >> 32 & _WORD) ^ d ^ high,
+            first & _WORD,
+        )
+        low, high = low + _KEY_STEPS[0] & _WORD, high + _KEY_STEPS[1] & _WORD
+    return torch.stack((a, b, c, d))
