@@ -1,0 +1,76 @@
+"""What comes out: of one step on the device, and of the engine.
+
+`StepOutput` is made by the runner, aligned with `plan.work`. `RequestOutput` is made by the
+scheduler when it commits a step, and crosses to the front process, where text/ turns it into text.
+"""
+
+import msgspec
+
+from aphrodite_engine.request import FinishReason
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True):
+    """Log-probabilities at one position, before any stage."""
+
+    token: int
+    """The token that stands there."""
+    logprob: float
+    rank: int
+    """1: the likeliest."""
+    top: list[tuple[int, float]]
+    """The likeliest tokens, descending."""
+
+
+class RowOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """What one row of a plan gave."""
+
+    tokens: list[int] = []
+    """Sampled tokens: none for a prefill chunk, one otherwise (more with speculation)."""
+    logprobs: list[TokenLogprobs] = []
+    """Aligned with `tokens`, if asked for."""
+    prompt_logprobs: list[TokenLogprobs] = []
+    """Of the prompt tokens this step scored, if asked for."""
+    error: str | None = None
+    """This row failed; the others did not."""
+
+
+class StepOutput(msgspec.Struct, frozen=True):
+    """What a plan gave, aligned with `plan.work`."""
+
+    rows: list[RowOutput]
+
+
+class RequestOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """News of one completion."""
+
+    id: str
+    choice: int
+    tokens: list[int]
+    """New tokens; the one that stopped the completion included."""
+    logprobs: list[TokenLogprobs] = []
+    prompt_logprobs: list[TokenLogprobs] = []
+    finish_reason: FinishReason | None = None
+    stop_reason: int | None = None
+    """The stop token, unless it was end-of-text."""
+    cached_tokens: int = 0
+    """Prompt tokens that came from the prefix cache."""
+    error: str | None = None
+    """With finish_reason `error`: what happened."""
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts since start and gauges of now; read by /metrics."""
+
+    running: int
+    waiting: int
+    kv_blocks: int
+    kv_blocks_free: int
+    preemptions: int
+    prompt_tokens: int
+    """Computed, the cached ones left out."""
+    generation_tokens: int
+    prefix_queries: int
+    """Prompt tokens looked up in the prefix cache."""
+    prefix_hits: int
+    """Prompt tokens found there."""
+    steps: int

@@ -1,0 +1,80 @@
+"""A request and its completions.
+
+`EngineRequest` is what arrives: plain data that crosses the process boundary. `Request` is one of
+its `n` completions at work, the only mutable object of the domain. The scheduler owns it; status,
+blocks and counts change only in scheduling/.
+"""
+
+import enum
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from aphrodite_engine.sampling.params import SamplingParams
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt and what to make of it."""
+
+    id: str
+    prompt: list[int]
+    """Token ids, at least one."""
+    params: SamplingParams
+    priority: int = 0
+    """Lower runs first, under the priority policy."""
+    arrival: float
+    """time.monotonic() of the front process."""
+
+
+class Status(enum.Enum):
+    """Where a request stands."""
+
+    WAITING = enum.auto()
+    RUNNING = enum.auto()
+    FINISHED = enum.auto()
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One completion at work."""
+
+    id: str
+    """Of the EngineRequest."""
+    choice: int
+    """0 … n - 1."""
+    prompt: list[int]
+    params: SamplingParams
+    seed: int
+    """64-bit, resolved."""
+    max_tokens: int
+    """Resolved: never past the context."""
+    stop_tokens: frozenset[int]
+    """End-of-text (unless ignored) and the request's own stop tokens."""
+    priority: int
+    arrival: float
+    output: list[int] = field(default_factory=list)
+    """Tokens known to the host; at most one more may be on its way from the device."""
+    computed: int = 0
+    """Positions whose key and value are in the cache or planned to be."""
+    pending: int = 0
+    """Tokens planned but not yet committed (0 or 1)."""
+    blocks: list[list[int]] = field(default_factory=list)
+    """Per KV group: block of each block-index; 0 where it has left the window."""
+    row: int | None = None
+    """Row in the device's batch state, while running."""
+    status: Status = Status.WAITING
+    cached: int = 0
+    """Prompt tokens that the prefix cache supplied at first admission."""
+
+    @property
+    def known(self) -> int:
+        """Tokens the host knows."""
+        return len(self.prompt) + len(self.output)
+
+    @property
+    def length(self) -> int:
+        """Tokens known or on their way."""
+        return self.known + self.pending

@@ -1,0 +1,38 @@
+"""What one request asks of generation: limits, stops, seed, and the stages of its sampler."""
+
+from typing import Annotated
+
+import msgspec
+from annotated_types import Ge, Le
+
+from aphrodite_engine.sampling.stage import AnyStage
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
+    """How to generate one request."""
+
+    n: Annotated[int, Ge(1), Le(1024)] = 1
+    """Completions of the prompt, each with draws of its own."""
+    max_tokens: Annotated[int, Ge(0)] | None = None
+    """Most tokens to generate; None: the rest of the context."""
+    min_tokens: Annotated[int, Ge(0)] = 0
+    """End-of-text and stop tokens are impossible before this many."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the completion; they are cut off."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Further tokens that end the completion."""
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    """Generate on past end-of-text."""
+    skip_special_tokens: bool = True
+    """Leave control tokens out of the text."""
+    spaces_between_special_tokens: bool = True
+    """Put a space between neighbouring control tokens, when they are shown."""
+    seed: int | None = None
+    """64-bit; None: drawn at random."""
+    logprobs: Annotated[int, Ge(0), Le(20)] | None = None
+    """Log-probabilities of the chosen token and this many likeliest ones, before any stage."""
+    prompt_logprobs: Annotated[int, Ge(0), Le(20)] | None = None
+    """The same for each prompt token but the first."""
+    stages: tuple[AnyStage, ...] = ()
+    """The sampler, in order of application; a stage at its defaults is the identity."""

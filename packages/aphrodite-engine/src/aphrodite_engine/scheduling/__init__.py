@@ -1,0 +1,1 @@
+"""Which rows run, with how many tokens, in which blocks."""
