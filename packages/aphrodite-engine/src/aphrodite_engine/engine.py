@@ -18,8 +18,11 @@ class Scheduler(Protocol):
         """Queue a request. RequestError if it can never run."""
         ...
 
-    def abort(self, request_id: str) -> None:
-        """Forget a request and free what it holds; unknown ids are ignored."""
+    def abort(self, request_id: str, choice: int | None = None) -> None:
+        """Forget a request (or one of its completions) and free what it holds.
+
+        Unknown ids are ignored.
+        """
         ...
 
     def plan(self) -> Plan:
@@ -71,9 +74,9 @@ class Engine:
         """Queue a request. RequestError if it can never run."""
         self._scheduler.add(request)
 
-    def abort(self, request_id: str) -> None:
-        """Forget a request; unknown ids are ignored."""
-        self._scheduler.abort(request_id)
+    def abort(self, request_id: str, choice: int | None = None) -> None:
+        """Forget a request, or one of its completions; unknown ids are ignored."""
+        self._scheduler.abort(request_id, choice)
 
     def step(self) -> list[RequestOutput]:
         """Launch the next step, then commit the one before it."""
