@@ -61,16 +61,16 @@ class RequestOutput(msgspec.Struct, frozen=True, kw_only=True):
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """Counts since start and gauges of now; read by /metrics."""
 
-    running: int
-    waiting: int
-    kv_blocks: int
-    kv_blocks_free: int
-    preemptions: int
-    prompt_tokens: int
+    running: int = 0
+    waiting: int = 0
+    kv_blocks: int = 0
+    kv_blocks_free: int = 0
+    preemptions: int = 0
+    prompt_tokens: int = 0
     """Computed, the cached ones left out."""
-    generation_tokens: int
-    prefix_queries: int
+    generation_tokens: int = 0
+    prefix_queries: int = 0
     """Prompt tokens looked up in the prefix cache."""
-    prefix_hits: int
+    prefix_hits: int = 0
     """Prompt tokens found there."""
-    steps: int
+    steps: int = 0

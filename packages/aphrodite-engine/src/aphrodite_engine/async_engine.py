@@ -1,0 +1,132 @@
+"""The engine as asyncio streams of text.
+
+The model runs in a process of its own; here are the tokenizer, the chat template and the text
+automata, so that JSON, templates and streaming never compete with the step loop for the
+interpreter lock.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from aphrodite_engine.config import EngineConfig
+from aphrodite_engine.errors import EngineDeadError, InternalError
+from aphrodite_engine.info import ModelInfo
+from aphrodite_engine.loading.text import TextModel, load_text
+from aphrodite_engine.outputs import EngineStats
+from aphrodite_engine.process.mailbox import Mailroom
+from aphrodite_engine.process.messages import Abort, Add, Start
+from aphrodite_engine.process.supervisor import State, Supervisor
+from aphrodite_engine.request import EngineRequest
+from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.text.automaton import TextAutomaton
+from aphrodite_engine.text.chat_template import ChatTemplate
+from aphrodite_engine.text.output import TextOutput
+from aphrodite_engine.text.tokenizer import Tokenizer
+
+_log = logging.getLogger(__name__)
+
+
+class AsyncEngine:
+    """One served model. Make it with `await AsyncEngine.start(config)`."""
+
+    def __init__(
+        self, supervisor: Supervisor, mailroom: Mailroom, text: TextModel, info: ModelInfo
+    ) -> None:
+        self.info = info
+        self._supervisor = supervisor
+        self._mailroom = mailroom
+        self._text = text
+
+    @classmethod
+    async def start(
+        cls, config: EngineConfig, progress: Callable[[str], None] = _log.info
+    ) -> "AsyncEngine":
+        """Load the model in a new process; `progress` is told what happens, line by line.
+
+        Raises:
+            ConfigError, ModelError: the model cannot run as asked.
+            EngineDeadError: the process died while loading.
+        """
+        mailroom = Mailroom()
+        supervisor = Supervisor(mailroom.deliver, mailroom.fail_all)
+        loading = asyncio.ensure_future(asyncio.to_thread(load_text, config, progress))
+
+        async def first() -> Start:
+            text = await loading
+            local = msgspec.structs.replace(config, model=str(text.path))
+            return Start(local, sorted(text.tokenizer.end_ids))
+
+        info = await supervisor.start(first(), progress)
+        info = msgspec.structs.replace(info, name=config.model)
+        return cls(supervisor, mailroom, loading.result(), info)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._text.tokenizer
+
+    @property
+    def template(self) -> ChatTemplate:
+        return self._text.template
+
+    @property
+    def state(self) -> State:
+        """`ready`; `restarting` after a crash; `stopped` for good."""
+        return self._supervisor.state
+
+    @property
+    def stats(self) -> EngineStats:
+        """As of the last step, or the last idle second."""
+        return self._mailroom.stats
+
+    async def generate(
+        self, prompt: list[int], params: SamplingParams, *, request_id: str, priority: int = 0
+    ) -> AsyncIterator[TextOutput]:
+        """Text as it becomes certain; the completions interleave, each ends with a finish reason.
+
+        Closing the iterator early aborts the request and frees its blocks.
+
+        Raises:
+            RequestError: this request can never run; before the first text.
+            EngineDeadError: the engine died, or is restarting.
+            InternalError: a defect ended this request; others go on.
+        """
+        mailbox = self._mailroom.open(request_id)
+        automata = [TextAutomaton(self.tokenizer, params, prompt) for _ in range(params.n)]
+        live = set(range(params.n))
+        request = EngineRequest(
+            id=request_id,
+            prompt=prompt,
+            params=params,
+            priority=priority,
+            arrival=time.monotonic(),
+        )
+        try:
+            await self._supervisor.send(Add(request))
+            while live:
+                for output in await mailbox.take():
+                    if output.error is not None:
+                        live.clear()
+                        raise InternalError(output.error)
+                    if output.choice not in live:
+                        continue  # computed past a stop string: nobody's
+                    text = automata[output.choice].feed(output)
+                    if text.finish_reason is not None:
+                        live.discard(output.choice)
+                        if output.finish_reason is None:
+                            await self._supervisor.send(Abort(request_id, output.choice))
+                    yield text
+        except EngineDeadError:
+            live.clear()
+            raise
+        finally:
+            self._mailroom.close(request_id)
+            if live and self.state == "ready":
+                await self._supervisor.send(Abort(request_id))
+
+    async def close(self) -> None:
+        """Stop the engine process."""
+        await self._supervisor.close()

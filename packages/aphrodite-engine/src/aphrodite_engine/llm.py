@@ -1,0 +1,207 @@
+"""Offline generation: the same engine, in this process.
+
+>>> from aphrodite_engine import LLM, SamplingParams
+>>> llm = LLM("demo")
+>>> llm.generate("The capital of France is", SamplingParams(max_tokens=8))[0].text
+"""
+
+import itertools
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+from tqdm import tqdm
+
+from aphrodite_engine.build import build_engine
+from aphrodite_engine.config import EngineConfig
+from aphrodite_engine.errors import InternalError, RequestError
+from aphrodite_engine.loading.text import load_text
+from aphrodite_engine.outputs import RequestOutput, TokenLogprobs
+from aphrodite_engine.request import EngineRequest, FinishReason
+from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.text.automaton import TextAutomaton
+from aphrodite_engine.text.output import TextOutput
+
+Prompt: TypeAlias = str | list[int]
+_log = logging.getLogger(__name__)
+
+
+class Completion(msgspec.Struct, kw_only=True):
+    """One completion of a prompt."""
+
+    text: str = ""
+    tokens: list[int] = []
+    logprobs: list[TokenLogprobs] = []
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+
+    def append(self, news: TextOutput) -> None:
+        """Take what came."""
+        self.text += news.text
+        self.tokens += news.tokens
+        self.logprobs += news.logprobs
+        self.finish_reason = news.finish_reason
+        self.stop_reason = news.stop_reason
+
+
+class Generation(msgspec.Struct, kw_only=True):
+    """A prompt and its completions."""
+
+    prompt: str
+    prompt_tokens: list[int]
+    completions: list[Completion]
+    prompt_logprobs: list[TokenLogprobs] = []
+
+    @property
+    def text(self) -> str:
+        """Of the first completion."""
+        return self.completions[0].text
+
+
+class _Job:
+    """One prompt under way."""
+
+    def __init__(self, generation: Generation, automata: list[TextAutomaton]) -> None:
+        self.generation = generation
+        self._automata = automata
+        self._live = set(range(len(automata)))
+
+    def take(self, output: RequestOutput) -> TextOutput | None:
+        """Text of an output; None if the completion had ended before."""
+        if output.choice not in self._live:
+            return None
+        text = self._automata[output.choice].feed(output)
+        self.generation.completions[output.choice].append(text)
+        self.generation.prompt_logprobs += text.prompt_logprobs
+        if text.finish_reason is not None:
+            self._live.discard(output.choice)
+        return text
+
+    @property
+    def done(self) -> bool:
+        return not self._live
+
+
+class LLM:
+    """A model in memory. Keyword arguments are the fields of `EngineConfig`."""
+
+    def __init__(self, model: str, **options: Any) -> None:
+        config = EngineConfig(model=model, **options)
+        text = load_text(config, _log.info)
+        local = msgspec.structs.replace(config, model=str(text.path))
+        self._engine, info = build_engine(local, sorted(text.tokenizer.end_ids), _log.info)
+        self.info = msgspec.structs.replace(info, name=model)
+        self.tokenizer = text.tokenizer
+        self.template = text.template
+        self._ids = itertools.count()
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        progress: bool = True,
+    ) -> list[Generation]:
+        """Complete prompts (texts or token ids), batched, in the order given.
+
+        Args:
+            prompts: one prompt or several.
+            params: for all prompts, or one for each.
+            progress: show a bar on standard error.
+
+        Raises:
+            RequestError: a prompt or its parameters are unusable; nothing was generated.
+            InternalError: a request failed inside the engine.
+        """
+        several = _as_prompts(prompts)
+        each = _as_params(params, len(several))
+        jobs = {str(next(self._ids)): self._job(p, q) for p, q in zip(several, each, strict=True)}
+        try:
+            self._enqueue(jobs, each)
+            for _ in self._run(jobs, progress=progress):
+                pass
+        except BaseException:
+            for request_id in jobs:
+                self._engine.abort(request_id)
+            raise
+        return [job.generation for job in jobs.values()]
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        progress: bool = True,
+    ) -> list[Generation]:
+        """Answer one conversation or several, each a list of {role, content}."""
+        conversations = [messages] if messages and isinstance(messages[0], Mapping) else messages
+        prompts = [self.template.tokens(conversation) for conversation in conversations]
+        return self.generate(prompts, params, progress=progress)
+
+    def close(self) -> None:
+        """Free the device."""
+        self._engine.close()
+
+    def __enter__(self) -> "LLM":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _job(self, prompt: Prompt, params: SamplingParams) -> _Job:
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        text = prompt if isinstance(prompt, str) else self.tokenizer.decode(tokens)
+        completions = [Completion() for _ in range(params.n)]
+        automata = [TextAutomaton(self.tokenizer, params, tokens) for _ in range(params.n)]
+        generation = Generation(prompt=text, prompt_tokens=tokens, completions=completions)
+        return _Job(generation, automata)
+
+    def _enqueue(self, jobs: dict[str, _Job], params: Sequence[SamplingParams]) -> None:
+        for (request_id, job), each in zip(jobs.items(), params, strict=True):
+            self._engine.add(
+                EngineRequest(
+                    id=request_id,
+                    prompt=job.generation.prompt_tokens,
+                    params=each,
+                    arrival=time.monotonic(),
+                )
+            )
+
+    def _run(self, jobs: dict[str, _Job], *, progress: bool) -> Iterator[None]:
+        unfinished = set(jobs)
+        with tqdm(total=len(jobs), desc="Generating", unit="prompt", disable=not progress) as bar:
+            while unfinished:
+                for output in self._engine.step():
+                    job = jobs[output.id]
+                    if output.error is not None:
+                        raise InternalError(output.error)
+                    text = job.take(output)
+                    if text is None:
+                        continue
+                    if text.finish_reason is not None and output.finish_reason is None:
+                        self._engine.abort(output.id, output.choice)
+                    if job.done and output.id in unfinished:
+                        unfinished.discard(output.id)
+                        bar.update()
+                yield
+
+
+def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    if isinstance(prompts, str):
+        return [prompts]
+    several = list(prompts)
+    if several and all(isinstance(item, int) for item in several):
+        return [several]  # pyright: ignore[reportReturnType] - one prompt of token ids
+    return several  # pyright: ignore[reportReturnType]
+
+
+def _as_params(
+    params: SamplingParams | Sequence[SamplingParams] | None, count: int
+) -> list[SamplingParams]:
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * count
+    if len(params) != count:
+        raise RequestError(f"{count} prompts came with {len(params)} sampling parameters")
+    return list(params)
