@@ -1,1 +1,26 @@
-"""Packed-weight layouts and the ops of a language model, with a plain-torch reference and a compiled CPU library."""
+"""Packed-weight layouts and the ops of a language model.
+
+Ops come from a backend: a plain-torch reference, or a compiled CPU library that matches it.
+"""
+
+from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
+from aphrodite_kernels.backend import Backend, backend_for, backend_names
+from aphrodite_kernels.errors import BackendError, KernelError, LayoutError, ShapeError
+from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType, PackedWeight
+
+__all__ = [
+    "AttentionMeta",
+    "AttentionSpec",
+    "Backend",
+    "BackendError",
+    "Dense",
+    "GgmlBlocks",
+    "GgmlType",
+    "KVCache",
+    "KernelError",
+    "LayoutError",
+    "PackedWeight",
+    "ShapeError",
+    "backend_for",
+    "backend_names",
+]

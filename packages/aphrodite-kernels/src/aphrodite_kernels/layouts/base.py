@@ -15,6 +15,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from aphrodite_kernels.errors import LayoutError
+
 
 @dataclass(frozen=True, eq=False)
 class PackedWeight(ABC):
@@ -54,8 +56,17 @@ class PackedWeight(ABC):
 
     @classmethod
     @abstractmethod
-    def stack(cls, weights: Sequence[Self]) -> Self:
-        """The weights one below the other along N; LayoutError if their parameters differ."""
+    def stack(cls, weights: Sequence["PackedWeight"]) -> Self:
+        """The weights one below the other along N; LayoutError if layout or parameters differ."""
+
+    @classmethod
+    def all_of(cls, weights: Sequence["PackedWeight"]) -> list[Self]:
+        """The weights, if all of them are of this layout; LayoutError otherwise."""
+        same = [weight for weight in weights if isinstance(weight, cls)]
+        if not weights or len(same) != len(weights):
+            found = sorted({type(weight).__name__ for weight in weights})
+            raise LayoutError(f"stacking {cls.__name__} needs weights of that layout, not {found}")
+        return same
 
     @abstractmethod
     def to(self, device: torch.device) -> Self:

@@ -47,11 +47,12 @@ class Dense(PackedWeight):
         return type(self)(self.weight.narrow(axis, rank * part, part))
 
     @classmethod
-    def stack(cls, weights: Sequence[Self]) -> Self:
-        dtypes = {weight.weight.dtype for weight in weights}
-        if len(dtypes) != 1:
-            raise LayoutError(f"cannot stack dense weights of different dtypes: {dtypes}")
-        return cls(torch.cat([weight.weight for weight in weights]))
+    def stack(cls, weights: Sequence[PackedWeight]) -> Self:
+        parts = cls.all_of(weights)
+        kinds = {(str(part.weight.dtype), part.in_features) for part in parts}
+        if len(kinds) != 1:
+            raise LayoutError(f"cannot stack dense weights of different dtype or width: {kinds}")
+        return cls(torch.cat([part.weight for part in parts]))
 
     def to(self, device: torch.device) -> Self:
         return type(self)(self.weight.to(device))

@@ -16,22 +16,20 @@ def store_kv(k: Tensor, v: Tensor, cache: KVCache, slots: Tensor) -> None:
 def attention(q: Tensor, cache: KVCache, meta: AttentionMeta, spec: AttentionSpec) -> Tensor:
     """Map q [T, H, D] to [T, H, D]; rows that belong to no request become zero."""
     result = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
-    starts: list[int] = meta.query_starts.tolist()
-    lengths: list[int] = meta.seq_lens.tolist()
-    for request, seq_len in enumerate(lengths):
-        rows = slice(starts[request], starts[request + 1])
-        count = rows.stop - rows.start
-        if count == 0:
+    for request in range(len(meta.seq_lens)):
+        start, stop = int(meta.query_starts[request]), int(meta.query_starts[request + 1])
+        if start == stop:
             continue
-        first_query = seq_len - count
+        seq_len = int(meta.seq_lens[request])
+        first_query = seq_len - (stop - start)
         # Keys before the first query's window may be gone: their block is not looked at.
         first_key = 0 if spec.window is None else max(0, first_query - spec.window + 1)
         keys = torch.arange(first_key, seq_len, device=q.device)
         queries = torch.arange(first_query, seq_len, device=q.device)
         block = meta.block_tables[request].long()[keys // cache.block_size]
         offset = keys % cache.block_size
-        result[rows] = attend(
-            q[rows].float(),
+        result[start:stop] = attend(
+            q[start:stop].float(),
             cache.key[block, offset].float(),
             cache.value[block, offset].float(),
             visible(queries, keys, spec.window),

@@ -76,11 +76,12 @@ class GgmlBlocks(PackedWeight):
         return type(self)(self.data.narrow(axis, rank * part, part).contiguous(), self.type)
 
     @classmethod
-    def stack(cls, weights: Sequence[Self]) -> Self:
-        kinds = {(weight.type.name, weight.in_features) for weight in weights}
+    def stack(cls, weights: Sequence[PackedWeight]) -> Self:
+        parts = cls.all_of(weights)
+        kinds = {(part.type.name, part.in_features) for part in parts}
         if len(kinds) != 1:
             raise LayoutError(f"cannot stack ggml blocks of different type or width: {kinds}")
-        return cls(torch.cat([weight.data for weight in weights]), weights[0].type)
+        return cls(torch.cat([part.data for part in parts]), parts[0].type)
 
     def to(self, device: torch.device) -> Self:
         return type(self)(self.data.to(device), self.type)

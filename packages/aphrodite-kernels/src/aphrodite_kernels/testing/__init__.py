@@ -1,0 +1,30 @@
+"""The conformance suite: what every backend must compute, in this tree or out of it.
+
+    @pytest.mark.parametrize("case", conformance_cases(), ids=str)
+    def test_conforms(case):
+        case.check(my_backend)
+
+Each case draws random inputs in the backend's dtype, runs one op of the backend and of the
+reference, and compares. It knows nothing of how a backend works, and does not need pytest.
+"""
+
+from aphrodite_kernels.testing.case import Case
+from aphrodite_kernels.testing.heads import attention_cases, rotate_cases, store_kv_cases
+from aphrodite_kernels.testing.programs import check_capture
+from aphrodite_kernels.testing.rows import check_uniform, row_cases
+from aphrodite_kernels.testing.weights import matmul_cases, random_blocks
+
+__all__ = ["Case", "conformance_cases", "random_blocks"]
+
+
+def conformance_cases() -> list[Case]:
+    """Every case, in a fixed order; names are unique."""
+    return [
+        *matmul_cases(),
+        *row_cases(),
+        *rotate_cases(),
+        *store_kv_cases(),
+        *attention_cases(),
+        Case("uniform", check_uniform),
+        Case("capture", check_capture),
+    ]
