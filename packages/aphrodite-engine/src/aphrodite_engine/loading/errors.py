@@ -1,0 +1,21 @@
+"""Which failures of loading are the user's to mend, and in whose words."""
+
+from aphrodite_kernels.errors import KernelError
+from aphrodite_quant.errors import QuantError
+
+from aphrodite_engine.errors import ConfigError, EngineError, ModelError
+
+
+def loading_error(error: BaseException) -> EngineError | None:
+    """The error to show for a failure while loading; None if it is a defect of ours."""
+    match error:
+        case EngineError():
+            return error
+        case QuantError() | KernelError():
+            return ModelError(str(error))
+        case MemoryError():
+            return ConfigError(f"not enough memory: {error}; lower --max-model-len or --max-num-seqs")
+        case OSError():
+            return ModelError(f"{error.strerror or error}: {error.filename}")
+        case _:
+            return None
