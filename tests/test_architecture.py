@@ -1,0 +1,49 @@
+"""What ARCHITECTURE.md and the tools' settings say of the tree is true."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = sorted((ROOT / "packages").iterdir())
+DOCUMENTS = ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_path_that_a_document_names_exists(document: str) -> None:
+    text = (ROOT / document).read_text()
+    named = set(re.findall(r"`((?:packages|scripts|tests|benchmarks|docs)/[\w./-]+)`", text))
+    named |= {link for link in re.findall(r"\]\(([\w./-]+)\)", text) if "://" not in link}
+    assert named
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_a_package_is_complete(package: Path) -> None:
+    module = package.name.replace("-", "_")
+    for part in ("README.md", "CHANGELOG.md", "pyproject.toml", f"src/{module}/py.typed"):
+        assert (package / part).is_file(), part
+    version = tomllib.loads((package / "pyproject.toml").read_text())["project"]["version"]
+    assert f"## {version}" in (package / "CHANGELOG.md").read_text()
+
+
+def test_siblings_depend_by_compatible_range() -> None:
+    for package in PACKAGES:
+        project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+        for requirement in project["dependencies"]:
+            if requirement.startswith("aphrodite-"):
+                assert re.fullmatch(r"aphrodite-\w+>=\d+\.\d+,<\d+\.\d+", requirement), requirement
+
+
+def test_sizes() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "check_sizes.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
