@@ -78,6 +78,11 @@ class AsyncEngine:
         return self._supervisor.state
 
     @property
+    def engine_pid(self) -> int | None:
+        """Process id of the engine; None while there is none."""
+        return self._supervisor.pid
+
+    @property
     def stats(self) -> EngineStats:
         """As of the last step, or the last idle second."""
         return self._mailroom.stats

@@ -52,6 +52,10 @@ class Supervisor:
         self._task = asyncio.create_task(self._watch(start))
         return info
 
+    @property
+    def pid(self) -> int | None:
+        return self._life.pid if self._life is not None else None
+
     async def send(self, message: ToEngine) -> None:
         """Pass a message on; EngineDeadError while there is no engine."""
         if self._life is None or self.state != "ready":
