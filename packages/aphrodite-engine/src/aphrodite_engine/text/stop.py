@@ -1,0 +1,88 @@
+"""Stop strings, found as the text arrives.
+
+An Aho-Corasick automaton: any number of strings of any length, each character of the text costs
+constant time. The match that is complete first wins; of several complete at the same character,
+the longest. Text that may yet turn out to be part of a stop string is held back.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class _Node:
+    depth: int
+    fallback: int = 0
+    """Node of the longest proper suffix that starts a stop string."""
+    found: str | None = None
+    """Longest stop string that ends here."""
+
+
+class StopStrings:
+    """Compiled stop strings; immutable, shared by the completions of a request."""
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self._nodes = [_Node(depth=0)]
+        self._edges: list[dict[str, int]] = [{}]
+        for string in strings:
+            assert string, "an empty stop string would end every text"
+            self._insert(string)
+        self._link()
+
+    def _insert(self, string: str) -> None:
+        node = 0
+        for character in string:
+            if character not in self._edges[node]:
+                self._edges[node][character] = len(self._nodes)
+                self._nodes.append(_Node(depth=self._nodes[node].depth + 1))
+                self._edges.append({})
+            node = self._edges[node][character]
+        self._nodes[node].found = string
+
+    def _link(self) -> None:
+        queue = deque(self._edges[0].values())
+        while queue:
+            parent = queue.popleft()
+            for character, child in self._edges[parent].items():
+                fallback = self.advance(self._nodes[parent].fallback, character)
+                self._nodes[child].fallback = fallback
+                if self._nodes[child].found is None:
+                    self._nodes[child].found = self._nodes[fallback].found
+                queue.append(child)
+
+    def advance(self, node: int, character: str) -> int:
+        """The node after one more character."""
+        while node and character not in self._edges[node]:
+            node = self._nodes[node].fallback
+        return self._edges[node].get(character, 0)
+
+    def depth(self, node: int) -> int:
+        """Characters of the longest suffix that starts a stop string."""
+        return self._nodes[node].depth
+
+    def found(self, node: int) -> str | None:
+        """The longest stop string that ends at this node."""
+        return self._nodes[node].found
+
+
+class StopSearch:
+    """Where one text stands."""
+
+    def __init__(self, stops: StopStrings) -> None:
+        self._stops = stops
+        self._node = 0
+
+    def feed(self, text: str) -> tuple[int, str] | None:
+        """Read on: (characters of `text` read, stop string that ended there), or None."""
+        for place, character in enumerate(text):
+            self._node = self._stops.advance(self._node, character)
+            found = self._stops.found(self._node)
+            if found is not None:
+                return place + 1, found
+        return None
+
+    @property
+    def held(self) -> int:
+        """Characters at the end of the text that may become part of a stop string."""
+        return self._stops.depth(self._node)
