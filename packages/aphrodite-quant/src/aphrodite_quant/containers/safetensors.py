@@ -1,0 +1,117 @@
+"""Safetensors files, one or several behind an index; the library parses and maps them."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from aphrodite_quant.containers.store import TensorInfo
+from aphrodite_quant.containers.weight_file import refuse_impostors
+from aphrodite_quant.errors import ContainerError, TensorError
+from aphrodite_quant.json_object import read_json_object
+
+_DTYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SafetensorsStore:
+    """The tensors of one or several safetensors files."""
+
+    files: tuple[Path, ...]
+    _infos: Mapping[str, TensorInfo]
+    _handles: Mapping[Path, Any]
+
+    def names(self) -> Collection[str]:
+        return self._infos.keys()
+
+    def info(self, name: str) -> TensorInfo:
+        if name not in self._infos:
+            raise TensorError(f"{self.files[0]} has no tensor {name!r}")
+        return self._infos[name]
+
+    def read(self, name: str) -> Tensor:
+        return self._handles[self.info(name).file].get_tensor(name)
+
+
+def open_safetensors(path: Path) -> SafetensorsStore:
+    """Open one file."""
+    handle = _open(path)
+    return SafetensorsStore((path,), _infos(path, handle, handle.keys()), {path: handle})
+
+
+def open_index(path: Path) -> SafetensorsStore:
+    """Open every shard that an index file names; the index decides where a tensor is."""
+    shards = _shards(path)
+    missing = [name for name in shards if not (path.parent / name).exists()]
+    if missing:
+        raise ContainerError(f"{path} names files that are missing: {', '.join(missing)}")
+    infos: dict[str, TensorInfo] = {}
+    handles: dict[Path, Any] = {}
+    for name, tensors in shards.items():
+        shard = path.parent / name
+        handles[shard] = _open(shard)
+        infos |= _infos(shard, handles[shard], tensors)
+    return SafetensorsStore(tuple(handles), infos, handles)
+
+
+def _shards(path: Path) -> dict[str, list[str]]:
+    """Tensor names per shard."""
+    weight_map = read_json_object(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ContainerError(f"{path} has no weight_map that says which file holds which tensor")
+    shards: dict[str, list[str]] = {}
+    for tensor, file in cast("dict[str, object]", weight_map).items():
+        if not isinstance(file, str) or PurePosixPath(file).name != file or "\\" in file:
+            raise ContainerError(
+                f"{path}: tensor {tensor!r} is said to lie in {file!r}, which is no file name "
+                "beside the index"
+            )
+        shards.setdefault(file, []).append(tensor)
+    return shards
+
+
+def _open(path: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    refuse_impostors(path)
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError, MemoryError) as error:
+        raise ContainerError(
+            f"{path} ({path.stat().st_size} bytes) is not whole safetensors: {error}; "
+            "if it was downloaded, fetch it again"
+        ) from error
+
+
+def _infos(path: Path, handle: Any, names: Collection[str]) -> dict[str, TensorInfo]:
+    present = set(handle.keys())
+    infos: dict[str, TensorInfo] = {}
+    for name in names:
+        if name not in present:
+            raise ContainerError(f"{path} does not hold tensor {name!r}, though the index says so")
+        part = handle.get_slice(name)
+        code = part.get_dtype()
+        if code not in _DTYPES:
+            raise ContainerError(f"{path}: tensor {name!r} has unknown dtype {code}")
+        infos[name] = TensorInfo(name, path, _DTYPES[code], tuple(part.get_shape()))
+    return infos

@@ -1,0 +1,49 @@
+"""The contract of every container: names, what each tensor is, and its bytes.
+
+A store knows nothing of formats: it answers with what lies in the file.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from aphrodite_kernels.layouts import GgmlType
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a file says of one tensor."""
+
+    name: str
+    file: Path
+    type: torch.dtype | GgmlType
+    """A plain dtype, or the ggml type of its blocks."""
+    shape: tuple[int, ...]
+    """In elements, slowest dimension first as in torch."""
+
+    def __str__(self) -> str:
+        kind = self.type.name if isinstance(self.type, GgmlType) else str(self.type)[6:]
+        return f"{kind} {list(self.shape)}"
+
+
+class TensorStore(Protocol):
+    """Named tensors in one or several files."""
+
+    def names(self) -> Collection[str]:
+        """Every tensor, in file order."""
+        ...
+
+    def info(self, name: str) -> TensorInfo:
+        """What the file says of it; TensorError if it is not there."""
+        ...
+
+    def read(self, name: str) -> Tensor:
+        """The tensor as a view of the mapped file: treat it as read-only.
+
+        A plain dtype has the shape of its info; blocks are uint8 whose last dimension is the bytes
+        of a row.
+        """
+        ...

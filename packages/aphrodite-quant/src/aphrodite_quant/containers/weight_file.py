@@ -1,0 +1,52 @@
+"""A file that should hold weights: is it there, is it something else, and its bytes, mapped."""
+
+import mmap
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aphrodite_quant.errors import CheckpointError
+
+_IMPOSTORS = (
+    (
+        b"version https://git-lfs",
+        "a Git LFS pointer, not the weights: fetch them with `git lfs pull`",
+    ),
+    (b"<!doctype html", "a web page: the download went wrong, fetch it again"),
+    (b"<html", "a web page: the download went wrong, fetch it again"),
+    (b"<?xml", "an XML document: the download went wrong, fetch it again"),
+    (b"\x80\x02", "a Python pickle, which is not supported: convert it to safetensors"),
+    (
+        b"pk\x03\x04",
+        "a zip archive (a torch pickle?), which is not supported: convert it to safetensors",
+    ),
+)
+
+
+def refuse_impostors(path: Path) -> None:
+    """CheckpointError if `path` is missing, empty, or known to be something other than weights."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64).lstrip().lower()
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if size == 0:
+        raise CheckpointError(f"{path} is empty (0 bytes): fetch it again")
+    for start, description in _IMPOSTORS:
+        if head.startswith(start):
+            raise CheckpointError(f"{path} is {description}")
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """The bytes of a file that `refuse_impostors` let pass; a stray write stays in this process."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def view_bytes(mapped: mmap.mmap) -> Tensor:
+    """A mapped file as a uint8 tensor."""
+    return torch.frombuffer(mapped, dtype=torch.uint8)

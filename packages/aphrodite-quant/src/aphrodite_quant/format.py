@@ -1,0 +1,51 @@
+"""What a quantisation format is, and which one a checkpoint is in.
+
+A format is a module under `formats/` with the two functions of `Format`; presence registers.
+"""
+
+import importlib
+import pkgutil
+from typing import Protocol, cast
+
+from aphrodite_kernels.layouts import PackedWeight
+
+from aphrodite_quant import formats
+from aphrodite_quant.checkpoint import Checkpoint
+from aphrodite_quant.containers.store import TensorStore
+from aphrodite_quant.errors import FormatError
+
+
+class Format(Protocol):
+    """How linear weights are packed in a checkpoint. Quirks end here: what is read is canonical."""
+
+    def claims(self, checkpoint: Checkpoint) -> bool:
+        """Whether the checkpoint is in this format; at most one format says yes."""
+        ...
+
+    def read(self, store: TensorStore, prefix: str) -> PackedWeight:
+        """The weight of the linear layer whose tensors are called `<prefix>.…`.
+
+        Raises:
+            TensorError: they are missing or not as the format has them.
+        """
+        ...
+
+
+def format_names() -> list[str]:
+    """Every format that is present."""
+    return sorted(module.name for module in pkgutil.iter_modules(formats.__path__))
+
+
+def find_format(checkpoint: Checkpoint) -> Format:
+    """The one format that claims the checkpoint; FormatError if none does."""
+    for name in format_names():
+        # A protocol of functions: the module itself is the format.
+        module = cast("Format", importlib.import_module(f"{formats.__name__}.{name}"))
+        if module.claims(checkpoint):
+            return module
+    stated = checkpoint.quant_config or {}
+    method = stated.get("quant_method", "no quant_method")
+    raise FormatError(
+        f"{checkpoint.path}: quantisation {method!r} is not supported; "
+        f"present are {', '.join(format_names())}"
+    )

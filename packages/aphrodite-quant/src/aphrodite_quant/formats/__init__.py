@@ -1,0 +1,1 @@
+"""One file per quantisation format; presence registers."""

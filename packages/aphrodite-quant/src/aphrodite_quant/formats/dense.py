@@ -1,0 +1,26 @@
+"""Unquantised weights in safetensors: `<prefix>.weight` in float32, float16 or bfloat16."""
+
+import torch
+from aphrodite_kernels.layouts import Dense, PackedWeight
+
+from aphrodite_quant.checkpoint import Checkpoint
+from aphrodite_quant.containers.store import TensorStore
+from aphrodite_quant.errors import TensorError
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def claims(checkpoint: Checkpoint) -> bool:
+    """Safetensors whose config speaks of no quantisation."""
+    return checkpoint.kind == "safetensors" and checkpoint.quant_config is None
+
+
+def read(store: TensorStore, prefix: str) -> PackedWeight:
+    """The matrix `<prefix>.weight`."""
+    info = store.info(f"{prefix}.weight")
+    if info.type not in _DTYPES or len(info.shape) != 2:
+        raise TensorError(
+            f"{info.file}: tensor {info.name!r} is {info}; "
+            "expected a matrix of float32, float16 or bfloat16"
+        )
+    return Dense(store.read(info.name))

@@ -1,0 +1,32 @@
+"""Weights of a GGUF file: `<prefix>.weight` in a plain dtype or in ggml blocks."""
+
+import torch
+from aphrodite_kernels.errors import LayoutError
+from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType, PackedWeight
+
+from aphrodite_quant.checkpoint import Checkpoint
+from aphrodite_quant.containers.store import TensorStore
+from aphrodite_quant.errors import TensorError
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def claims(checkpoint: Checkpoint) -> bool:
+    """Any GGUF file: each tensor states its own type."""
+    return checkpoint.kind == "gguf"
+
+
+def read(store: TensorStore, prefix: str) -> PackedWeight:
+    """The matrix `<prefix>.weight`."""
+    info = store.info(f"{prefix}.weight")
+    where = f"{info.file}: tensor {info.name!r} is {info}"
+    if len(info.shape) != 2:
+        raise TensorError(f"{where}; expected a matrix")
+    if isinstance(info.type, GgmlType):
+        try:
+            return GgmlBlocks(store.read(info.name), info.type)
+        except LayoutError as error:
+            raise TensorError(f"{where}; {error}") from error
+    if info.type not in _DTYPES:
+        raise TensorError(f"{where}; expected a floating dtype of 32 or 16 bits, or ggml blocks")
+    return Dense(store.read(info.name))
