@@ -1,8 +1,9 @@
 """Safetensors files, one or several behind an index; the library parses and maps them."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -31,6 +32,7 @@ _DTYPES: Mapping[str, torch.dtype] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_SHARD = re.compile(r"[^/\\]+\.safetensors")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -81,10 +83,10 @@ def _shards(path: Path) -> dict[str, list[str]]:
         raise ContainerError(f"{path} has no weight_map that says which file holds which tensor")
     shards: dict[str, list[str]] = {}
     for tensor, file in cast("dict[str, object]", weight_map).items():
-        if not isinstance(file, str) or PurePosixPath(file).name != file or "\\" in file:
+        if not isinstance(file, str) or not _SHARD.fullmatch(file):
             raise ContainerError(
-                f"{path}: tensor {tensor!r} is said to lie in {file!r}, which is no file name "
-                "beside the index"
+                f"{path}: tensor {tensor!r} is said to lie in {file!r}, which is no "
+                "safetensors file beside the index"
             )
         shards.setdefault(file, []).append(tensor)
     return shards

@@ -1,0 +1,111 @@
+"""Which paths are checkpoints, and what is said of those that are not."""
+
+import pytest
+from aphrodite_quant import CheckpointError, FormatError, find_format, format_names, open_checkpoint
+
+
+def test_a_directory_of_safetensors(small_safetensors):
+    checkpoint = open_checkpoint(str(small_safetensors))
+    assert checkpoint.kind == "safetensors"
+    assert checkpoint.config == {"model_type": "llama"}
+    assert checkpoint.metadata == {}
+    assert checkpoint.side_file("config.json") == small_safetensors / "config.json"
+    assert checkpoint.side_file("tokenizer.json") is None
+    assert find_format(checkpoint).__name__.endswith(".dense")
+
+
+def test_a_gguf_file_and_a_directory_that_holds_it(small_gguf):
+    for path in (small_gguf, small_gguf.parent):
+        checkpoint = open_checkpoint(path)
+        assert checkpoint.kind == "gguf"
+        assert checkpoint.metadata["llama.block_count"] == 3
+        assert checkpoint.config == {}
+        assert find_format(checkpoint).__name__.endswith(".gguf")
+
+
+def test_a_lone_file_has_no_side_files(small_gguf):
+    (small_gguf.parent / "tokenizer.json").write_text("{}")
+    assert open_checkpoint(small_gguf).side_file("tokenizer.json") is None
+    assert open_checkpoint(small_gguf.parent).side_file("tokenizer.json") is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"\n<HTML>", "web page"),
+        (b"\x80\x02}q\x00", "pickle"),
+        (b"PK\x03\x04", "zip archive"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.gguf", "model.safetensors"])
+def test_impostors(tmp_path, content, message, name):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        open_checkpoint(tmp_path)
+    assert name in str(caught.value)
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere does not exist"):
+        open_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="found: nothing"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "README.md").write_text("weights are elsewhere")
+    with pytest.raises(CheckpointError, match=r"found: README.md"):
+        open_checkpoint(tmp_path)
+
+
+def test_pickles_are_refused(tmp_path):
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(b"\x80\x02")
+    for given in (path, tmp_path):
+        with pytest.raises(CheckpointError, match="pickled weights, which are not supported"):
+            open_checkpoint(given)
+
+
+def test_several_files_are_ambiguous(small_gguf, small_safetensors):
+    (small_gguf.parent / "other.gguf").write_bytes(small_gguf.read_bytes())
+    with pytest.raises(CheckpointError, match=r"name one: other.gguf, small.gguf"):
+        open_checkpoint(small_gguf.parent)
+    weights = small_safetensors / "model.safetensors"
+    (small_safetensors / "b.safetensors").write_bytes(weights.read_bytes())
+    weights.rename(small_safetensors / "a.safetensors")
+    with pytest.raises(CheckpointError, match=r"several safetensors files but no"):
+        open_checkpoint(small_safetensors)
+
+
+def test_a_lone_safetensors_file_lacks_its_config(small_safetensors):
+    with pytest.raises(CheckpointError, match="give the directory"):
+        open_checkpoint(small_safetensors / "model.safetensors")
+    (small_safetensors / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no config.json"):
+        open_checkpoint(small_safetensors)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "\xff", "[" * 100_000], ids=["cut", "list", "latin", "deep"]
+)
+def test_a_config_that_is_no_object(small_safetensors, text):
+    (small_safetensors / "config.json").write_text(text, encoding="latin-1")
+    with pytest.raises(CheckpointError, match=r"config.json"):
+        open_checkpoint(small_safetensors)
+
+
+def test_an_unknown_quantisation_lists_what_is_present(small_safetensors):
+    config = small_safetensors / "config.json"
+    config.write_text('{"quantization_config": {"quant_method": "abacus"}}')
+    with pytest.raises(FormatError, match=r"'abacus' is not supported; present are .*dense.*gguf"):
+        find_format(open_checkpoint(small_safetensors))
+    config.write_text('{"quantization_config": "abacus"}')
+    with pytest.raises(CheckpointError, match="not an object"):
+        find_format(open_checkpoint(small_safetensors))
+    config.write_text('{"quantization_config": null}')
+    assert find_format(open_checkpoint(small_safetensors))
+
+
+def test_formats_are_the_files_of_a_folder():
+    assert {"dense", "gguf"} <= set(format_names())
