@@ -100,7 +100,7 @@ class AsyncEngine:
             InternalError: a defect ended this request; others go on.
         """
         mailbox = self._mailroom.open(request_id)
-        automata = [TextAutomaton(self.tokenizer, params, prompt) for _ in range(params.n)]
+        automata = TextAutomaton.each(self.tokenizer, params, prompt)
         live = set(range(params.n))
         request = EngineRequest(
             id=request_id,

@@ -154,7 +154,7 @@ class LLM:
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         text = prompt if isinstance(prompt, str) else self.tokenizer.decode(tokens)
         completions = [Completion() for _ in range(params.n)]
-        automata = [TextAutomaton(self.tokenizer, params, tokens) for _ in range(params.n)]
+        automata = TextAutomaton.each(self.tokenizer, params, tokens)
         generation = Generation(prompt=text, prompt_tokens=tokens, completions=completions)
         return _Job(generation, automata)
 
