@@ -1,0 +1,66 @@
+"""Matrix products with weights: alone, and several of one input."""
+
+from collections.abc import Sequence
+
+import torch
+from aphrodite_kernels.backend import Backend
+from aphrodite_kernels.errors import LayoutError
+from aphrodite_kernels.layouts.base import PackedWeight
+from torch import Tensor
+
+
+class Linear:
+    """y = x Wᵀ (+ bias), with the product for W's layout bound once."""
+
+    def __init__(self, backend: Backend, weight: PackedWeight, bias: Tensor | None = None) -> None:
+        self._weight = backend.prepare(weight)
+        self._bias = None if bias is None else bias.to(backend.device)
+        self._matmul = backend.matmul_for(self._weight)
+
+    @property
+    def out_features(self) -> int:
+        return self._weight.out_features
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, K] -> [T, N]."""
+        return self._matmul(x, self._weight, self._bias)
+
+
+class Parallel:
+    """Projections of one input: neighbours of one layout are a single product, split by views."""
+
+    def __init__(
+        self, backend: Backend, parts: Sequence[tuple[PackedWeight, Tensor | None]]
+    ) -> None:
+        self._products = [
+            (Linear(backend, weight, bias), widths) for weight, bias, widths in _stack(parts)
+        ]
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """[T, K] -> one [T, N] per projection; rows may be strided."""
+        outputs: list[Tensor] = []
+        for linear, widths in self._products:
+            y = linear(x)
+            outputs.extend(torch.split(y, widths, -1) if len(widths) > 1 else (y,))
+        return tuple(outputs)
+
+
+def _stack(
+    parts: Sequence[tuple[PackedWeight, Tensor | None]],
+) -> list[tuple[PackedWeight, Tensor | None, list[int]]]:
+    """Join each weight with the one before it where the layout allows; and the widths joined."""
+    joined: list[tuple[PackedWeight, Tensor | None, list[int]]] = []
+    for weight, bias in parts:
+        widths = [weight.out_features]
+        if joined and (bias is None) == (joined[-1][1] is None):
+            above, bias_above, widths_above = joined[-1]
+            try:
+                weight = type(above).stack([above, weight])
+            except LayoutError:
+                joined.append((weight, bias, widths))  # another layout: a product of its own
+                continue
+            joined.pop()
+            widths = widths_above + widths
+            bias = None if bias is None or bias_above is None else torch.cat([bias_above, bias])
+        joined.append((weight, bias, widths))
+    return joined

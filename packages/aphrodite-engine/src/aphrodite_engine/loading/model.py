@@ -1,0 +1,92 @@
+"""From a path to a model: open it (headers only), then load it.
+
+Opening reads the configuration and states what the weights take, so that a context and a KV cache
+can be chosen, or refused, before anything large is read. Loading is a stream: each layer is made
+whole from its weights before the next is read. Beyond the page cache and the weights as the backend
+keeps them, memory in use is at most two copies of one stacked group (q, k, v or gate, up) or one of
+the head.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aphrodite_kernels.backend import Backend
+from aphrodite_quant import Checkpoint, TensorStore, Weights, find_format, open_checkpoint
+
+from aphrodite_engine.keys import Keys
+from aphrodite_engine.layers.builder import Builder, WeightSource
+from aphrodite_engine.loading.gguf import GgufModel, GgufWeights, read_gguf
+from aphrodite_engine.loading.weights import RecordingStore, stored_bytes
+from aphrodite_engine.model import Model, ModelConfig
+from aphrodite_engine.models import find_model
+
+Progress = Callable[[int, int], None]
+"""Called with bytes read and bytes in all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenModel:
+    """A checkpoint whose model is known; no weight has been read."""
+
+    checkpoint: Checkpoint
+    model_type: str
+    config: ModelConfig
+    gguf: GgufModel | None
+    """None: a Hugging Face directory."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of all tensors, as they are stored."""
+        store = self.checkpoint.store
+        return sum(stored_bytes(store.info(name)) for name in store.names())
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to run, and where it came from."""
+
+    source: OpenModel
+    model: Model
+    backend: Backend
+
+
+def open_model(path: Path) -> OpenModel:
+    """Read the configuration of a GGUF file or a Hugging Face directory.
+
+    Raises:
+        ModelError: not a model that is supported, or its configuration is wrong.
+        QuantError: not a checkpoint, or a corrupt one.
+    """
+    checkpoint = open_checkpoint(path)
+    if checkpoint.kind == "gguf":
+        gguf = read_gguf(checkpoint)
+        keys = Keys(gguf.config, f"{path}: metadata")
+    else:
+        gguf = None
+        keys = Keys(checkpoint.config, str(path / "config.json"))
+    model_type = keys.text("model_type")
+    config = find_model(model_type).read(keys)
+    return OpenModel(checkpoint=checkpoint, model_type=model_type, config=config, gguf=gguf)
+
+
+def load_model(
+    source: OpenModel, backend: Backend, positions: int, progress: Progress
+) -> LoadedModel:
+    """Build the model from its weights, for contexts of up to `positions` tokens.
+
+    Raises:
+        ModelError: tensors are left over.
+        QuantError: tensors are missing or wrong.
+    """
+    store = RecordingStore(source.checkpoint.store, progress, source.weight_bytes)
+    model = source.config.build(Builder(_weights(source, store), backend), positions)
+    store.check_all_read(tied_head=source.config.tied)
+    return LoadedModel(source, model, backend)
+
+
+def _weights(source: OpenModel, store: TensorStore) -> WeightSource:
+    kind = find_format(source.checkpoint)
+    if source.gguf is None:
+        return Weights(store, kind)
+    return GgufWeights(Weights(store, kind, source.gguf.stored_name), source.gguf)

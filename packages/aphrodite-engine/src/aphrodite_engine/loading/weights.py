@@ -1,0 +1,66 @@
+"""Which tensors of a checkpoint were read: what nobody wanted is an error, not a shrug."""
+
+import math
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from aphrodite_kernels.layouts import GgmlType
+from aphrodite_quant import TensorInfo, TensorStore
+from torch import Tensor
+
+from aphrodite_engine.errors import ModelError
+
+_DERIVED = re.compile(r".*\.rotary_emb\.inv_freq|.*\.attn\.(masked_)?bias|rope_freqs\.weight")
+"""Buffers that some checkpoints carry and that follow from the configuration."""
+_NAMED_AT_MOST = 5
+
+
+def stored_bytes(info: TensorInfo) -> int:
+    """What a tensor takes in its file."""
+    elements = math.prod(info.shape)
+    if isinstance(info.type, GgmlType):
+        return elements // info.type.block_size * info.type.block_bytes
+    return elements * info.type.itemsize
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordingStore:
+    """A store that remembers what was read."""
+
+    store: TensorStore
+    progress: Callable[[int, int], None]
+    """Called with bytes read so far and bytes in all."""
+    total: int
+    seen: set[str] = field(default_factory=set[str])
+
+    def names(self) -> Collection[str]:
+        return self.store.names()
+
+    def info(self, name: str) -> TensorInfo:
+        return self.store.info(name)
+
+    def read(self, name: str) -> Tensor:
+        self.seen.add(name)
+        self.progress(sum(stored_bytes(self.info(name)) for name in self.seen), self.total)
+        return self.store.read(name)
+
+    def check_all_read(self, *, tied_head: bool) -> None:
+        """ModelError naming the tensors that no layer wanted.
+
+        Of a model with a tied head, a stored copy of the head is not wanted.
+        """
+        spare = {"lm_head.weight"} if tied_head else set[str]()
+        unread = [
+            name
+            for name in self.names()
+            if name not in self.seen and name not in spare and not _DERIVED.fullmatch(name)
+        ]
+        if not unread:
+            return
+        shown = ", ".join(str(self.info(name).name) for name in unread[:_NAMED_AT_MOST])
+        more = f" and {len(unread) - _NAMED_AT_MOST} more" if len(unread) > _NAMED_AT_MOST else ""
+        raise ModelError(
+            f"{self.info(unread[0]).file}: the model has no place for the tensors {shown}{more}; "
+            "is config.json that of this checkpoint?"
+        )
