@@ -33,6 +33,7 @@ from aphrodite_kernels.protocols import (
 )
 
 _OVERRIDE = "APHRODITE_BACKEND"
+_INSTRUCTION_SET = "APHRODITE_CPU_ISA"
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +83,11 @@ class Backend:
 def backend_names() -> list[str]:
     """Every backend that is present."""
     return sorted(module.name for module in pkgutil.iter_modules(backends.__path__))
+
+
+def instruction_set_limit() -> str | None:
+    """The highest instruction set that compiled kernels may use, if APHRODITE_CPU_ISA names one."""
+    return os.environ.get(_INSTRUCTION_SET)
 
 
 def backend_for(

@@ -1,0 +1,49 @@
+"""Finding and opening the compiled library.
+
+It is installed into the package (`aphrodite_kernels/lib`); an editable install keeps that folder in
+site-packages, apart from the sources, so every folder of the package's path is looked at.
+"""
+
+import ctypes
+from pathlib import Path
+
+import aphrodite_kernels
+from aphrodite_kernels.errors import BackendError
+
+LEVELS = ("generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16")
+"""Instruction sets from the plainest up, numbered as in csrc/cpu/runtime.h."""
+
+_NAME = "*aphrodite_cpu.*"
+
+
+def find_library() -> Path | None:
+    """Where the compiled library lies, if it was built."""
+    for folder in aphrodite_kernels.__path__:
+        for found in sorted((Path(folder) / "lib").glob(_NAME)):
+            return found
+    return None
+
+
+def open_library() -> ctypes.CDLL:
+    """The library, its functions declared; ops are declared by `Runtime.op`.
+
+    Raises:
+        BackendError: it was not built, or does not load.
+    """
+    path = find_library()
+    if path is None:
+        raise BackendError(
+            "the compiled CPU library is missing from the package; "
+            "install a C++20 compiler and reinstall aphrodite-kernels"
+        )
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BackendError(f"the compiled CPU library does not load: {error}") from error
+    library.aph_runtime_new.argtypes = (ctypes.c_int, ctypes.c_int)
+    library.aph_runtime_new.restype = ctypes.c_void_p
+    library.aph_runtime_delete.argtypes = (ctypes.c_void_p,)
+    library.aph_runtime_delete.restype = None
+    library.aph_runtime_level.argtypes = (ctypes.c_void_p,)
+    library.aph_last_error.restype = ctypes.c_char_p
+    return library
