@@ -170,9 +170,9 @@ def test_a_broken_head(small_gguf, offset, replacement, message):
     [
         (b"llama.block_count", 0, struct.pack("<I", 77), "unknown value type 77"),
         (b"ggml.tokens", 4, struct.pack("<I", 9), "array of arrays"),
-        (b"ggml.tokens", 8, struct.pack("<Q", 2**60), "tokenizer.ggml.tokens need at least"),
-        (b"ggml.tokens", 16, struct.pack("<Q", 2**63), "string 0 of tokenizer.ggml.tokens ends"),
-        (b"ggml.tokens", 24, b"\xff", "string 0 of tokenizer.ggml.tokens is not UTF-8"),
+        (b"ggml.tokens", 8, struct.pack("<Q", 2**60), "'tokenizer.ggml.tokens' need at least"),
+        (b"ggml.tokens", 16, struct.pack("<Q", 2**63), "string 0 of 'tokenizer.ggml.tokens' ends"),
+        (b"ggml.tokens", 24, b"\xff", "string 0 of 'tokenizer.ggml.tokens' is not UTF-8"),
         (b"plain.weight", 0, struct.pack("<I", 2**31), "2147483648 dimensions"),
         (b"plain.weight", 4, struct.pack("<Q", 2**62), "cut short or corrupt"),
         (b"plain.weight", 20, struct.pack("<I", 36), "unknown ggml type id 36"),

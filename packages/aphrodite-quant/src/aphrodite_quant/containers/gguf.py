@@ -4,7 +4,6 @@ A reader of our own: on a vocabulary of 262 144 tokens it opens in 0.3 s where g
 (two shared EPYC cores, 2026-11), and it checks every bound that the file states.
 """
 
-import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -148,16 +147,16 @@ def _entry(record: TensorRecord, data: Tensor, alignment: int, path: Path) -> _E
             f"{where} has rows of {record.extents[0]} elements, no multiple of the "
             f"{kind.block_size} of a {kind.name} block"
         )
-    size = math.prod(record.extents) // kind.block_size * kind.block_bytes
     if record.offset % alignment:
         raise ContainerError(f"{where} lies at offset {record.offset}, not aligned to {alignment}")
-    if record.offset + size > len(data):
+    info = TensorInfo(record.name, path, _PLAIN.get(kind, kind), record.extents[::-1])
+    end = record.offset + info.nbytes
+    if end > len(data):
         raise ContainerError(
-            f"{where} ends at byte {record.offset + size} of the data, the file holds {len(data)}: "
+            f"{where} ends at byte {end} of the data, the file holds {len(data)}: "
             "it is cut short or corrupt"
         )
-    info = TensorInfo(record.name, path, _PLAIN.get(kind, kind), record.extents[::-1])
-    return _Entry(info, data[record.offset : record.offset + size])
+    return _Entry(info, data[record.offset : end])
 
 
 def _check_overlap(

@@ -150,32 +150,32 @@ def _version(cursor: Cursor, magic: bytes) -> int:
 
 
 def _value(cursor: Cursor, key: str) -> MetadataValue:
-    kind = cursor.integer("I", f"type of {key}")
+    kind = cursor.integer("I", f"type of {key!r}")
     if kind == _STRING:
-        return cursor.string(key)
+        return cursor.string(repr(key))
     if kind == _ARRAY:
         return _array(cursor, key)
     if kind not in _SCALARS:
         raise cursor.fail(f"metadata key {key!r} has unknown value type {kind}")
-    return cursor.number(_SCALARS[kind], key)
+    return cursor.number(_SCALARS[kind], repr(key))
 
 
 def _array(cursor: Cursor, key: str) -> MetadataValue:
-    kind = cursor.integer("I", f"element type of {key}")
-    count = cursor.integer("Q", f"length of {key}")
+    kind = cursor.integer("I", f"element type of {key!r}")
+    count = cursor.integer("Q", f"length of {key!r}")
     if kind == _STRING:
-        return cursor.strings(count, key)
+        return cursor.strings(count, repr(key))
     if kind not in _SCALARS:
         what = "arrays" if kind == _ARRAY else f"unknown type {kind}"
         raise cursor.fail(f"metadata key {key!r} is an array of {what}")
-    return list(cursor.numbers(_SCALARS[kind], count, key))
+    return list(cursor.numbers(_SCALARS[kind], count, repr(key)))
 
 
 def _tensor(cursor: Cursor) -> TensorRecord:
     name = cursor.string("tensor names")
-    dimensions = cursor.integer("I", f"dimensions of tensor {name}")
+    dimensions = cursor.integer("I", f"dimensions of {name!r}")
     if not 1 <= dimensions <= _MOST_DIMENSIONS:
         raise cursor.fail(f"tensor {name!r} has {dimensions} dimensions, expected 1 to 4")
-    extents = tuple(int(extent) for extent in cursor.numbers("Q", dimensions, f"shape of {name}"))
-    type_id = cursor.integer("I", f"type of tensor {name}")
-    return TensorRecord(name, extents, type_id, cursor.integer("Q", f"offset of tensor {name}"))
+    extents = tuple(int(extent) for extent in cursor.numbers("Q", dimensions, f"shape of {name!r}"))
+    type_id = cursor.integer("I", f"type of {name!r}")
+    return TensorRecord(name, extents, type_id, cursor.integer("Q", f"offset of {name!r}"))

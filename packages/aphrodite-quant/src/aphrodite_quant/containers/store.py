@@ -3,6 +3,7 @@
 A store knows nothing of formats: it answers with what lies in the file.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,14 @@ class TensorInfo:
     """A plain dtype, or the ggml type of its blocks."""
     shape: tuple[int, ...]
     """In elements, slowest dimension first as in torch."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes in the file."""
+        elements = math.prod(self.shape)
+        if isinstance(self.type, GgmlType):
+            return elements // self.type.block_size * self.type.block_bytes
+        return elements * self.type.itemsize
 
     def __str__(self) -> str:
         kind = self.type.name if isinstance(self.type, GgmlType) else str(self.type)[6:]
