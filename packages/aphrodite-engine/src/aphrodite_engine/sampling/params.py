@@ -3,9 +3,10 @@
 from typing import Annotated
 
 import msgspec
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 
-from aphrodite_engine.sampling.stage import AnyStage
+from aphrodite_engine.sampling.catalog import AnyStage
+from aphrodite_engine.sampling.fields import TokenId, check_struct, check_tokens
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +20,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """End-of-text and stop tokens are impossible before this many."""
     stop: tuple[str, ...] = ()
     """Texts that end the completion; they are cut off."""
-    stop_token_ids: tuple[int, ...] = ()
+    stop_token_ids: tuple[TokenId, ...] = ()
     """Further tokens that end the completion."""
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
@@ -28,7 +29,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """Leave control tokens out of the text."""
     spaces_between_special_tokens: bool = True
     """Put a space between neighbouring control tokens, when they are shown."""
-    seed: int | None = None
+    seed: Annotated[int, Ge(-(2**63)), Lt(2**64)] | None = None
     """64-bit; None: drawn at random."""
     logprobs: Annotated[int, Ge(0), Le(20)] | None = None
     """Log-probabilities of the chosen token and this many likeliest ones, before any stage."""
@@ -36,3 +37,15 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """The same for each prompt token but the first."""
     stages: tuple[AnyStage, ...] = ()
     """The sampler, in order of application; a stage at its defaults is the identity."""
+
+    def __post_init__(self) -> None:
+        check_struct(self)
+
+    def check_vocabulary(self, size: int) -> None:
+        """Compare every token id with the vocabulary.
+
+        Raises:
+            RequestError: an id that is no token; names field and id.
+        """
+        for part in (self, *self.stages):
+            check_tokens(part, size)

@@ -2,20 +2,66 @@
 
 The class is the declaration: its annotated fields are the wire fields with their bounds, its
 docstring is the documentation in the API and the client, `apply` is the maths. Presence in
-stages/ registers it. Law of defaults: a stage whose fields stand at their defaults is the identity.
+stages/ registers it (catalog.py). Law of defaults: a stage whose fields stand at their defaults is
+the identity.
 
 A stage knows rows of logits and its own parameters. It knows nothing of requests, batches or the
 order in which others run: sampler.py gathers the rows that use it and hands it those alone.
 """
 
-import importlib
-import pkgutil
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Self, Union
+import re
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 import msgspec
-import torch
-from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
-from aphrodite_engine.errors import RequestError
+from aphrodite_engine.sampling.fields import check_value, fields_of
+from aphrodite_engine.sampling.rows import Rows
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+class Stage(msgspec.Struct, frozen=True, tag=_snake):
+    """One step from logits to the distribution that is drawn from.
+
+    Fields are numbers (each becomes a column of the batch), `tuple[TokenId, …]` or
+    `dict[TokenId, float]` (each becomes entries of the batch).
+    """
+
+    order: ClassVar[int]
+    """Place in the default order; lower runs first."""
+    wire: ClassVar[bool] = True
+    """Requests set its fields; false: the sampler makes it from a request's limits."""
+    keeps_argmax: ClassVar[bool] = False
+    """The likeliest token stays the likeliest, so greedy rows skip it."""
+    needs_history: ClassVar[bool] = False
+    """It reads `rows.history`."""
+    aliases: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Per field: other names on the wire."""
+    off_values: ClassVar[Mapping[str, tuple[float, ...]]] = {}
+    """Per field: values outside its bounds that clients send for "off"."""
+
+    def __post_init__(self) -> None:
+        for field in fields_of(type(self)):
+            value = getattr(self, field.name)
+            if value not in self.off_values.get(field.name, ()):
+                check_value(field.name, value, field.annotation)
+
+    @classmethod
+    def name(cls) -> str:
+        """Name on the wire, in sampler orders and in messages."""
+        return _snake(cls.__name__)
+
+    @property
+    def active(self) -> bool:
+        """False: surely the identity, so it need not run."""
+        return self != type(self)()
+
+    @classmethod
+    @abstractmethod
+    def apply(cls, logits: Tensor, rows: Rows) -> None:
+        """Change logits [n, V] float32 in place; -inf: impossible. Row i depends on row i alone."""

@@ -1,0 +1,109 @@
+"""The stages that are present, and the road from wire fields to stages.
+
+A stage is present when its file is in stages/; nothing else names it. Knows no tensors.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sized
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+import msgspec
+
+from aphrodite_engine.errors import RequestError
+from aphrodite_engine.sampling import stages as stages_package
+from aphrodite_engine.sampling.fields import Field, fields_of
+from aphrodite_engine.sampling.stage import Stage
+
+
+@cache
+def stages() -> tuple[type[Stage], ...]:
+    """Every stage that is present, in default order."""
+    found: list[type[Stage]] = []
+    for module_info in pkgutil.iter_modules(stages_package.__path__):
+        module = importlib.import_module(f"{stages_package.__name__}.{module_info.name}")
+        found += [
+            item
+            for item in vars(module).values()
+            if isinstance(item, type)
+            and issubclass(item, Stage)
+            and item.__module__ == module.__name__
+        ]
+    return tuple(sorted(found, key=lambda stage: stage.order))
+
+
+class StageField(msgspec.Struct, frozen=True, kw_only=True):
+    """A wire field and where it belongs."""
+
+    stage: type[Stage]
+    field: Field
+    aliases: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.field.name
+
+
+@cache
+def stage_fields() -> tuple[StageField, ...]:
+    """Every wire field of every stage: what schemas, the client and documentation are made from."""
+    return tuple(
+        StageField(stage=stage, field=field, aliases=stage.aliases.get(field.name, ()))
+        for stage in stages()
+        if stage.wire
+        for field in fields_of(stage)
+    )
+
+
+def stages_from(fields: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """Make stages of wire fields, in default order; other fields are left alone.
+
+    None, "", [] and {} mean off. A field and its aliases may come together if they agree. A stage
+    that would be the identity is left out.
+
+    Raises:
+        RequestError: a value has the wrong type or is out of range, or aliases disagree.
+    """
+    chosen: dict[type[Stage], dict[str, object]] = {}
+    for declared in stage_fields():
+        value = _given(fields, declared)
+        if value is not None:
+            chosen.setdefault(declared.stage, {})[declared.name] = value
+    made = (stage(**values) for stage, values in chosen.items())
+    return tuple(stage for stage in made if stage.active)
+
+
+def _given(fields: Mapping[str, Any], declared: StageField) -> object:
+    """The value of a field under any of its names, or None."""
+    values = {
+        name: _typed(name, fields[name], declared.field)
+        for name in (declared.name, *declared.aliases)
+        if name in fields and not _is_off(fields[name])
+    }
+    first = next(iter(values), None)
+    for name, value in values.items():
+        if value != values[first]:
+            raise RequestError(
+                f"{first} and {name} are the same parameter, found {values[first]!r} and {value!r}",
+                name,
+            )
+    return None if first is None else values[first]
+
+
+def _is_off(value: object) -> bool:
+    return value is None or (isinstance(value, Sized) and len(value) == 0)
+
+
+def _typed(name: str, value: object, field: Field) -> object:
+    """Wire value to declared type: JSON knows no tuples and no integer keys."""
+    try:
+        return msgspec.convert(value, field.type, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"{name}: {error}, found {value!r}", name) from None
+
+
+if TYPE_CHECKING:
+    AnyStage: TypeAlias = Stage
+else:
+    AnyStage = Union[stages()]  # noqa: UP007 - made at run time: what msgspec decodes by tag

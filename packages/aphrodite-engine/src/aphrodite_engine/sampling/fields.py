@@ -1,0 +1,209 @@
+"""What a declared field is: type, bounds, default, documentation; and the one check of values.
+
+Stages and `SamplingParams` declare fields as annotated attributes with bounds of annotated_types
+and a docstring below each. The wire schema, the client's keywords and the checks are read from
+that. Knows nothing of tensors.
+"""
+
+import ast
+import inspect
+import math
+import textwrap
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from annotated_types import Ge, Gt, Le, Lt
+
+from aphrodite_engine.errors import RequestError
+
+Bound = Ge | Gt | Le | Lt
+TokenId = Annotated[int, Ge(0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One declared field."""
+
+    name: str
+    annotation: Any
+    """As declared, bounds included; pydantic understands it."""
+    default: Any
+    doc: str
+
+    @property
+    def type(self) -> Any:
+        """The annotation less bounds and None: float, int, bool, str, tuple[…] or dict[…]."""
+        return _plain(self.annotation)
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """Of a number."""
+        return _bounds(self.annotation)
+
+    @property
+    def lists_tokens(self) -> bool:
+        """A tuple of token ids, or a mapping from them."""
+        return get_origin(self.type) in (tuple, dict) and get_args(self.type)[0] == TokenId
+
+    @property
+    def range(self) -> str:
+        """The bounds in words; empty: any."""
+        return _words(self.bounds)
+
+
+@cache
+def fields_of(cls: type[msgspec.Struct]) -> tuple[Field, ...]:
+    """The fields of a struct class, in order of declaration."""
+    annotations = get_type_hints(cls, include_extras=True)
+    docs = _attribute_docs(cls)
+    return tuple(
+        Field(
+            name=field.name,
+            annotation=annotations[field.name],
+            default=field.default,
+            doc=docs.get(field.name) or inspect.cleandoc(cls.__doc__ or ""),
+        )
+        for field in msgspec.structs.fields(cls)
+    )
+
+
+def check_struct(struct: msgspec.Struct) -> None:
+    """Compare every field with its declaration.
+
+    Raises:
+        RequestError: see `check_value`.
+    """
+    for field in fields_of(type(struct)):
+        check_value(field.name, getattr(struct, field.name), field.annotation)
+
+
+def check_tokens(struct: msgspec.Struct, vocabulary: int) -> None:
+    """Compare every declared `TokenId` with the vocabulary.
+
+    Raises:
+        RequestError: an id that is no token; names field and id.
+    """
+    for field in fields_of(type(struct)):
+        if field.lists_tokens:
+            strange = [token for token in getattr(struct, field.name) if token >= vocabulary]
+            if strange:
+                raise RequestError(
+                    f"{field.name} names token {strange[0]}, but the vocabulary ends at "
+                    f"{vocabulary - 1}",
+                    field.name,
+                )
+
+
+def check_value(name: str, value: object, annotation: Any) -> None:
+    """Compare a value with its declaration.
+
+    Raises:
+        RequestError: wrong type, not finite, or out of range; names field, value and range.
+    """
+    options = _options(annotation)
+    if value is None and type(None) in options:
+        return
+    declared = next(option for option in options if option is not type(None))
+    kind = _plain(declared)
+    if get_origin(kind) is dict:
+        _check_mapping(name, value, get_args(kind))
+    elif get_origin(kind) is tuple:
+        _check_sequence(name, value, get_args(kind)[0])
+    elif isinstance(kind, type) and kind in (bool, int, float, str):
+        _check_scalar(name, value, kind, _bounds(declared))
+
+
+def _check_scalar(name: str, value: object, kind: type, bounds: tuple[Bound, ...]) -> None:
+    accepted = (int, float) if kind is float else (kind,)
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise RequestError(f"{name} must be of type {kind.__name__}, found {value!r}", name)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RequestError(f"{name} must be a finite number, found {value!r}", name)
+    if not all(_holds(value, bound) for bound in bounds):
+        raise RequestError(f"{name} must be {_words(bounds)}, found {value!r}", name)
+
+
+def _check_mapping(name: str, value: object, arguments: tuple[Any, ...]) -> None:
+    if not isinstance(value, Mapping):
+        raise RequestError(f"{name} must be a mapping, found {value!r}", name)
+    for key, item in value.items():  # pyright: ignore[reportUnknownVariableType]
+        _check_item(name, f"a key of {name}", key, arguments[0])  # pyright: ignore[reportUnknownArgumentType]
+        _check_item(name, f"{name}[{key}]", item, arguments[1])  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _check_sequence(name: str, value: object, item_annotation: Any) -> None:
+    if not isinstance(value, tuple):
+        raise RequestError(f"{name} must be a tuple, found {value!r}", name)
+    for index, item in enumerate(value):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        _check_item(name, f"{name}[{index}]", item, item_annotation)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _check_item(field: str, where: str, value: object, annotation: Any) -> None:
+    try:
+        check_value(where, value, annotation)
+    except RequestError as error:
+        raise RequestError(str(error), field) from None
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the annotation itself."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return get_args(annotation)
+    return (annotation,)
+
+
+def _plain(annotation: Any) -> Any:
+    declared = next(o for o in _options(annotation) if o is not type(None))
+    return get_args(declared)[0] if get_origin(declared) is Annotated else declared
+
+
+def _bounds(annotation: Any) -> tuple[Bound, ...]:
+    declared = next(o for o in _options(annotation) if o is not type(None))
+    if get_origin(declared) is not Annotated:
+        return ()
+    return tuple(item for item in get_args(declared)[1:] if isinstance(item, Bound))
+
+
+def _holds(value: Any, bound: Bound) -> bool:
+    match bound:
+        case Ge(limit):
+            return value >= limit
+        case Gt(limit):
+            return value > limit
+        case Le(limit):
+            return value <= limit
+        case Lt(limit):
+            return value < limit
+
+
+def _words(bounds: tuple[Bound, ...]) -> str:
+    return " and ".join(_word(bound) for bound in bounds)
+
+
+def _word(bound: Bound) -> str:
+    match bound:
+        case Ge(limit):
+            return f"at least {limit}"
+        case Gt(limit):
+            return f"above {limit}"
+        case Le(limit):
+            return f"at most {limit}"
+        case Lt(limit):
+            return f"below {limit}"
+
+
+def _attribute_docs(cls: type) -> dict[str, str]:
+    """Docstrings that stand below attributes; they exist in the source alone."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for above, below in zip(body.body, body.body[1:], strict=False):
+        if isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name):
+            text = below.value if isinstance(below, ast.Expr) else None
+            if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                docs[above.target.id] = inspect.cleandoc(text.value)
+    return docs

@@ -1,0 +1,32 @@
+"""Temperature."""
+
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge
+from torch import Tensor
+
+from aphrodite_engine.sampling.rows import Rows
+from aphrodite_engine.sampling.stage import Stage
+
+_GREEDY_BELOW = 1e-5
+
+
+class Temperature(Stage, frozen=True):
+    """Divides the logits: below 1 sharpens the distribution, above 1 flattens it, 0 is greedy.
+
+    Greedy rows take the likeliest token left by the stages before this one; nothing after it acts.
+    """
+
+    order: ClassVar[int] = 600
+    keeps_argmax: ClassVar[bool] = True
+
+    temperature: Annotated[float, Ge(0)] = 1.0
+
+    @property
+    def greedy(self) -> bool:
+        """So cold that only the likeliest token is left."""
+        return self.temperature < _GREEDY_BELOW
+
+    @classmethod
+    def apply(cls, logits: Tensor, rows: Rows) -> None:
+        logits.div_(rows.columns["temperature"])
