@@ -1,7 +1,7 @@
 """A backend is a record of ops; `backend_for(device)` is the only place that looks at devices.
 
 Made from the reference by `dataclasses.replace`: an op that is not overridden is the reference.
-A backend is a folder under `backends/` whose module has `create(threads, dtype) -> Backend`.
+A backend is a folder under `backends/`; `backend_for` says what its module has.
 """
 
 import importlib
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 
-from aphrodite_kernels import backends
 from aphrodite_kernels.errors import BackendError
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.protocols import (
@@ -32,6 +31,8 @@ from aphrodite_kernels.protocols import (
     Uniform,
 )
 
+_FOLDER = "aphrodite_kernels.backends"  # by name only: every backend there imports this module
+_FALLBACK = "reference"
 _OVERRIDE = "APHRODITE_BACKEND"
 _INSTRUCTION_SET = "APHRODITE_CPU_ISA"
 
@@ -82,7 +83,8 @@ class Backend:
 
 def backend_names() -> list[str]:
     """Every backend that is present."""
-    return sorted(module.name for module in pkgutil.iter_modules(backends.__path__))
+    folder = importlib.import_module(_FOLDER)
+    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
 
 
 def instruction_set_limit() -> str | None:
@@ -111,9 +113,10 @@ def backend_for(
         raise BackendError(
             f"{_OVERRIDE}={override} names no backend; present are {', '.join(backend_names())}"
         )
-    for name in [override] if override else [*backend_names(), "reference"]:
-        module = importlib.import_module(f"{backends.__name__}.{name}")
-        if not override and module.DEVICE != device.type and name != "reference":
+    others = [name for name in backend_names() if name != _FALLBACK]
+    for name in [override] if override else [*others, _FALLBACK]:
+        module = importlib.import_module(f"{_FOLDER}.{name}")
+        if name not in (override, _FALLBACK) and device.type != module.DEVICE:
             continue
         obstacle = module.obstacle()
         if obstacle is None:
