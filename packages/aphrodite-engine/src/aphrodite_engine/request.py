@@ -55,13 +55,13 @@ class Request:
     """End-of-text (unless ignored) and the request's own stop tokens."""
     priority: int
     arrival: float
-    output: list[int] = field(default_factory=list)
+    output: list[int] = field(default_factory=list[int])
     """Tokens known to the host; at most one more may be on its way from the device."""
     computed: int = 0
     """Positions whose key and value are in the cache or planned to be."""
     pending: int = 0
     """Tokens planned but not yet committed (0 or 1)."""
-    blocks: list[list[int]] = field(default_factory=list)
+    blocks: list[list[int]] = field(default_factory=list[list[int]])
     """Per KV group: block of each block-index; 0 where it has left the window."""
     row: int | None = None
     """Row in the device's batch state, while running."""
