@@ -9,7 +9,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import msgspec
 from tqdm import tqdm
@@ -25,6 +25,7 @@ from aphrodite_engine.text.automaton import TextAutomaton
 from aphrodite_engine.text.output import TextOutput
 
 Prompt: TypeAlias = str | list[int]
+Conversation: TypeAlias = Sequence[Mapping[str, Any]]
 _log = logging.getLogger(__name__)
 
 
@@ -130,13 +131,14 @@ class LLM:
 
     def chat(
         self,
-        messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
+        messages: Conversation | Sequence[Conversation],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         progress: bool = True,
     ) -> list[Generation]:
         """Answer one conversation or several, each a list of {role, content}."""
-        conversations = [messages] if messages and isinstance(messages[0], Mapping) else messages
+        single = bool(messages) and isinstance(messages[0], Mapping)
+        conversations = cast("Sequence[Conversation]", [messages] if single else messages)
         prompts = [self.template.tokens(conversation) for conversation in conversations]
         return self.generate(prompts, params, progress=progress)
 

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
-from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.errors import ConfigError, EngineDeadError, EngineError, ModelError
 from aphrodite_engine.info import ModelInfo
 from aphrodite_engine.process.life import EngineProcess

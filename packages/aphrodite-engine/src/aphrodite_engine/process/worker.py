@@ -42,7 +42,7 @@ def main(endpoint: str) -> None:
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     sys.setswitchinterval(0.0005)  # planner and runner threads hand over within a step
-    channel = Channel[ToEngine, ToFront](zmq.Context.instance(), endpoint, ToEngine)
+    channel: Channel[ToEngine, ToFront] = Channel(zmq.Context(), endpoint, ToEngine)
     engine = _load(channel)
     if engine is not None:
         _serve(engine, channel)
