@@ -18,5 +18,3 @@ class ModelInput:
     """Per layer; layers of one KV group share the object."""
     caches: tuple[KVCache, ...]
     """Per layer."""
-    logit_index: Tensor
-    """[R] int64: the token rows whose logits are wanted."""

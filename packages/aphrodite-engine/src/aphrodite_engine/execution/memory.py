@@ -1,0 +1,95 @@
+"""Memory of the device: how much is free, and the pool of KV blocks in it.
+
+The pool is as many pairs of tensors as the largest KV group has layers. Every group uses all pairs,
+its i-th layer the i-th: groups own different blocks, so they never meet. See kv.py.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from aphrodite_kernels.attention import KVCache
+from torch import Tensor
+
+from aphrodite_engine.kv import KVGroup
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a program can still take on a device, page cache that can go included."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    available = psutil.virtual_memory().available
+    limit = _container_limit(_CGROUP)
+    return available if limit is None else min(available, limit)
+
+
+def _container_limit(folder: Path) -> int | None:
+    """What the control group (version 2) of a container leaves; None: no limit is set."""
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+        statistics = (folder / "memory.stat").read_text()
+    except OSError:
+        return None
+    if limit == "max":
+        return None
+    cached = (
+        int(line.split()[1])
+        for line in statistics.splitlines()
+        if line.startswith("inactive_file ")
+    )
+    return max(0, int(limit) - used + sum(cached))
+
+
+def block_bytes(groups: Sequence[KVGroup], block_size: int, dtype: torch.dtype) -> int:
+    """Bytes of one block: keys and values of `block_size` positions in every pair of the pool."""
+    return 2 * pool_depth(groups) * _row_elements(groups, block_size) * dtype.itemsize
+
+
+def pool_depth(groups: Sequence[KVGroup]) -> int:
+    """Pairs of tensors in the pool."""
+    return max(len(group.layers) for group in groups)
+
+
+def _row_elements(groups: Sequence[KVGroup], block_size: int) -> int:
+    """Elements of one block in one tensor: those of the widest kind."""
+    return max(block_size * group.spec.kv_heads * group.spec.head_dim for group in groups)
+
+
+def allocate_caches(
+    groups: Sequence[KVGroup],
+    num_blocks: int,
+    block_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[KVCache, ...]:
+    """The pool, as each layer of the model sees it."""
+    shape = (num_blocks, _row_elements(groups, block_size))
+    pool = [
+        (_zeros(shape, dtype, device), _zeros(shape, dtype, device))
+        for _ in range(pool_depth(groups))
+    ]
+    caches: dict[int, KVCache] = {}
+    for group in groups:
+        seen = (block_size, group.spec.kv_heads, group.spec.head_dim)
+        for (keys, values), layer in zip(pool, group.layers, strict=False):
+            caches[layer] = KVCache(_as_blocks(keys, seen), _as_blocks(values, seen))
+    return tuple(caches[layer] for layer in sorted(caches))
+
+
+def _as_blocks(tensor: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """[blocks, elements] -> [blocks, *shape], leaving what a narrow kind does not fill."""
+    return tensor[:, : math.prod(shape)].view(-1, *shape)
+
+
+def _zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # calloc: pages become real when they are written first, so an idle pool costs nothing
+    raw = np.zeros((shape[0], shape[1] * dtype.itemsize), np.uint8)
+    return torch.frombuffer(raw, dtype=dtype).view(shape)

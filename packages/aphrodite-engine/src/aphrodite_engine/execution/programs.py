@@ -1,0 +1,72 @@
+"""Running the model on a step: recorded once and replayed, or eagerly each time.
+
+Two programs: tokens to hidden rows, and chosen hidden rows to logits. The second also runs alone,
+over slices of rows, for the log-probabilities of a prompt.
+"""
+
+from typing import Protocol
+
+from aphrodite_kernels.backend import Backend
+from aphrodite_kernels.protocols import Capture
+from torch import Tensor
+
+from aphrodite_engine.execution.inputs import Step, StepInputs
+from aphrodite_engine.model import Model
+
+
+class Programs(Protocol):
+    """The two halves of a forward pass, over the buffers of `StepInputs`."""
+
+    def forward(self, step: Step) -> None:
+        """Compute hidden rows, kept until the next call, and write keys and values."""
+        ...
+
+    def logits(self, step: Step, outputs: int) -> Tensor:
+        """[outputs, V] of the rows that the inputs chose; valid until the next call."""
+        ...
+
+
+def make_programs(model: Model, backend: Backend, inputs: StepInputs, *, eager: bool) -> Programs:
+    """Recorded programs where the backend can record."""
+    if eager or backend.capture is None:
+        return EagerPrograms(model, backend, inputs)
+    return RecordedPrograms(model, backend, inputs, backend.capture)
+
+
+class EagerPrograms:
+    """The model itself, each time."""
+
+    def __init__(self, model: Model, backend: Backend, inputs: StepInputs) -> None:
+        self._model = model
+        self._select = backend.select
+        self._inputs = inputs
+        self._hidden: Tensor | None = None
+
+    def forward(self, step: Step) -> None:
+        self._hidden = self._model.forward(self._inputs.exact(step))
+
+    def logits(self, step: Step, outputs: int) -> Tensor:
+        assert self._hidden is not None, "forward comes first"
+        chosen = self._select(self._hidden, self._inputs.logit_index[:outputs])
+        return self._model.logits(chosen)
+
+
+class RecordedPrograms:
+    """One recording of each half over full buffers, replayed with the counts of the step."""
+
+    def __init__(
+        self, model: Model, backend: Backend, inputs: StepInputs, capture: Capture
+    ) -> None:
+        whole = inputs.whole()
+        counts = (inputs.capacity, inputs.rows, inputs.outputs)
+        self._forward, hidden = capture(lambda: model.forward(whole), *counts)
+        self._head, self._logits = capture(
+            lambda: model.logits(backend.select(hidden, inputs.logit_index)), *counts
+        )
+
+    def forward(self, step: Step) -> None:
+        self._forward.replay(step.tokens, step.requests, step.outputs)
+
+    def logits(self, step: Step, outputs: int) -> Tensor:
+        self._head.replay(step.tokens, step.requests, outputs)
+        return self._logits[:outputs]

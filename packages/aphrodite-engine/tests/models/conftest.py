@@ -1,0 +1,114 @@
+"""Tiny random checkpoints, and a model run through paged caches step by step."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from aphrodite_engine.execution.inputs import StepInputs
+from aphrodite_engine.execution.limits import Limits
+from aphrodite_engine.execution.memory import allocate_caches
+from aphrodite_engine.execution.programs import make_programs
+from aphrodite_engine.execution.state import BatchState
+from aphrodite_engine.kv import group_layers
+from aphrodite_engine.loading.model import load_model, open_model
+from aphrodite_engine.plan import BlockUpdate, Plan, RowStart, RowWork
+from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_kernels.backend import Backend
+from aphrodite_kernels.backends import reference
+
+BLOCK_SIZE = 4
+ROWS = 4
+POSITIONS = 64
+
+Chunk = tuple[int, int, int]
+"""Row, first position, count."""
+
+
+class Decoder:
+    """A model over paged caches, one step at a time, without a sampler."""
+
+    def __init__(self, path: Path, backend: Backend, *, eager: bool = False) -> None:
+        source = open_model(path)
+        self.loaded = load_model(source, backend, POSITIONS, lambda read, total: None)
+        groups = group_layers(source.config.kv_specs)
+        limits = Limits(rows=ROWS, tokens=48, positions=POSITIONS, block_size=BLOCK_SIZE)
+        blocks = len(groups) * ROWS * limits.blocks + 1
+        caches = allocate_caches(groups, blocks, BLOCK_SIZE, torch.float32, backend.device)
+        self._groups = groups
+        self._blocks_per_row = limits.blocks
+        self._state = BatchState(limits, len(groups), source.config.vocab_size, backend.device)
+        self._inputs = StepInputs(limits, groups, caches, self._state, backend.device)
+        self._programs = make_programs(self.loaded.model, backend, self._inputs, eager=eager)
+
+    def start(self, row: int, tokens: Sequence[int]) -> None:
+        """Seat a request and give it all its blocks, in scrambled order."""
+        scrambled = np.random.default_rng(row).permutation(self._blocks_per_row)
+        updates = []
+        for group in range(len(self._groups)):
+            first = 1 + (group * ROWS + row) * self._blocks_per_row
+            blocks = [first + int(index) for index in scrambled]
+            updates.append(BlockUpdate(row=row, group=group, start=0, blocks=blocks))
+        start = RowStart(
+            row=row, request="r", choice=0, tokens=list(tokens), prompt_length=len(tokens),
+            params=SamplingParams(), seed=0, stop_tokens=[],
+        )  # fmt: skip
+        self._apply([start], updates)
+
+    def forget_window(self, row: int, position: int) -> None:
+        """Take away the blocks that no query from `position` on may see."""
+        for index, group in enumerate(self._groups):
+            if group.spec.window is not None:
+                gone = max(0, position - group.spec.window + 1) // BLOCK_SIZE
+                update = BlockUpdate(row=row, group=index, start=0, blocks=[0] * gone)
+                self._apply([], [update])
+
+    def _apply(self, started: list[RowStart], blocks: list[BlockUpdate]) -> None:
+        self._state.apply(Plan(step=0, released=[], started=started, blocks=blocks, work=[]))
+
+    def step(self, *chunks: Chunk) -> list[torch.Tensor]:
+        """Logits [count, V] of every position of every chunk."""
+        work = [RowWork(row=r, start=s, count=c, samples=True) for r, s, c in chunks]
+        step = self._inputs.fill(work)
+        self._programs.forward(step)
+        slices = []
+        for first in range(0, step.tokens, self._inputs.outputs):
+            rows = np.arange(first, min(first + self._inputs.outputs, step.tokens))
+            self._inputs.choose(rows)
+            slices.append(self._programs.logits(step, len(rows)).clone())
+        logits = torch.cat(slices)
+        if (cap := self.loaded.model.softcap) is not None:
+            logits = cap * torch.tanh(logits / cap)
+        return list(logits.split([count for _, _, count in chunks]))
+
+
+@pytest.fixture(scope="session")
+def backend() -> Backend:
+    return reference.create(torch.device("cpu"), threads=None, dtype=None)
+
+
+@pytest.fixture
+def decoder(backend: Backend) -> Callable[[Path], Decoder]:
+    return lambda path: Decoder(path, backend)
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path: Path):
+    """Save a random model of a transformers configuration; also the model."""
+
+    def make(config):
+        from transformers import AutoModelForCausalLM
+
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                centre = 1.0 if "norm" in name and config.model_type != "gemma3_text" else 0.0
+                parameter.normal_(centre, 0.08)
+        model.save_pretrained(tmp_path)
+        assert json.loads((tmp_path / "config.json").read_text())["model_type"]
+        return tmp_path, model
+
+    return make
