@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers
 
 from aphrodite_engine.errors import ModelError
 from aphrodite_engine.text.gguf_vocabulary import (
+    BYTE,
     CONTROL,
     NORMAL,
     UNKNOWN,
@@ -88,11 +89,34 @@ def _plain_bpe(vocabulary: GgufVocabulary) -> Tokenizer:
     return _assemble(vocabulary, encoder, sentencepiece, add_bos=True)
 
 
+def _unigram(vocabulary: GgufVocabulary) -> Tokenizer:
+    if vocabulary.scores is None:
+        raise _missing("scores", vocabulary)
+    if vocabulary.unknown is None:
+        raise _missing("unknown_token_id", vocabulary)
+    model = models.Unigram(
+        vocab=list(zip(vocabulary.tokens, vocabulary.scores, strict=True)),
+        unk_id=vocabulary.unknown,
+        byte_fallback=bool(vocabulary.of_kind(BYTE)),
+    )
+    prefix = vocabulary.add_space_prefix is True
+    steps: list[normalizers.Normalizer] = []
+    if vocabulary.charsmap is not None:
+        steps.append(normalizers.Precompiled(vocabulary.charsmap))
+    if vocabulary.remove_extra_whitespaces:
+        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    steps += [normalizers.Prepend(SPACE)] if prefix else []
+    encoder = tokenizers.Tokenizer(model)
+    encoder.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
+    return _assemble(vocabulary, encoder, sentencepiece, add_eos=True, leading_space=prefix)
+
+
 _FAMILIES: Final[Mapping[str, Callable[[GgufVocabulary], Tokenizer]]] = MappingProxyType(
     {
         "gpt2": _byte_level_bpe,
         "llama": _sentencepiece_bpe,
         "gemma4": _plain_bpe,
+        "t5": _unigram,
     }
 )
 
@@ -112,16 +136,15 @@ def _merges(vocabulary: GgufVocabulary) -> list[tuple[str, str]]:
 def _merges_by_score(vocabulary: GgufVocabulary, scores: list[float]) -> list[tuple[str, str]]:
     """Every way to join two tokens into a third, best score first."""
     ids = vocabulary.ids
-    order = sorted(vocabulary.of_kind(NORMAL), key=lambda token: -scores[token])
     merges: list[tuple[str, str]] = []
-    for token in order:
+    for token in sorted(vocabulary.of_kind(NORMAL), key=scores.__getitem__, reverse=True):
         piece = vocabulary.tokens[token]
-        found = [
-            (piece[:cut], piece[cut:])
-            for cut in range(1, len(piece))
-            if piece[:cut] in ids and piece[cut:] in ids
-        ]
-        merges += found
+        for cut in range(1, len(piece)):
+            left = piece[:cut]
+            if left in ids:
+                right = piece[cut:]
+                if right in ids:
+                    merges.append((left, right))
     return merges
 
 

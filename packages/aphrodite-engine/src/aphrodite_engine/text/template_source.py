@@ -39,8 +39,7 @@ def directory_chat_template(
         return ChatTemplate(_read(jinja), tokenizer)
     for name in ("chat_template.json", "tokenizer_config.json"):
         path = directory / name
-        sources = _named(path) if path.is_file() else {}
-        if sources:
+        if path.is_file() and (sources := _named(path)):
             default = sources.get("default")
             return ChatTemplate(default, tokenizer, tool_source=sources.get(_TOOL_NAME))
     return ChatTemplate(None, tokenizer)
