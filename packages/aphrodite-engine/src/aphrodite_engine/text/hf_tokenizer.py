@@ -19,7 +19,7 @@ from aphrodite_engine.text.vocabulary import Spelling, Vocabulary, byte_level, s
 _ROLES: Final = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
-def hf_tokenizer(directory: Path) -> Tokenizer:
+def directory_tokenizer(directory: Path) -> Tokenizer:
     """Build the tokenizer of a Hugging Face directory.
 
     Raises:
