@@ -1,0 +1,224 @@
+// From rows of ggml blocks to tiles.
+
+#include <cstring>
+
+#include "runtime.h"
+#include "tile_format.h"
+
+struct aph_tile_pack_args {
+  int64_t rows;  // of blocks: out features
+  aph_runtime* runtime;
+  const uint8_t* source;  // [rows, row_bytes]
+  uint8_t* codes;         // [tiles, blocks, block bytes]
+  uint8_t* scales;        // [tiles, scale bytes]
+  int64_t row_bytes, blocks;
+  int32_t type;
+};
+
+namespace aph::APH_LEVEL {
+
+// One row's blocks of a ggml type, and where their parts lie.
+struct SourceFormat {
+  int bytes;    // of one source block
+  int blocks;   // of 32 elements in it
+  int codes;    // where the lowest field begins
+  int scale;    // where the float16 scale lies, the minimum directly after it
+};
+
+static constexpr SourceFormat source_format(int type) {
+  switch (type) {
+    case kQ4_1: return {20, 1, 4, 0};
+    case kQ5_0: return {22, 1, 6, 0};
+    case kQ5_1: return {24, 1, 8, 0};
+    case kQ8_0: return {34, 1, 2, 0};
+    case kQ2_K: return {84, 8, 16, 80};
+    case kQ3_K: return {110, 8, 32, 108};
+    case kQ4_K: return {144, 8, 16, 0};
+    case kQ5_K: return {176, 8, 48, 0};
+    case kQ6_K: return {210, 8, 0, 208};
+    case kIQ4_XS: return {136, 8, 8, 0};
+    default: return {18, 1, 2, 0};  // Q4_0, IQ4_NL
+  }
+}
+
+// codes[i] += (from[i] >> shift & mask) << to
+static void add_field(const uint8_t* from, int count, int shift, int mask, int to, uint8_t* codes) {
+  for (int i = 0; i < count; ++i)
+    codes[i] = static_cast<uint8_t>(codes[i] | (from[i] >> shift & mask) << to);
+}
+
+// Bit i of a 32-bit word -> bit 4 of code i.
+static void add_fifth_bits(const uint8_t* from, uint8_t* codes) {
+  for (int i = 0; i < kBlock; ++i)
+    codes[i] = static_cast<uint8_t>(codes[i] | (from[i / 8] >> i % 8 & 1) << 4);
+}
+
+// The unsigned codes of block `s` of a source block, in the order of K.
+static void read_codes(int type, const uint8_t* source, int s, uint8_t* codes) {
+  const uint8_t* low = source + source_format(type).codes;
+  std::memset(codes, 0, kBlock);
+  switch (type) {
+    case kQ8_0:
+      for (int i = 0; i < kBlock; ++i) codes[i] = low[i] ^ 0x80;
+      return;
+    case kQ2_K:
+      add_field(low + s / 4 * 32, 32, s % 4 * 2, 3, 0, codes);
+      return;
+    case kQ3_K:
+      add_field(low + s / 4 * 32, 32, s % 4 * 2, 3, 0, codes);
+      add_field(source, 32, s, 1, 2, codes);
+      return;
+    case kQ5_K:
+      add_field(source + 16, 32, s, 1, 4, codes);
+      [[fallthrough]];
+    case kQ4_K:
+      add_field(low + s / 2 * 32, 32, s % 2 * 4, 15, 0, codes);
+      return;
+    case kQ6_K:
+      add_field(low + s / 4 * 64 + s % 2 * 32, 32, s % 4 / 2 * 4, 15, 0, codes);
+      add_field(source + 128 + s / 4 * 32, 32, s % 4 * 2, 3, 4, codes);
+      return;
+    default:  // sixteen bytes: low halves, then high halves
+      add_field(low + s * 16, 16, 0, 15, 0, codes);
+      add_field(low + s * 16, 16, 4, 15, 0, codes + 16);
+      if (type == kQ5_0 || type == kQ5_1) add_fifth_bits(low - 4, codes);
+  }
+}
+
+// Factors of the scales and minima of a source block of a K-quant: 8 or 16 of each.
+static void read_factors(int type, const uint8_t* source, uint8_t* scales, uint8_t* minima) {
+  switch (type) {
+    case kQ2_K:
+      std::memcpy(scales, source, 16);  // both in one byte, as in a tile
+      return;
+    case kQ3_K:
+      for (int i = 0; i < 16; ++i) {
+        const int low = source[96 + i % 8] >> i / 8 * 4 & 15;
+        scales[i] = static_cast<uint8_t>((low | (source[104 + i % 4] >> i / 4 * 2 & 3) << 4) - 32);
+      }
+      return;
+    case kQ6_K:
+      std::memcpy(scales, source + 192, 16);
+      return;
+    case kIQ4_XS:
+      for (int i = 0; i < 8; ++i) {
+        const int low = source[4 + i / 2] >> i % 2 * 4 & 15;
+        scales[i] = static_cast<uint8_t>((low | (source[2 + i / 4] >> i % 4 * 2 & 3) << 4) - 32);
+      }
+      return;
+    default:  // Q4_K, Q5_K: six bits each, the upper two of the last four beside the first four
+      for (int i = 0; i < 4; ++i) {
+        const uint8_t a = source[4 + i], b = source[8 + i], c = source[12 + i];
+        scales[i] = a & 63;
+        minima[i] = b & 63;
+        scales[i + 4] = static_cast<uint8_t>((c & 15) | a >> 6 << 4);
+        minima[i + 4] = static_cast<uint8_t>(c >> 4 | b >> 6 << 4);
+      }
+  }
+}
+
+// A field of `bits` bits at `from` of eight code vectors -> `bits` vectors.
+template <int bits, int from>
+static void pack_field(const uint8_t* codes, uint8_t* packed) {
+  for (int vector = 0; vector < bits; ++vector)
+    for (int i = 0; i < 64; ++i) {
+      int byte = 0;
+      for (int part = 0; part < 8 / bits; ++part)
+        byte |= (codes[(vector + part * bits) * 64 + i] >> from & ((1 << bits) - 1)) << part * bits;
+      packed[vector * 64 + i] = static_cast<uint8_t>(byte);
+    }
+}
+
+static void pack_block(Fields fields, const uint8_t* codes, uint8_t* packed) {
+  switch (fields) {
+    case Fields::kFour:
+    case Fields::kLookUp: pack_field<4, 0>(codes, packed); return;
+    case Fields::kFourOne:
+      pack_field<4, 0>(codes, packed);
+      pack_field<1, 4>(codes, packed + 256);
+      return;
+    case Fields::kFourTwo:
+      pack_field<4, 0>(codes, packed);
+      pack_field<2, 4>(codes, packed + 256);
+      return;
+    case Fields::kTwo: pack_field<2, 0>(codes, packed); return;
+    case Fields::kTwoOne:
+      pack_field<2, 0>(codes, packed);
+      pack_field<1, 2>(codes, packed + 128);
+      return;
+    default: std::memcpy(packed, codes, kUnpacked);
+  }
+}
+
+// Scales of output `o` of a tile, from one source block, into that block's or group's record.
+static void pack_scales(int type, const uint8_t* source, int o, uint8_t* record) {
+  const TileFormat format = tile_format(type);
+  const uint8_t* whole = source + source_format(type).scale;
+  std::memcpy(record + 2 * o, whole, 2);
+  if (format.has_minimum()) std::memcpy(record + 32 + 2 * o, whole + 2, 2);
+  if (format.scales == Scales::kHalf || format.scales == Scales::kHalfPair) return;
+  uint8_t scales[16], minima[8];
+  read_factors(type, source, scales, minima);
+  record += format.has_minimum() ? 64 : 32;
+  const bool pairs = format.scales == Scales::kPair32;
+  for (int i = 0; i < kGroup * format.halves(); ++i)
+    record[(pairs ? 2 * i : i) * kTile + o] = scales[i];
+  for (int i = 0; pairs && i < kGroup; ++i) record[(2 * i + 1) * kTile + o] = minima[i];
+}
+
+// One tile from `rows` (at most 16) rows of source blocks, the missing rows nought. Scales of
+// missing rows are not written.
+static void pack_tile(int type, const uint8_t* source, int rows, int64_t row_bytes, int64_t blocks,
+                      uint8_t* codes, uint8_t* scales) {
+  const TileFormat format = tile_format(type);
+  const SourceFormat from = source_format(type);
+  const int64_t record = format.scale_bytes(from.blocks);
+  uint8_t tile[kUnpacked], row_codes[kBlock];
+  for (int64_t b = 0; b < blocks / from.blocks; ++b) {
+    const uint8_t* column = source + b * from.bytes;
+    for (int o = 0; o < rows; ++o)
+      pack_scales(type, column + o * row_bytes, o, scales + b * record);
+    for (int s = 0; s < from.blocks; ++s, codes += format.block_bytes()) {
+      std::memset(tile, 0, sizeof tile);
+      for (int o = 0; o < rows; ++o) {
+        read_codes(type, column + o * row_bytes, s, row_codes);
+        for (int g = 0; g < kVectors; ++g) std::memcpy(tile + g * 64 + o * 4, row_codes + g * 4, 4);
+      }
+      pack_block(format.fields, tile, codes);
+    }
+  }
+}
+
+int tile_pack(const aph_tile_pack_args& args) {
+  const TileFormat format = tile_format(args.type);
+  const int64_t code_bytes = args.blocks * format.block_bytes();
+  const int64_t scale_bytes = format.scale_bytes(args.blocks);
+  const int64_t tiles = (args.rows + kTile - 1) / kTile;
+  parallel_for(args.runtime, tiles, 4, [&](int64_t begin, int64_t end, int) {
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const int64_t first = tile * kTile;
+      const int rows = static_cast<int>(args.rows - first < kTile ? args.rows - first : kTile);
+      uint8_t* scales = args.scales + tile * scale_bytes;
+      if (rows < kTile) std::memset(scales, 0, scale_bytes);
+      pack_tile(args.type, args.source + first * args.row_bytes, rows, args.row_bytes, args.blocks,
+                args.codes + tile * code_bytes, scales);
+    }
+  });
+  return 0;
+}
+
+}  // namespace aph::APH_LEVEL
+
+APH_OP(aph_tile_pack, aph_tile_pack_args, tile_pack)
+
+#if defined(APH_LEVEL_generic)
+// Bytes that one tile's codes and scales take; 0 where the type has no tiles.
+APH_EXPORT int64_t aph_tile_code_bytes(int type, int64_t blocks) {
+  const auto format = aph::generic::tile_format(type);
+  return format.exists ? blocks * format.block_bytes() : 0;
+}
+APH_EXPORT int64_t aph_tile_scale_bytes(int type, int64_t blocks) {
+  const auto format = aph::generic::tile_format(type);
+  return format.exists ? format.scale_bytes(blocks) : 0;
+}
+#endif

@@ -1,0 +1,100 @@
+// How a quantised weight lies in tiles; nothing here depends on the instruction set.
+//
+// A tile is 16 outputs, a block 32 inputs. All codes are unsigned and w = scale * (u - offset) +
+// minimum, where either the offset or the minimum is nought. Inside (tile, block) eight vectors of
+// 64 bytes hold the codes: byte 4 o + j of vector g is the code of output o and input 4 g + j.
+//
+// Codes of fewer than 8 bits are cut in fields, the vectors of each field packed together:
+//   4 bits   4 vectors: low half of vector i is field g = i, high half g = i + 4
+//   2 bits   2 vectors: bits 2 s of vector i are field g = i + 2 s
+//   1 bit    1 vector: bit g is field g
+// A 5-bit code is a 4-bit field and above it a 1-bit field, and so on; the lowest comes first.
+//
+// Scales lie apart from the codes, each a row of 16, one for each output:
+//   Half       per block: scale (float16)
+//   HalfPair   per block: scale, minimum (float16)
+//   and for blocks in groups of eight, one record per group:
+//   Signed32   scale (float16); per block: factor (int8)
+//   Signed16   scale (float16); per half block: factor (int8)
+//   Pair32     scale, minimum scale (float16); per block: factor, minimum factor (uint8)
+//   Pair16     scale, minimum scale (float16); per half block: both factors (4 + 4 bits)
+#pragma once
+
+#include <cstdint>
+
+namespace aph::APH_LEVEL {
+
+constexpr int kTile = 16;
+constexpr int kBlock = 32;
+constexpr int kGroup = 8;
+constexpr int kVectors = 8;
+constexpr int kUnpacked = kVectors * 64;
+
+enum class Fields { kFour, kFourOne, kFourTwo, kTwo, kTwoOne, kEight, kLookUp };
+enum class Scales { kHalf, kHalfPair, kSigned32, kSigned16, kPair32, kPair16 };
+
+struct TileFormat {
+  Fields fields;
+  Scales scales;
+  int offset_log2;  // of the offset; unused where there is a minimum
+  bool exists = true;
+
+  constexpr bool has_minimum() const {
+    return scales == Scales::kHalfPair || scales == Scales::kPair32 || scales == Scales::kPair16;
+  }
+  constexpr int halves() const {
+    return scales == Scales::kSigned16 || scales == Scales::kPair16 ? 2 : 1;
+  }
+  constexpr bool full_range() const {
+    return fields == Fields::kEight || fields == Fields::kLookUp;
+  }
+  constexpr int block_bytes() const {
+    switch (fields) {
+      case Fields::kFourOne: return 320;
+      case Fields::kFourTwo: return 384;
+      case Fields::kTwo: return 128;
+      case Fields::kTwoOne: return 192;
+      case Fields::kEight: return 512;
+      default: return 256;
+    }
+  }
+  constexpr int64_t scale_bytes(int64_t blocks) const {  // of one tile
+    switch (scales) {
+      case Scales::kHalf: return blocks * 32;
+      case Scales::kHalfPair: return blocks * 64;
+      case Scales::kSigned32: return blocks / kGroup * (32 + kGroup * 16);
+      case Scales::kSigned16: return blocks / kGroup * (32 + kGroup * 32);
+      default: return blocks / kGroup * (64 + kGroup * 32);
+    }
+  }
+};
+
+// The ids of ggml.
+enum GgmlType {
+  kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8, kQ2_K = 10, kQ3_K = 11, kQ4_K = 12,
+  kQ5_K = 13, kQ6_K = 14, kIQ4_NL = 20, kIQ4_XS = 23,
+};
+
+static constexpr TileFormat tile_format(int type) {
+  switch (type) {
+    case kQ4_0: return {Fields::kFour, Scales::kHalf, 3};
+    case kQ4_1: return {Fields::kFour, Scales::kHalfPair, 0};
+    case kQ5_0: return {Fields::kFourOne, Scales::kHalf, 4};
+    case kQ5_1: return {Fields::kFourOne, Scales::kHalfPair, 0};
+    case kQ8_0: return {Fields::kEight, Scales::kHalf, 7};
+    case kQ2_K: return {Fields::kTwo, Scales::kPair16, 0};
+    case kQ3_K: return {Fields::kTwoOne, Scales::kSigned16, 2};
+    case kQ4_K: return {Fields::kFour, Scales::kPair32, 0};
+    case kQ5_K: return {Fields::kFourOne, Scales::kPair32, 0};
+    case kQ6_K: return {Fields::kFourTwo, Scales::kSigned16, 5};
+    case kIQ4_NL: return {Fields::kLookUp, Scales::kHalf, 7};
+    case kIQ4_XS: return {Fields::kLookUp, Scales::kSigned32, 7};
+    default: return {Fields::kFour, Scales::kHalf, 0, false};
+  }
+}
+
+// The values of IQ4 codes plus 128.
+alignas(16) constexpr uint8_t kLookUp[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                                             129, 141, 153, 166, 181, 197, 217, 241};
+
+}  // namespace aph::APH_LEVEL

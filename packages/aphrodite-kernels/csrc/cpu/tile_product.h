@@ -1,0 +1,90 @@
+// The product of int8 rows with one quantised tile.
+//
+// Dot products of a block are exact integers; blocks are summed in float32 in the order of K. Any
+// number of rows runs the same operations in the same order for each row, so that a row's result
+// does not depend on its company.
+#pragma once
+
+#include "quantized_rows.h"
+#include "tiles.h"
+
+namespace aph::APH_LEVEL {
+
+// How a format's blocks are multiplied.
+struct Sort {
+  bool has_minimum;
+  int halves;
+  Codes range;
+};
+
+// dot[r] = offset part + codes of half block `part` times row r's
+template <Sort sort, int count>
+APH_INLINE void dot_part(const Strip& strip, int part, const int8_t* codes, const int32_t* minus,
+                         int64_t blocks, Ints (&dot)[count]) {
+  constexpr int vectors = kVectors / sort.halves;
+  for (int r = 0; r < count; ++r)
+    dot[r] = all_ints(sort.has_minimum ? 0 : minus[r * blocks * sort.halves + part]);
+  if constexpr (!sort.has_minimum)
+    for (int r = 0; r < count; ++r) dot[r] = shift_left(dot[r], strip.offset_log2);
+  const uint8_t* u = strip.codes + part * vectors * 64;
+  const int8_t* x = codes + part * vectors * 4;
+#pragma GCC unroll 8
+  for (int g = 0; g < vectors; ++g) {
+    const Bytes outputs = load_bytes(u + g * 64);
+    for (int r = 0; r < count; ++r)
+      dot[r] = dot_four<sort.range>(dot[r], outputs, load_four(x + r * blocks * kBlock + g * 4));
+  }
+}
+
+// sums [count, 16] += rows `row` … `row + count - 1` times the strip.
+template <Sort sort, int count>
+static void multiply(const Strip& strip, const QuantizedRows& x, int64_t row, float* sums) {
+  const int64_t at = row * x.blocks + strip.first;
+  const int8_t* codes = x.codes + at * kBlock;
+  const float *scale = x.scale + at, *sum = x.sum + at;
+  const int32_t* minus = sort.halves == 2 ? x.minus_halves + 2 * at : x.minus + at;
+  Floats total[count];
+  for (int r = 0; r < count; ++r) total[r] = load(sums + r * kTile);
+  for (int part = 0; part < strip.blocks * sort.halves; ++part) {
+    const int b = part / sort.halves;
+    Ints dot[count];
+    dot_part<sort>(strip, part, codes, minus, x.blocks, dot);
+    const Floats factor = load(strip.scale + part * kTile);
+    for (int r = 0; r < count; ++r) {
+      const Floats both = factor * all_floats(scale[r * x.blocks + b]);
+      total[r] = multiply_add(to_floats(dot[r]), both, total[r]);
+    }
+    if constexpr (sort.has_minimum) {
+      const Floats minimum = load(strip.minimum + part * kTile);
+      for (int r = 0; r < count; ++r) {
+        const int64_t i = r * x.blocks + b;
+        const float of_half = scale[i] * -static_cast<float>(minus[2 * r * x.blocks + part]);
+        const float of_part = sort.halves == 1 ? sum[i] : of_half;
+        total[r] = multiply_add(minimum, all_floats(of_part), total[r]);
+      }
+    }
+  }
+  for (int r = 0; r < count; ++r) store(sums + r * kTile, total[r]);
+}
+
+using Multiply = void (*)(const Strip&, const QuantizedRows&, int64_t row, float* sums);
+
+// table[count] multiplies `count` rows.
+template <Sort sort, int count = kMaxRows>
+static void fill(Multiply (&table)[kMaxRows + 1]) {
+  if constexpr (count > 0) {
+    table[count] = multiply<sort, count>;
+    fill<sort, count - 1>(table);
+  }
+}
+
+static void products_of(const TileFormat& format, Multiply (&table)[kMaxRows + 1]) {
+  const bool whole = format.halves() == 1;
+  if (format.has_minimum() && whole) fill<Sort{true, 1, Codes::kSmall}>(table);
+  else if (format.has_minimum()) fill<Sort{true, 2, Codes::kSmall}>(table);
+  else if (!whole) fill<Sort{false, 2, Codes::kSmall}>(table);
+  else if (format.full_range()) fill<Sort{false, 1, Codes::kFull}>(table);
+  else fill<Sort{false, 1, Codes::kSmall}>(table);
+}
+
+}  // namespace aph::APH_LEVEL
