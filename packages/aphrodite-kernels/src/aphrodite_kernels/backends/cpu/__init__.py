@@ -10,11 +10,20 @@ import torch
 
 from aphrodite_kernels.backend import Backend, instruction_set_limit
 from aphrodite_kernels.backends import reference
+from aphrodite_kernels.backends.cpu.activation import gated_on
+from aphrodite_kernels.backends.cpu.attention import attention_on, store_kv_on
 from aphrodite_kernels.backends.cpu.cores import physical_cores
+from aphrodite_kernels.backends.cpu.gather import embed_dense_on, select_on
 from aphrodite_kernels.backends.cpu.library import open_library
-from aphrodite_kernels.backends.cpu.norm import rms_norm_on
+from aphrodite_kernels.backends.cpu.matmul import tiled_matmul_on
+from aphrodite_kernels.backends.cpu.norm import add_rms_norm_on, rms_norm_on
+from aphrodite_kernels.backends.cpu.rope import rotate_on
 from aphrodite_kernels.backends.cpu.runtime import Runtime
+from aphrodite_kernels.backends.cpu.sampling import uniform_on
+from aphrodite_kernels.backends.cpu.tiled import Tiled, pack_tiles_on, tiled_rows_on
 from aphrodite_kernels.errors import BackendError
+from aphrodite_kernels.layouts import GgmlBlocks
+from aphrodite_kernels.layouts.dense import Dense
 
 DEVICE = "cpu"
 
@@ -44,5 +53,15 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         reference.create(device, threads=None, dtype=torch.float32),
         name="cpu",
         summary=f"cpu: compiled kernels on {runtime.level}, {runtime.threads} threads",
+        matmul={Tiled: tiled_matmul_on(runtime)},
+        embed={Dense: embed_dense_on(runtime), Tiled: tiled_rows_on(runtime)},
+        pack={GgmlBlocks: pack_tiles_on(runtime)},
         rms_norm=rms_norm_on(runtime),
+        add_rms_norm=add_rms_norm_on(runtime),
+        rotate=rotate_on(runtime),
+        store_kv=store_kv_on(runtime),
+        attention=attention_on(runtime),
+        gated=gated_on(runtime),
+        select=select_on(runtime),
+        uniform=uniform_on(runtime),
     )
