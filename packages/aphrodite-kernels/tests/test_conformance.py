@@ -1,15 +1,69 @@
+"""Every backend that can run here computes what the reference computes."""
+
+import dataclasses
+import importlib
+from functools import cache
+
 import pytest
 import torch
+from aphrodite_kernels import backend_names
 from aphrodite_kernels.backends import reference
 from aphrodite_kernels.testing import conformance_cases
 
 CASES = conformance_cases()
 
 
+@cache
+def made(name):
+    """The backend in the dtype it chooses itself."""
+    module = importlib.import_module(f"aphrodite_kernels.backends.{name}")
+    if obstacle := module.obstacle():
+        pytest.skip(f"backend {name} cannot run on this machine: {obstacle}")
+    return module.create(torch.device(module.DEVICE or "cpu"), threads=None, dtype=None)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("name", backend_names())
+def test_backend_conforms(name, case):
+    case.check(made(name))
+
+
 def test_case_names_are_unique():
     assert len({case.name for case in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_reference_conforms(case):
-    case.check(reference.create(torch.device("cpu"), threads=None, dtype=None))
+def wider_window(q, cache, meta, spec):
+    return made("reference").attention(
+        q, cache, meta, dataclasses.replace(spec, window=(spec.window or 12) + 1)
+    )
+
+
+def one_row_late(x, weight, bias=None):
+    return made("reference").any_matmul(x.roll(1, 0), weight, bias)
+
+
+def first_rows(tokens, weight, scale):
+    return weight.dequantize()[: len(tokens)]
+
+
+@pytest.mark.parametrize(
+    ("op", "wrong", "name"),
+    [
+        ("attention", wider_window, "attention-9q3kv64-mixed-window"),
+        ("any_matmul", one_row_late, "matmul-Q4_K-5x130x256"),
+        ("rotate", lambda q, k, positions, table: None, "rotate-4q4kv32-32-11"),
+        ("store_kv", lambda k, v, cache, slots: None, "store_kv-3kv64-13"),
+        ("rms_norm", lambda x, weight, eps: x, "rms_norm-7x640"),
+        ("add_rms_norm", lambda x, residual, weight, eps: (x, x), "add_rms_norm-7x640"),
+        ("gated", lambda gate, up, activation: gate * up, "gated-silu-7x640"),
+        ("select", lambda x, index: x[: len(index)], "select-7x640"),
+        ("any_embed", first_rows, "embed-Q8_0"),
+        ("uniform", lambda seeds, choices, positions, purpose: seeds.float() * 0, "uniform"),
+    ],
+)  # fmt: skip
+def test_the_suite_notices_a_wrong_op(op, wrong, name):
+    right = reference.create(torch.device("cpu"), threads=None, dtype=torch.float32)
+    (case,) = [case for case in CASES if case.name == name]
+    case.check(right)
+    with pytest.raises(AssertionError):
+        case.check(dataclasses.replace(right, **{op: wrong}))

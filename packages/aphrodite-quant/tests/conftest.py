@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+torch.set_num_threads(1)  # tensors here are small: a second thread would only wait
+
 
 def _write_gguf(path, tensors, metadata=(), **writer_options):
     """Tensors: name -> array, or (uint8 array, ggml type). Metadata: (method suffix, arguments)."""

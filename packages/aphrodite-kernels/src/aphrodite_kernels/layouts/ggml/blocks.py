@@ -12,7 +12,7 @@ from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.ggml.decoders import DECODERS
 from aphrodite_kernels.layouts.ggml.types import GgmlType
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 """Elements decoded at a time: the temporaries stay in the processor's cache."""
 
 
