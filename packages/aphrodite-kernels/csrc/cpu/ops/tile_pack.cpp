@@ -49,12 +49,16 @@ static void add_field(const uint8_t* from, int count, int shift, int mask, int t
 
 // Bit i of a 32-bit word -> bit 4 of code i.
 static void add_fifth_bits(const uint8_t* from, uint8_t* codes) {
-  for (int i = 0; i < kBlock; ++i)
-    codes[i] = static_cast<uint8_t>(codes[i] | (from[i / 8] >> i % 8 & 1) << 4);
+  uint32_t word;
+  std::memcpy(&word, from, 4);
+  uint32_t bits[kBlock];
+  for (uint32_t i = 0; i < kBlock; ++i) bits[i] = (word >> i & 1) << 4;
+  for (int i = 0; i < kBlock; ++i) codes[i] |= static_cast<uint8_t>(bits[i]);
 }
 
 // The unsigned codes of block `s` of a source block, in the order of K.
-static void read_codes(int type, const uint8_t* source, int s, uint8_t* codes) {
+template <int type>
+static void read_codes(const uint8_t* source, int s, uint8_t* codes) {
   const uint8_t* low = source + source_format(type).codes;
   std::memset(codes, 0, kBlock);
   switch (type) {
@@ -86,7 +90,8 @@ static void read_codes(int type, const uint8_t* source, int s, uint8_t* codes) {
 }
 
 // Factors of the scales and minima of a source block of a K-quant: 8 or 16 of each.
-static void read_factors(int type, const uint8_t* source, uint8_t* scales, uint8_t* minima) {
+template <int type>
+static void read_factors(const uint8_t* source, uint8_t* scales, uint8_t* minima) {
   switch (type) {
     case kQ2_K:
       std::memcpy(scales, source, 16);  // both in one byte, as in a tile
@@ -120,16 +125,20 @@ static void read_factors(int type, const uint8_t* source, uint8_t* scales, uint8
 // A field of `bits` bits at `from` of eight code vectors -> `bits` vectors.
 template <int bits, int from>
 static void pack_field(const uint8_t* codes, uint8_t* packed) {
-  for (int vector = 0; vector < bits; ++vector)
-    for (int i = 0; i < 64; ++i) {
-      int byte = 0;
-      for (int part = 0; part < 8 / bits; ++part)
-        byte |= (codes[(vector + part * bits) * 64 + i] >> from & ((1 << bits) - 1)) << part * bits;
-      packed[vector * 64 + i] = static_cast<uint8_t>(byte);
+  constexpr uint8_t mask = (1 << bits) - 1;
+  for (int vector = 0; vector < bits; ++vector) {
+    uint8_t sum[64] = {};
+    for (int part = 0; part < 8 / bits; ++part) {
+      const uint8_t* field = codes + (vector + part * bits) * 64;
+      for (int i = 0; i < 64; ++i)
+        sum[i] |= static_cast<uint8_t>((field[i] >> from & mask) << part * bits);
     }
+    std::memcpy(packed + vector * 64, sum, sizeof sum);
+  }
 }
 
-static void pack_block(Fields fields, const uint8_t* codes, uint8_t* packed) {
+template <Fields fields>
+static void pack_block(const uint8_t* codes, uint8_t* packed) {
   switch (fields) {
     case Fields::kFour:
     case Fields::kLookUp: pack_field<4, 0>(codes, packed); return;
@@ -151,14 +160,15 @@ static void pack_block(Fields fields, const uint8_t* codes, uint8_t* packed) {
 }
 
 // Scales of output `o` of a tile, from one source block, into that block's or group's record.
-static void pack_scales(int type, const uint8_t* source, int o, uint8_t* record) {
-  const TileFormat format = tile_format(type);
+template <int type>
+static void pack_scales(const uint8_t* source, int o, uint8_t* record) {
+  constexpr TileFormat format = tile_format(type);
   const uint8_t* whole = source + source_format(type).scale;
   std::memcpy(record + 2 * o, whole, 2);
   if (format.has_minimum()) std::memcpy(record + 32 + 2 * o, whole + 2, 2);
   if (format.scales == Scales::kHalf || format.scales == Scales::kHalfPair) return;
   uint8_t scales[16], minima[8];
-  read_factors(type, source, scales, minima);
+  read_factors<type>(source, scales, minima);
   record += format.has_minimum() ? 64 : 32;
   const bool pairs = format.scales == Scales::kPair32;
   for (int i = 0; i < kGroup * format.halves(); ++i)
@@ -168,43 +178,63 @@ static void pack_scales(int type, const uint8_t* source, int o, uint8_t* record)
 
 // One tile from `rows` (at most 16) rows of source blocks, the missing rows nought. Scales of
 // missing rows are not written.
-static void pack_tile(int type, const uint8_t* source, int rows, int64_t row_bytes, int64_t blocks,
+template <int type>
+static void pack_tile(const uint8_t* source, int rows, int64_t row_bytes, int64_t blocks,
                       uint8_t* codes, uint8_t* scales) {
-  const TileFormat format = tile_format(type);
-  const SourceFormat from = source_format(type);
+  constexpr TileFormat format = tile_format(type);
+  constexpr SourceFormat from = source_format(type);
   const int64_t record = format.scale_bytes(from.blocks);
   uint8_t tile[kUnpacked], row_codes[kBlock];
   for (int64_t b = 0; b < blocks / from.blocks; ++b) {
     const uint8_t* column = source + b * from.bytes;
     for (int o = 0; o < rows; ++o)
-      pack_scales(type, column + o * row_bytes, o, scales + b * record);
+      pack_scales<type>(column + o * row_bytes, o, scales + b * record);
     for (int s = 0; s < from.blocks; ++s, codes += format.block_bytes()) {
       std::memset(tile, 0, sizeof tile);
       for (int o = 0; o < rows; ++o) {
-        read_codes(type, column + o * row_bytes, s, row_codes);
+        read_codes<type>(column + o * row_bytes, s, row_codes);
         for (int g = 0; g < kVectors; ++g) std::memcpy(tile + g * 64 + o * 4, row_codes + g * 4, 4);
       }
-      pack_block(format.fields, tile, codes);
+      pack_block<format.fields>(tile, codes);
     }
   }
 }
 
-int tile_pack(const aph_tile_pack_args& args) {
-  const TileFormat format = tile_format(args.type);
+template <int type>
+static int pack_all(const aph_tile_pack_args& args) {
+  constexpr TileFormat format = tile_format(type);
   const int64_t code_bytes = args.blocks * format.block_bytes();
   const int64_t scale_bytes = format.scale_bytes(args.blocks);
   const int64_t tiles = (args.rows + kTile - 1) / kTile;
   parallel_for(args.runtime, tiles, 4, [&](int64_t begin, int64_t end, int) {
     for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t first = tile * kTile;
-      const int rows = static_cast<int>(args.rows - first < kTile ? args.rows - first : kTile);
+      const int64_t first = tile * kTile, left = args.rows - first;
+      const int rows = left < kTile ? static_cast<int>(left) : kTile;
       uint8_t* scales = args.scales + tile * scale_bytes;
       if (rows < kTile) std::memset(scales, 0, scale_bytes);
-      pack_tile(args.type, args.source + first * args.row_bytes, rows, args.row_bytes, args.blocks,
-                args.codes + tile * code_bytes, scales);
+      pack_tile<type>(args.source + first * args.row_bytes, rows, args.row_bytes, args.blocks,
+                      args.codes + tile * code_bytes, scales);
     }
   });
   return 0;
+}
+
+int tile_pack(const aph_tile_pack_args& args) {
+  switch (args.type) {
+    case kQ4_0: return pack_all<kQ4_0>(args);
+    case kQ4_1: return pack_all<kQ4_1>(args);
+    case kQ5_0: return pack_all<kQ5_0>(args);
+    case kQ5_1: return pack_all<kQ5_1>(args);
+    case kQ8_0: return pack_all<kQ8_0>(args);
+    case kQ2_K: return pack_all<kQ2_K>(args);
+    case kQ3_K: return pack_all<kQ3_K>(args);
+    case kQ4_K: return pack_all<kQ4_K>(args);
+    case kQ5_K: return pack_all<kQ5_K>(args);
+    case kQ6_K: return pack_all<kQ6_K>(args);
+    case kIQ4_NL: return pack_all<kIQ4_NL>(args);
+    case kIQ4_XS: return pack_all<kIQ4_XS>(args);
+    default: return fail("ggml type %d has no tiles", args.type);
+  }
 }
 
 }  // namespace aph::APH_LEVEL
