@@ -116,6 +116,12 @@ def test_a_missing_part_is_named(split):
         open_checkpoint(split[0])
 
 
+def test_many_missing_parts_are_counted(split):
+    many = split[0].rename(split[0].with_name("s-00001-of-09999.gguf"))
+    with pytest.raises(CheckpointError, match=r"s-00002-of-09999.gguf, .* and 9992 more$"):
+        open_checkpoint(many)
+
+
 def test_a_later_part_points_to_the_first(split):
     with pytest.raises(CheckpointError, match=r"part 2 of 3: give the first, s-00001"):
         open_checkpoint(split[1])
@@ -175,6 +181,7 @@ def test_a_broken_head(small_gguf, offset, replacement, message):
         (b"ggml.tokens", 24, b"\xff", "string 0 of 'tokenizer.ggml.tokens' is not UTF-8"),
         (b"plain.weight", 0, struct.pack("<I", 2**31), "2147483648 dimensions"),
         (b"plain.weight", 4, struct.pack("<Q", 2**62), "cut short or corrupt"),
+        (b"plain.weight", 4, struct.pack("<Q", 0), "'plain.weight' is empty"),
         (b"plain.weight", 20, struct.pack("<I", 36), "unknown ggml type id 36"),
         (b"plain.weight", 24, struct.pack("<Q", 3), "not aligned to 32"),
         (b"plain.weight", 24, struct.pack("<Q", 2**50), "cut short or corrupt"),
@@ -200,6 +207,12 @@ def test_names_occur_once(tmp_path, write_gguf):
         open_checkpoint(path)
     path.write_bytes(data.replace(b"key.two", b"key.one"))
     with pytest.raises(ContainerError, match=r"'key.one' occurs twice"):
+        open_checkpoint(path)
+
+
+def test_a_name_that_is_no_name(tmp_path, write_gguf):
+    path = write_gguf(tmp_path / "n.gguf", {}, [("uint32", "k" * 2000, 1)])
+    with pytest.raises(ContainerError, match="metadata keys has 2000 letters"):
         open_checkpoint(path)
 
 

@@ -12,7 +12,7 @@ from aphrodite_quant.containers.gguf import open_gguf, split_parts
 from aphrodite_quant.containers.gguf_header import MetadataValue
 from aphrodite_quant.containers.safetensors import open_index, open_safetensors
 from aphrodite_quant.containers.store import TensorStore
-from aphrodite_quant.errors import CheckpointError
+from aphrodite_quant.errors import CheckpointError, listed
 from aphrodite_quant.json_object import read_json_object
 
 _INDEX = "model.safetensors.index.json"
@@ -77,7 +77,7 @@ def _open_directory(path: Path) -> Checkpoint:
     for name in names:
         if name.endswith(_PICKLES):
             raise _pickled(path / name)
-    found = ", ".join(names[:8]) if names else "nothing"
+    found = listed(names) or "nothing"
     raise CheckpointError(f"{path} holds no weights (.safetensors or .gguf); found: {found}")
 
 
@@ -91,7 +91,7 @@ def _from_safetensors(path: Path, names: list[str]) -> Checkpoint:
         weights = [name for name in names if name.endswith(".safetensors")]
         if "model.safetensors" not in weights and len(weights) > 1:
             raise CheckpointError(
-                f"{path} has several safetensors files but no {_INDEX}: {', '.join(weights)}"
+                f"{path} has several safetensors files but no {_INDEX}: {listed(weights)}"
             )
         chosen = "model.safetensors" if "model.safetensors" in weights else weights[0]
         store = open_safetensors(path / chosen)
@@ -109,7 +109,7 @@ def _only_gguf(path: Path, names: list[str]) -> Path:
     """The one GGUF of a directory, or the first part of its one split."""
     first = path / names[0]
     if len(names) > 1 and {path / name for name in names} != set(split_parts(first)):
-        raise CheckpointError(f"{path} has several GGUF files, name one: {', '.join(names)}")
+        raise CheckpointError(f"{path} has several GGUF files, name one: {listed(names)}")
     return first
 
 

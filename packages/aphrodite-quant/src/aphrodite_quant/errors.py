@@ -9,6 +9,17 @@ QuantError
 Every message is one sentence or two: file, tensor, what was found, what was expected or to do.
 """
 
+from collections.abc import Sequence
+
+_NAMED_AT_MOST = 6
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message: the first few, and how many more."""
+    more = len(names) - _NAMED_AT_MOST
+    shown = ", ".join(names[:_NAMED_AT_MOST])
+    return f"{shown} and {more} more" if more > 0 else shown
+
 
 class QuantError(Exception):
     """Any error of this package."""

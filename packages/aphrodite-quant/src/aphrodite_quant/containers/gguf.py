@@ -22,7 +22,7 @@ from aphrodite_quant.containers.gguf_header import (
 )
 from aphrodite_quant.containers.store import TensorInfo
 from aphrodite_quant.containers.weight_file import map_file, refuse_impostors, view_bytes
-from aphrodite_quant.errors import CheckpointError, ContainerError, TensorError
+from aphrodite_quant.errors import CheckpointError, ContainerError, TensorError, listed
 
 _PLAIN: Mapping[GgmlType, torch.dtype] = {
     GgmlType.F32: torch.float32,
@@ -107,7 +107,7 @@ def split_parts(path: Path) -> tuple[Path, ...]:
         )
     missing = [part.name for part in parts if not part.exists()]
     if path.exists() and missing:
-        raise CheckpointError(f"{path} is split, and parts are missing: {', '.join(missing)}")
+        raise CheckpointError(f"{path} is split, and parts are missing: {listed(missing)}")
     return parts
 
 

@@ -24,6 +24,7 @@ _LEAST_ENTRY = 8 + 4 + 1
 """Bytes of the shortest metadata entry: length of an empty key, type, a value of one byte."""
 _LEAST_TENSOR = 8 + 4 + 4 + 8
 _MOST_DIMENSIONS = 4
+_LONGEST_NAME = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,15 @@ class Cursor:
         """A length and as many bytes of UTF-8."""
         return self.strings(1, what)[0]
 
+    def name(self, what: str) -> str:
+        """A string short enough to be a name."""
+        name = self.string(what)
+        if len(name) > _LONGEST_NAME:
+            raise self.fail(
+                f"one of the {what} has {len(name)} letters, not at most {_LONGEST_NAME}"
+            )
+        return name
+
     def strings(self, count: int, what: str) -> list[str]:
         """`count` strings; the loop is kept tight, a vocabulary has up to 260 000."""
         self.need(count, 8, what)
@@ -121,7 +131,7 @@ def read_header(data: mmap.mmap, path: Path) -> GgufHeader:
     cursor.need(entry_count, _LEAST_ENTRY, "metadata entries")
     metadata: dict[str, MetadataValue] = {}
     for _ in range(entry_count):
-        key = cursor.string("metadata keys")
+        key = cursor.name("metadata keys")
         if key in metadata:
             raise cursor.fail(f"metadata key {key!r} occurs twice")
         metadata[key] = _value(cursor, key)
@@ -172,10 +182,12 @@ def _array(cursor: Cursor, key: str) -> MetadataValue:
 
 
 def _tensor(cursor: Cursor) -> TensorRecord:
-    name = cursor.string("tensor names")
+    name = cursor.name("tensor names")
     dimensions = cursor.integer("I", f"dimensions of {name!r}")
     if not 1 <= dimensions <= _MOST_DIMENSIONS:
         raise cursor.fail(f"tensor {name!r} has {dimensions} dimensions, expected 1 to 4")
     extents = tuple(int(extent) for extent in cursor.numbers("Q", dimensions, f"shape of {name!r}"))
+    if min(extents) < 1:
+        raise cursor.fail(f"tensor {name!r} is empty: its shape is {list(extents)}")
     type_id = cursor.integer("I", f"type of {name!r}")
     return TensorRecord(name, extents, type_id, cursor.integer("Q", f"offset of {name!r}"))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aphrodite_quant.containers.store import TensorInfo
 from aphrodite_quant.containers.weight_file import refuse_impostors
-from aphrodite_quant.errors import ContainerError, TensorError
+from aphrodite_quant.errors import ContainerError, TensorError, listed
 from aphrodite_quant.json_object import read_json_object
 
 _DTYPES: Mapping[str, torch.dtype] = {
@@ -66,7 +66,7 @@ def open_index(path: Path) -> SafetensorsStore:
     shards = _shards(path)
     missing = [name for name in shards if not (path.parent / name).exists()]
     if missing:
-        raise ContainerError(f"{path} names files that are missing: {', '.join(missing)}")
+        raise ContainerError(f"{path} names files that are missing: {listed(missing)}")
     infos: dict[str, TensorInfo] = {}
     handles: dict[Path, Any] = {}
     for name, tensors in shards.items():
