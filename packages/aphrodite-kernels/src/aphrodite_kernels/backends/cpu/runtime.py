@@ -1,19 +1,22 @@
 """What the shims share: the compiled library, its threads, and memory for results.
 
 A shim checks its tensors, fills an `Arguments` structure and calls a `NativeOp`. It knows nothing
-of recording: an op and an `empty` tensor do the right thing while a program is being captured.
+of recording: an op, an `empty` tensor and an `island` do the right thing during a capture.
 """
 
 import ctypes
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.library import LEVELS, open_library
-from aphrodite_kernels.errors import BackendError, KernelError
+from aphrodite_kernels.backends.cpu.recorder import NativeCall, Recorder
+from aphrodite_kernels.errors import BackendError, CaptureError, KernelError
 
 
 class Arguments(ctypes.Structure):
@@ -30,13 +33,32 @@ class NativeOp:
     def __init__(self, runtime: "Runtime", name: str) -> None:
         self.name = name
         self._runtime = runtime
-        self._function: Callable[[object], int] = runtime.library[f"aph_{name}"]
+        self._function = runtime.library[f"aph_{name}"]
+        self._address = ctypes.cast(self._function, ctypes.c_void_p).value or 0
 
     def __call__(self, arguments: Arguments, *tensors: Tensor) -> None:
         """Run it; `tensors` are those that the arguments point to."""
         arguments.runtime = self._runtime.handle
-        if self._function(ctypes.byref(arguments)):
+        recorder = self._runtime.recorder
+        if recorder is not None:
+            self._write_down(recorder, arguments, tensors)
+        if arguments.rows and self._function(ctypes.byref(arguments)):
             raise KernelError(f"{self.name}: {self._runtime.last_error()}")
+
+    def _write_down(
+        self, recorder: Recorder, arguments: Arguments, tensors: tuple[Tensor, ...]
+    ) -> None:
+        counts = tuple(
+            (name, recorder.which(self.name, getattr(arguments, name))) for name in arguments.counts
+        )
+        recorder.calls.append(NativeCall(self.name, self._address, arguments, counts))
+        recorder.keep(tensors)
+
+
+class _Current(threading.local):
+    """The capture that a thread is in the middle of."""
+
+    recorder: Recorder | None = None
 
 
 class Runtime:
@@ -54,8 +76,16 @@ class Runtime:
         self.handle: int | None = self.library.aph_runtime_new(threads, level)
         if self.handle is None:
             raise BackendError(self.last_error())
-        weakref.finalize(self, self.library.aph_runtime_delete, self.handle)
+        # Not at exit: another thread may still be inside an op.
+        end = weakref.finalize(self, self.library.aph_runtime_delete, self.handle)
+        end.atexit = False
         self.level = LEVELS[self.library.aph_runtime_level(self.handle)]
+        self._current = _Current()
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """Of the capture that this thread is in the middle of."""
+        return self._current.recorder
 
     def last_error(self) -> str:
         """The message of this thread's last call that failed."""
@@ -67,4 +97,25 @@ class Runtime:
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Memory for a result; contents are arbitrary."""
+        if self.recorder is not None:
+            return self.recorder.arena.empty(shape, dtype)
         return torch.empty(shape, dtype=dtype)
+
+    def island(self, function: Callable[[int], Tensor], rows: int) -> Tensor:
+        """function(rows), for an op without a kernel: it computes that many first rows in torch.
+
+        What it reads must be buffers; a program calls it again with the rows of each replay.
+        """
+        return function(rows) if self.recorder is None else self.recorder.island(function, rows)
+
+    @contextmanager
+    def record(self, recorder: Recorder) -> Generator[None, None, None]:
+        """Write down what this thread calls meanwhile."""
+        if self.recorder is not None:
+            raise CaptureError("a capture cannot begin inside another capture")
+        self._current.recorder = recorder
+        try:
+            with recorder.recording():
+                yield
+        finally:
+            self._current.recorder = None
