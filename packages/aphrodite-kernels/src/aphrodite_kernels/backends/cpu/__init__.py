@@ -13,10 +13,12 @@ from aphrodite_kernels.backends import reference
 from aphrodite_kernels.backends.cpu.activation import gated_on
 from aphrodite_kernels.backends.cpu.attention import attention_on, store_kv_on
 from aphrodite_kernels.backends.cpu.cores import physical_cores
+from aphrodite_kernels.backends.cpu.fallback import any_embed_on, any_matmul_on
 from aphrodite_kernels.backends.cpu.gather import embed_dense_on, select_on
 from aphrodite_kernels.backends.cpu.library import open_library
-from aphrodite_kernels.backends.cpu.matmul import tiled_matmul_on
+from aphrodite_kernels.backends.cpu.matmul import dense_matmul_on, tiled_matmul_on
 from aphrodite_kernels.backends.cpu.norm import add_rms_norm_on, rms_norm_on
+from aphrodite_kernels.backends.cpu.program import capture_on
 from aphrodite_kernels.backends.cpu.rope import rotate_on
 from aphrodite_kernels.backends.cpu.runtime import Runtime
 from aphrodite_kernels.backends.cpu.sampling import uniform_on
@@ -53,7 +55,9 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         reference.create(device, threads=None, dtype=torch.float32),
         name="cpu",
         summary=f"cpu: compiled kernels on {runtime.level}, {runtime.threads} threads",
-        matmul={Tiled: tiled_matmul_on(runtime)},
+        any_matmul=any_matmul_on(runtime),
+        any_embed=any_embed_on(runtime),
+        matmul={Dense: dense_matmul_on(runtime), Tiled: tiled_matmul_on(runtime)},
         embed={Dense: embed_dense_on(runtime), Tiled: tiled_rows_on(runtime)},
         pack={GgmlBlocks: pack_tiles_on(runtime)},
         rms_norm=rms_norm_on(runtime),
@@ -64,4 +68,5 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         gated=gated_on(runtime),
         select=select_on(runtime),
         uniform=uniform_on(runtime),
+        capture=capture_on(runtime),
     )
