@@ -7,18 +7,7 @@ scheduler when it commits a step, and crosses to the front process, where text/ 
 import msgspec
 
 from aphrodite_engine.request import FinishReason
-
-
-class TokenLogprobs(msgspec.Struct, frozen=True):
-    """Log-probabilities at one position, before any stage."""
-
-    token: int
-    """The token that stands there."""
-    logprob: float
-    rank: int
-    """1: the likeliest."""
-    top: list[tuple[int, float]]
-    """The likeliest tokens, descending."""
+from aphrodite_engine.sampling.logprobs import TokenLogprobs
 
 
 class RowOutput(msgspec.Struct, frozen=True, kw_only=True):

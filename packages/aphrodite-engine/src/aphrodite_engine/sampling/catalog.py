@@ -81,14 +81,17 @@ def _given(fields: Mapping[str, Any], declared: StageField) -> object:
         for name in (declared.name, *declared.aliases)
         if name in fields and not _is_off(fields[name])
     }
-    first = next(iter(values), None)
-    for name, value in values.items():
-        if value != values[first]:
+    if not values:
+        return None
+    first, *others = values
+    for name in others:
+        if values[name] != values[first]:
             raise RequestError(
-                f"{first} and {name} are the same parameter, found {values[first]!r} and {value!r}",
+                f"{first} and {name} are the same parameter, found {values[first]!r} and "
+                f"{values[name]!r}",
                 name,
             )
-    return None if first is None else values[first]
+    return values[first]
 
 
 def _is_off(value: object) -> bool:

@@ -64,7 +64,7 @@ def fields_of(cls: type[msgspec.Struct]) -> tuple[Field, ...]:
         Field(
             name=field.name,
             annotation=annotations[field.name],
-            default=field.default,
+            default=_default(field),
             doc=docs.get(field.name) or inspect.cleandoc(cls.__doc__ or ""),
         )
         for field in msgspec.structs.fields(cls)
@@ -115,6 +115,12 @@ def check_value(name: str, value: object, annotation: Any) -> None:
         _check_sequence(name, value, get_args(kind)[0])
     elif isinstance(kind, type) and kind in (bool, int, float, str):
         _check_scalar(name, value, kind, _bounds(declared))
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
+    return field.default
 
 
 def _check_scalar(name: str, value: object, kind: type, bounds: tuple[Bound, ...]) -> None:

@@ -21,43 +21,47 @@ class Purpose(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """A parameter that maps tokens to values (or lists tokens), of all rows, flattened."""
+    """A parameter that lists tokens or maps them to numbers, of all n rows, flattened."""
 
     row: Tensor
-    """[E] int64, index into the n rows."""
+    """[E] int64, 0 … n - 1."""
     token: Tensor
     """[E] int64."""
     value: Tensor
-    """[E] float32; ones for a list of tokens."""
+    """[E] float32: what the token maps to; ones for a list."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Tokens of the rows, as indices for gather and scatter: duplicates are expected."""
+    """Tokens so far, as columns for gather and scatter; tokens recur."""
 
     seen: Tensor
-    """[n, L] int64: prompt and output; shorter rows repeat their last token."""
+    """[n, L] int64: prompt and output; a shorter row repeats its last token."""
     generated: Tensor
-    """[n, M] int64: output alone; shorter rows repeat their last token."""
-    generated_valid: Tensor
-    """[n, M] bool: false where `generated` repeats, or there is no output at all."""
+    """[n, M] int64: output alone; a shorter row repeats its last token."""
+    is_generated: Tensor
+    """[n, M] bool: false where `generated` repeats. Column 0: the row has an output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Where the rows stand in their random sequences."""
+    """Where n rows stand in their random sequences."""
 
     seeds: Tensor
     """[n] int64."""
     choices: Tensor
     """[n] int32."""
     positions: Tensor
-    """[n] int32: index, in prompt and output, of the token that is being drawn."""
-    uniform_op: Uniform
+    """[n] int32: index, counted from the prompt's first token, of the token being drawn."""
+    op: Uniform
 
     def uniform(self, purpose: Purpose) -> Tensor:
         """[n] float32 in [0, 1), a function of (seed, choice, position, purpose) alone."""
-        return self.uniform_op(self.seeds, self.choices, self.positions, int(purpose))
+        return self.op(self.seeds, self.choices, self.positions, int(purpose))
+
+    def select(self, index: Tensor | slice) -> "Draws":
+        """Those of some rows."""
+        return Draws(self.seeds[index], self.choices[index], self.positions[index], self.op)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,27 +71,31 @@ class Rows:
     columns: Mapping[str, Tensor]
     """Per number field of the stage: [n, 1], float32 or int64."""
     entries: Mapping[str, Entries]
-    """Per field of the stage that maps or lists tokens."""
+    """Per field of the stage that lists or maps tokens."""
     draws: Draws
-    history: History | None
+    history: History | None = None
     """Given to stages that declare `needs_history`."""
 
     @property
     def positions(self) -> Tensor:
-        """[n, 1] int32."""
+        """[n, 1] int32: index of the token being drawn."""
         return self.draws.positions[:, None]
 
 
-def history_of(tokens: Tensor, lengths: Tensor, prompt_lengths: Tensor, extent: int) -> History:
-    """Read the histories of rows.
+def read_history(tokens: Tensor, lengths: Tensor, prompts: Tensor, longest_output: int) -> History:
+    """The history of n rows.
 
     Args:
-        tokens: [n, at least extent] int32.
+        tokens: [n, longest length] int32; beyond a row's length anything.
         lengths: [n, 1] int64, at least 1.
-        prompt_lengths: [n, 1] int64.
-        extent: the largest length.
+        prompts: [n, 1] int64, lengths of the prompts.
+        longest_output: the largest of lengths - prompts.
     """
     last = lengths - 1
-    steps = torch.arange(extent, device=tokens.device)[None]
-    seen = tokens.gather(1, torch.minimum(steps, last)).long()
-    return History(seen=seen, generated=seen, generated_valid=(steps >= prompt_lengths))
+    seen = torch.arange(tokens.shape[1], device=tokens.device).minimum(last)
+    generated = torch.arange(longest_output, device=tokens.device) + prompts
+    return History(
+        seen=tokens.gather(1, seen).long(),
+        generated=tokens.gather(1, generated.minimum(last)).long(),
+        is_generated=generated <= last,
+    )

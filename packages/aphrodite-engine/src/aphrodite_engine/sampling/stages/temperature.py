@@ -12,9 +12,9 @@ _GREEDY_BELOW = 1e-5
 
 
 class Temperature(Stage, frozen=True):
-    """Divides the logits: below 1 sharpens the distribution, above 1 flattens it, 0 is greedy.
+    """Divides the logits: below 1 sharpens the distribution, above 1 flattens it; 0 is greedy.
 
-    Greedy rows take the likeliest token left by the stages before this one; nothing after it acts.
+    Greedy: the likeliest token that the stages before this one leave is taken without a draw.
     """
 
     order: ClassVar[int] = 600
@@ -24,7 +24,6 @@ class Temperature(Stage, frozen=True):
 
     @property
     def greedy(self) -> bool:
-        """So cold that only the likeliest token is left."""
         return self.temperature < _GREEDY_BELOW
 
     @classmethod

@@ -1,0 +1,29 @@
+"""A least length of the output."""
+
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from aphrodite_engine.sampling.fields import TokenId
+from aphrodite_engine.sampling.rows import Rows
+from aphrodite_engine.sampling.stage import Stage
+
+
+class MinTokens(Stage, frozen=True):
+    """Bans the tokens that would end the completion before a position."""
+
+    order: ClassVar[int] = 100
+    wire: ClassVar[bool] = False
+
+    first_end: Annotated[int, Ge(0)] = 0
+    """First position, counted from the prompt's first token, at which they may stand."""
+    end_tokens: tuple[TokenId, ...] = ()
+
+    @classmethod
+    def apply(cls, logits: Tensor, rows: Rows) -> None:
+        ends = rows.entries["end_tokens"]
+        early = (rows.positions < rows.columns["first_end"])[ends.row, 0]
+        old = logits[ends.row, ends.token]
+        logits[ends.row, ends.token] = torch.where(early, float("-inf"), old)

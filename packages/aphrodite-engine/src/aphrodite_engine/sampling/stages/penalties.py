@@ -1,0 +1,39 @@
+"""Penalties for repetition."""
+
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge, Gt, Le
+from torch import Tensor
+
+from aphrodite_engine.sampling.rows import Rows
+from aphrodite_engine.sampling.stage import Stage
+
+Penalty = Annotated[float, Ge(-2), Le(2)]
+
+
+class Penalties(Stage, frozen=True):
+    """Makes tokens that have occurred less likely, or more, with values on the other side."""
+
+    order: ClassVar[int] = 400
+    needs_history: ClassVar[bool] = True
+
+    repetition_penalty: Annotated[float, Gt(0)] = 1.0
+    """Divides positive and multiplies negative logits of tokens in prompt or output; 1 is off."""
+    presence_penalty: Penalty = 0.0
+    """Subtracted from the logits of tokens in the output; 0 is off."""
+    frequency_penalty: Penalty = 0.0
+    """Subtracted from a token's logit for each time it stands in the output; 0 is off."""
+
+    @classmethod
+    def apply(cls, logits: Tensor, rows: Rows) -> None:
+        history, columns = rows.history, rows.columns
+        assert history is not None
+        # A token that recurs is gathered, and then written, with the same value each time.
+        old = logits.gather(1, history.seen)
+        repetition = columns["repetition_penalty"]
+        logits.scatter_(1, history.seen, torch.where(old > 0, old / repetition, old * repetition))
+        presence = columns["presence_penalty"] * history.is_generated[:, :1]
+        logits.scatter_(1, history.generated, logits.gather(1, history.generated) - presence)
+        frequency = columns["frequency_penalty"] * history.is_generated
+        logits.scatter_add_(1, history.generated, -frequency)

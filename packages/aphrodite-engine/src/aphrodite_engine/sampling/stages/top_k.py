@@ -1,0 +1,33 @@
+"""Top-k."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge
+from torch import Tensor
+
+from aphrodite_engine.sampling.blocks import keep, largest
+from aphrodite_engine.sampling.rows import Rows
+from aphrodite_engine.sampling.stage import Stage
+
+
+class TopK(Stage, frozen=True):
+    """Keeps the k likeliest tokens, and those exactly as likely as the last of them; 0 is off."""
+
+    order: ClassVar[int] = 800
+    keeps_argmax: ClassVar[bool] = True
+    off_values: ClassVar[Mapping[str, tuple[float, ...]]] = {"top_k": (-1,)}
+
+    top_k: Annotated[int, Ge(0)] = 0
+
+    @property
+    def active(self) -> bool:
+        return self.top_k > 0
+
+    @classmethod
+    def apply(cls, logits: Tensor, rows: Rows) -> None:
+        vocabulary = logits.shape[1]
+        count = rows.columns["top_k"].clamp(max=vocabulary)
+        count = count.masked_fill(count <= 0, vocabulary)
+        top = largest(logits, int(count.max()))
+        keep(logits, logits, top.gather(1, count - 1))
