@@ -1,1 +1,3 @@
 """An OpenAI-compatible server and the aphrodite command."""
+
+__version__ = "0.1.0"

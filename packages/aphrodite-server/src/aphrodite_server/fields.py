@@ -1,0 +1,241 @@
+"""Request fields that no schema declares: which are harmless, which cannot be honoured yet.
+
+Clients send every sampler in every request, so a field of a sampler that is not there yet is
+accepted at its off value, and a parameter of a switched-off sampler at any. When a stage declares
+a name, that name leaves these tables by itself.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from aphrodite_engine.errors import RequestError
+from aphrodite_engine.sampling.catalog import stage_fields
+
+ALIASES: Final[Mapping[str, str]] = {
+    "add_bos_token": "add_special_tokens",
+    "max_new_tokens": "max_tokens",
+    "sampler_seed": "seed",
+    "stopping_strings": "stop",
+}
+"""Other names of the server's own fields; stages bring their aliases themselves."""
+
+HARMLESS: Final = frozenset(
+    {
+        "api_server",
+        "api_type",
+        "cache_salt",
+        "include_reasoning",
+        "max_tokens_second",
+        "metadata",
+        "min_keep",
+        "modalities",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "reasoning_effort",
+        "request_id",
+        "safety_identifier",
+        "secret_id",
+        "service_tier",
+        "session_id",
+        "store",
+        "stream_interval",
+        "truncation_length",
+        "user",
+        "verbosity",
+        "web_search_options",
+    }
+)
+"""Without effect at any value, and reported."""
+
+_PARAMETERS: Final = frozenset(
+    {
+        "adaptive_decay",
+        "dry_allowed_length",
+        "dry_base",
+        "dry_early_exit_match_len",
+        "dry_max_ngram",
+        "dry_max_occurrences",
+        "dry_penalty_last_n",
+        "dry_range",
+        "dry_sequence_breakers",
+        "dynatemp_exponent",
+        "dynatemp_high",
+        "dynatemp_low",
+        "early_stopping",
+        "guided_decoding_backend",
+        "guided_whitespace_pattern",
+        "length_penalty",
+        "mirostat_eta",
+        "mirostat_tau",
+        "rep_pen_range",
+        "rep_pen_slope",
+        "repetition_decay",
+        "repetition_penalty_range",
+        "smoothing_curve",
+        "xtc_threshold",
+    }
+)
+"""Of samplers that are off, so nothing is lost: the switch itself is in `_UNAVAILABLE`."""
+
+_NOTHING: Final[tuple[Any, ...]] = ("", [], {})
+_UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
+    # Samplers.
+    "adaptive_target": (),  # negative: off
+    "ban_eos_token": (False,),
+    "banned_phrases": (),
+    "banned_strings": (),
+    "banned_tokens": (),
+    "bad_words": (),
+    "custom_token_bans": (),
+    "dry_multiplier": (0,),
+    "dynamic_temperature": (False,),
+    "dynatemp_max": (0,),
+    "dynatemp_min": (0,),
+    "dynatemp_range": (0,),
+    "epsilon_cutoff": (0,),
+    "eps_cutoff": (0,),
+    "eta_cutoff": (0,),
+    "allowed_token_ids": (),
+    "frequency_penalty": (0,),
+    "logit_bias": (),
+    "min_p": (0,),
+    "mirostat": (0,),
+    "mirostat_mode": (0,),
+    "no_repeat_ngram_size": (0,),
+    "nsigma": (0, -1),
+    "presence_penalty": (0,),
+    "rep_pen": (1,),
+    "repetition_penalty": (1,),
+    "sampler_order": (),
+    "sampler_priority": (),
+    "skew": (0,),
+    "smoothing_factor": (0,),
+    "temperature_last": (False,),
+    "tfs": (1,),
+    "token_ban_ranges": (),
+    "token_healing": (False,),
+    "top_a": (0,),
+    "top_k": (0, -1),
+    "top_n_sigma": (0, -1),
+    "top_p": (1,),
+    "typical": (1,),
+    "typical_p": (1,),
+    "use_beam_search": (False,),
+    "xtc_probability": (0,),
+    # Constraints, tools and the rest of the protocol.
+    "audio": (),
+    "chat_template": (),
+    "documents": (),
+    "function_call": ("none", "auto"),
+    "functions": (),
+    "grammar": (),
+    "grammar_string": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "json_schema": (),
+    "kv_transfer_params": (),
+    "negative_prompt": (),
+    "prompt_embeds": (),
+    "repetition_detection": (),
+    "response_format": ({"type": "text"},),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "structured_outputs": (),
+    "suffix": (),
+    "thinking_token_budget": (-1,),
+    "tool_choice": ("none", "auto"),
+    "tools": (),
+    "truncate_prompt_tokens": (),
+}
+"""Fields that cannot be honoured yet, with the values (besides nothing) that ask for nothing."""
+
+
+@cache
+def stage_names() -> frozenset[str]:
+    """Wire names that the engine's stages answer to, aliases included."""
+    return frozenset(
+        name for declared in stage_fields() for name in (declared.name, *declared.aliases)
+    )
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of the fields that the schema does not declare."""
+
+    unknown: tuple[str, ...]
+    """Nobody knows these."""
+    harmless: tuple[str, ...]
+    """Known, and without effect here."""
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """All that had no effect."""
+        return (*self.harmless, *self.unknown)
+
+
+def judge(extra: Mapping[str, Any], body: Mapping[str, Any]) -> Judgement:
+    """Sort the undeclared fields of a body.
+
+    Raises:
+        RequestError: a known field asks for something that cannot be honoured.
+    """
+    unknown: list[str] = []
+    harmless: list[str] = []
+    for name, value in extra.items():
+        if value is None or name in stage_names() or name in _PARAMETERS:
+            continue
+        if name == "best_of":
+            _check_best_of(value, body)
+        elif name in HARMLESS:
+            harmless.append(name)
+        elif name not in _UNAVAILABLE:
+            unknown.append(name)
+        elif not _is_off(name, value):
+            raise RequestError(
+                f"{name} is not available in this version, found {value!r:.60}; leave it out", name
+            )
+    return Judgement(tuple(unknown), tuple(harmless))
+
+
+def fold_aliases(body: Mapping[str, Any], declared: Iterable[str]) -> dict[str, Any]:
+    """The body with the server's own aliases renamed.
+
+    Raises:
+        RequestError: a field and its alias disagree.
+    """
+    folded = dict(body)
+    for alias, name in ALIASES.items():
+        if alias not in folded or name not in declared:
+            continue
+        value = folded.pop(alias)
+        if value is None:
+            continue
+        if folded.get(name) not in (None, value):
+            raise RequestError(
+                f"{name} and {alias} are the same parameter, found {folded[name]!r:.60} "
+                f"and {value!r:.60}; send one",
+                alias,
+            )
+        folded[name] = value
+    return folded
+
+
+def _is_off(name: str, value: object) -> bool:
+    if name == "adaptive_target":
+        return isinstance(value, int | float) and value < 0
+    return value in _NOTHING or value in _UNAVAILABLE[name]
+
+
+def _check_best_of(value: object, body: Mapping[str, Any]) -> None:
+    if value not in (1, body.get("n") or 1):
+        raise RequestError(
+            f"best_of is not available in this version, found {value!r:.60}; "
+            "leave it out, or let it equal n",
+            "best_of",
+        )
