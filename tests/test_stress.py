@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 from aphrodite_engine import AsyncEngine, EngineConfig, SamplingParams
-from aphrodite_engine.sampling.stage import stages_from
+from aphrodite_engine.sampling.catalog import stages_from
 
 STREAMS = 64
 WORDS = "the river ran past an old mill where nobody had lived since the war and".split()

@@ -10,6 +10,7 @@ from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.engine import Engine
 from aphrodite_engine.request import EngineRequest
 from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.stages.temperature import Temperature
 
 PREFILL, DECODE, CONTEXT = 512, 64, 32
 
@@ -21,7 +22,8 @@ def prompts(count: int, length: int) -> list[list[int]]:
 
 
 def add(engine: Engine, name: str, prompt: list[int], tokens: int) -> None:
-    params = SamplingParams(max_tokens=tokens, ignore_eos=True)
+    greedy = (Temperature(temperature=0),)
+    params = SamplingParams(max_tokens=tokens, ignore_eos=True, stages=greedy)
     engine.add(EngineRequest(id=name, prompt=prompt, params=params, arrival=time.monotonic()))
 
 
