@@ -9,12 +9,10 @@ import torch
 from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType, PackedWeight
 from aphrodite_kernels.layouts.ggml.decoders import DECODERS
 from aphrodite_kernels.testing.case import (
-    PACKED_PRODUCT_ERROR,
-    TOLERANCES,
     Case,
     Draw,
     assert_close,
-    assert_rows_close,
+    assert_product_close,
 )
 
 
@@ -62,15 +60,15 @@ def _check_matmul(draw: Draw, layout: torch.dtype | GgmlType, shape: tuple[int, 
     weight = weight_of(draw, layout, rows, width)
     prepared = draw.backend.prepare(weight)
     matmul = draw.backend.matmul_for(prepared)
-    limit = max(
-        TOLERANCES[draw.backend.dtype], PACKED_PRODUCT_ERROR if isinstance(layout, GgmlType) else 0
-    )
+    dense = weight.dequantize().to(draw.backend.device)
     for x, bias in (
         (draw.normal(tokens, width), None),
         (draw.strided(tokens, width), draw.float32(rows)),
     ):
         expected = draw.reference().any_matmul(x, weight.to(x.device), bias)
-        assert_rows_close(matmul(x, prepared, bias), expected, limit)
+        actual = matmul(x, prepared, bias)
+        packed = isinstance(layout, GgmlType)
+        assert_product_close(actual, expected, x, dense, eight_bits=packed)
 
 
 def _check_isolated(draw: Draw, layout: torch.dtype | GgmlType) -> None:
