@@ -124,11 +124,15 @@ _FAMILIES: Final[Mapping[str, Callable[[GgufVocabulary], Tokenizer]]] = MappingP
 def _merges(vocabulary: GgufVocabulary) -> list[tuple[str, str]]:
     if vocabulary.merges is None:
         raise _missing("merges", vocabulary)
+    ids = vocabulary.ids
     pairs: list[tuple[str, str]] = []
     for merge in vocabulary.merges:
-        left, space, right = merge.partition(" ")
-        if not space:
-            raise ModelError(f"tokenizer.ggml.merges holds '{merge}', which is no pair of tokens")
+        left, _, right = merge.partition(" ")
+        if left not in ids or right not in ids or left + right not in ids:
+            raise ModelError(
+                f"tokenizer.ggml.merges holds '{merge}', which joins no two tokens into a third; "
+                "the file is damaged, get it again"
+            )
         pairs.append((left, right))
     return pairs
 
