@@ -48,17 +48,19 @@ struct Partial {
 template <typename Stored>
 static void pack_keys(const Stored* cache, const int64_t* offsets, Span span, int64_t size,
                       float* keys) {
-  for (int group = span.first / kLanes * kLanes; group < span.last; group += kLanes)
+  for (int group = span.first / kLanes * kLanes; group < span.last; group += kLanes) {
+    const bool whole = group >= span.first && group + kLanes <= span.last;
     for_lanes(size, [&](int64_t d, auto lanes) {
       Floats rows[kLanes];
       for (int j = 0; j < kLanes; ++j) {
         const int key = group + j;
-        const bool seen = key >= span.first && key < span.last;
+        const bool seen = whole || (key >= span.first && key < span.last);
         rows[j] = seen ? lanes.get(cache + offsets[key] + d) : zero();
       }
       transpose(rows);
       for (int j = 0; j < kLanes; ++j) store(keys + (d + j) * kChunk + group, rows[j]);
     });
+  }
 }
 
 // weights[row][j] = q[row] · key j for `rows` rows.
@@ -180,8 +182,11 @@ static void attend_chunk(const Chunk& chunk, const Stored* keys, const Stored* v
   int row = 0;
   for (; row + kTileRows <= rows; row += kTileRows)
     attend_rows<kTileRows>(chunk, values, memory, partial, row);
-  for (; row + 2 <= rows; row += 2) attend_rows<2>(chunk, values, memory, partial, row);
-  if (row < rows) attend_rows<1>(chunk, values, memory, partial, row);
+  switch (rows - row) {
+    case 3: return attend_rows<3>(chunk, values, memory, partial, row);
+    case 2: return attend_rows<2>(chunk, values, memory, partial, row);
+    case 1: return attend_rows<1>(chunk, values, memory, partial, row);
+  }
 }
 
 // e^x for one number, with the arithmetic of exponential().

@@ -33,7 +33,13 @@ class NativeOp:
     def __init__(self, runtime: "Runtime", name: str) -> None:
         self.name = name
         self._runtime = runtime
-        self._function = runtime.library[f"aph_{name}"]
+        try:
+            self._function = runtime.library[f"aph_{name}"]
+        except AttributeError:
+            raise BackendError(
+                f"the compiled CPU library has no op {name}: it is older than the Python files; "
+                "reinstall aphrodite-kernels"
+            ) from None
         self._address = ctypes.cast(self._function, ctypes.c_void_p).value or 0
 
     def __call__(self, arguments: Arguments, *tensors: Tensor) -> None:
