@@ -68,6 +68,16 @@ class Request:
     status: Status = Status.WAITING
     cached: int = 0
     """Prompt tokens that the prefix cache supplied at first admission."""
+    sequence: int = 0
+    """Order of arrival at the scheduler."""
+    committed: int = 0
+    """Positions whose key and value are in the cache for certain: their step came back."""
+    preemptions: int = 0
+    """Times it lost its blocks and began again."""
+    hash_root: bytes | None = None
+    """Parent of its first block's hash: who may share its blocks; None: nobody."""
+    hashes: list[bytes] = field(default_factory=list[bytes])
+    """Hash of each full block, as far as anyone asked."""
 
     @property
     def known(self) -> int:
@@ -78,3 +88,16 @@ class Request:
     def length(self) -> int:
         """Tokens known or on their way."""
         return self.known + self.pending
+
+    @property
+    def positions(self) -> int:
+        """Positions that are ever computed: the last token's never is."""
+        return len(self.prompt) + max(self.max_tokens - 1, 0)
+
+    def tokens(self, start: int, stop: int) -> list[int]:
+        """Known tokens at positions start … stop - 1."""
+        prompt_length = len(self.prompt)
+        if stop <= prompt_length:
+            return self.prompt[start:stop]
+        output = self.output[max(start - prompt_length, 0) : stop - prompt_length]
+        return self.prompt[start:] + output

@@ -1,1 +1,1 @@
-"""Which rows run, with how many tokens, in which blocks."""
+"""What runs in each step, and who holds which KV block."""
