@@ -1,0 +1,108 @@
+"""The life of a server: start the engine, answer until told to stop, close the engine."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator
+
+import uvicorn
+from aphrodite_engine.async_engine import AsyncEngine
+from aphrodite_engine.config import EngineConfig
+from aphrodite_engine.errors import EngineError
+
+from aphrodite_server.app import create_app
+from aphrodite_server.cli.run import CommandError
+from aphrodite_server.settings import Settings
+
+_GRACE_SECONDS = 3
+"""How long streams may go on after Ctrl-C."""
+
+
+def serve(config: EngineConfig, settings: Settings, listener: socket.socket) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Raises:
+        CommandError: the model cannot run; says why.
+    """
+    try:
+        with _runner() as runner:
+            runner.run(_serve(config, settings, listener))
+    except EngineError as error:
+        raise CommandError(str(error)) from error
+
+
+def _runner() -> asyncio.Runner:
+    if sys.platform == "win32":
+        return asyncio.Runner()
+    import uvloop
+
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+async def _serve(config: EngineConfig, settings: Settings, listener: socket.socket) -> None:
+    engine = await AsyncEngine.start(config, _say)
+    try:
+        app = create_app(engine, settings)
+        options = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=settings.log_level in ("debug", "info"),
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+        server = Server(options, lambda: _announce(engine, listener, settings))
+        _stop_on_signals(server)
+        await server.serve([listener])
+    finally:
+        await engine.close()
+
+
+class Server(uvicorn.Server):
+    """Leaves signals to the command, and tells when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take connections."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """No handlers: uvicorn would raise them again at the end, before the engine is closed."""
+        yield
+
+
+def _stop_on_signals(server: Server) -> None:
+    def stop() -> None:
+        server.force_exit = server.should_exit  # the second time
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+
+
+def _announce(engine: AsyncEngine, listener: socket.socket, settings: Settings) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = "localhost" if host in ("0.0.0.0", "::") else host
+    url = f"http://{shown}:{port}"
+    name = (settings.served_model_names or (engine.info.name,))[0]
+    key = " -H 'Authorization: Bearer KEY'" if settings.api_keys else ""
+    _say(engine.info.summary.rstrip())
+    _say(f"{name} ({engine.info.architecture}; {engine.info.backend}) answers at {url}/v1; try:")
+    _say(
+        f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} "
+        """-d '{"messages": [{"role": "user", "content": "Hello!"}]}'"""
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
