@@ -13,6 +13,7 @@ from torch.nn import functional
 
 _BLOCK = 256
 _STRIDE = 4096
+_HUGE = 3e38
 
 
 def argmax(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,7 +22,7 @@ def argmax(x: Tensor) -> tuple[Tensor, Tensor]:
     maxima = blocks.amax(-1)
     block = maxima.argmax(-1)
     inside = _pick(blocks, block).argmax(-1)
-    return maxima.amax(-1), block * _BLOCK + inside
+    return block * _BLOCK + inside, maxima.amax(-1).isfinite()
 
 
 def largest(x: Tensor, count: int) -> Tensor:
@@ -39,9 +40,15 @@ def largest(x: Tensor, count: int) -> Tensor:
 
 def keep(logits: Tensor, values: Tensor, threshold: Tensor) -> None:
     """In place: logits [n, V] := -inf where values [n, V] float32 < threshold [n, 1]."""
-    # A comparison into floats is vectorised, into bools it is not: -1 / 0 = -inf, 0 / 1 = 0.
-    kept = torch.ge(values, threshold, out=torch.empty_like(values))
-    logits.addcdiv_(kept - 1, kept)
+    # Comparing into floats is vectorised, into bools is not: x - 1 * 3e38 * 3e38 = -inf, x - 0 = x.
+    removed = torch.lt(values, threshold, out=torch.empty_like(values))
+    logits.addcmul_(removed, torch.full_like(threshold, _HUGE), value=-_HUGE)
+
+
+def total(x: Tensor) -> Tensor:
+    """x [n, V] -> the sum of each row [n, 1] float64, the same with any number of threads."""
+    blocks = _pad(x, _BLOCK, 0.0).unflatten(1, (-1, _BLOCK))
+    return blocks.sum(-1, dtype=torch.float64).sum(-1, keepdim=True)
 
 
 def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:

@@ -168,8 +168,9 @@ class Sampler:
             self._run(batch, logits[batch.span], _Place(rows, positions, history, batch.span))
             for batch in composition.batches
         ]
-        tokens = torch.cat([part for part, _ in chosen])
-        valid = torch.cat([part for _, part in chosen])
+        tokens, valid = chosen[0]
+        if len(chosen) > 1:
+            tokens, valid = (torch.cat(parts) for parts in zip(*chosen, strict=True))
         scores = None
         if composition.scored is not None:
             most = max(count or 0 for count in composition.counts)
@@ -285,12 +286,14 @@ def _apply(step: Pass, logits: Tensor, draws: Draws, history: History | None) ->
 
 def _choose(batch: _Batch, logits: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     """Tokens [R] int64 and which rows are valid [R] bool."""
+    if batch.drawn is None:
+        return argmax(logits)
+    uniform = draws.select(batch.drawn).uniform(Purpose.DRAW)
+    drawn = draw(logits[batch.drawn].float(), uniform)
+    if batch.greedy is None:
+        return drawn
     tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
     valid = torch.empty(len(logits), dtype=torch.bool, device=logits.device)
-    if batch.greedy is not None:
-        best, tokens[batch.greedy] = argmax(logits[batch.greedy])
-        valid[batch.greedy] = best.isfinite()
-    if batch.drawn is not None:
-        uniform = draws.select(batch.drawn).uniform(Purpose.DRAW)
-        tokens[batch.drawn], valid[batch.drawn] = draw(logits[batch.drawn].float(), uniform)
+    tokens[batch.drawn], valid[batch.drawn] = drawn
+    tokens[batch.greedy], valid[batch.greedy] = argmax(logits[batch.greedy])
     return tokens, valid

@@ -1,5 +1,6 @@
 """Penalties for repetition."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import torch
@@ -17,6 +18,7 @@ class Penalties(Stage, frozen=True):
 
     order: ClassVar[int] = 400
     needs_history: ClassVar[bool] = True
+    aliases: ClassVar[Mapping[str, tuple[str, ...]]] = {"repetition_penalty": ("rep_pen",)}
 
     repetition_penalty: Annotated[float, Gt(0)] = 1.0
     """Divides positive and multiplies negative logits of tokens in prompt or output; 1 is off."""

@@ -1,0 +1,343 @@
+"""Every stage: the laws that hold for all, and each against implementations that are not ours."""
+
+import json
+from pathlib import Path
+
+import annotated_types
+import numpy as np
+import pytest
+import torch
+import transformers
+from aphrodite_engine.errors import RequestError
+from aphrodite_engine.sampling.batch import passes_of
+from aphrodite_engine.sampling.catalog import stage_fields, stages
+from aphrodite_engine.sampling.fields import fields_of
+from aphrodite_engine.sampling.rows import Draws, Rows, read_history
+from aphrodite_engine.sampling.stages.logit_bias import LogitBias
+from aphrodite_engine.sampling.stages.min_p import MinP
+from aphrodite_engine.sampling.stages.min_tokens import MinTokens
+from aphrodite_engine.sampling.stages.penalties import Penalties
+from aphrodite_engine.sampling.stages.temperature import Temperature
+from aphrodite_engine.sampling.stages.top_k import TopK
+from aphrodite_engine.sampling.stages.top_p import TopP
+from aphrodite_kernels.backends.reference.sampling import uniform
+
+_CPU = torch.device("cpu")
+_INF = float("inf")
+
+# At work, with values that change something on most logits.
+_AT_WORK = {
+    "min_tokens": [MinTokens(40, (0, 3))],
+    "logit_bias": [LogitBias({0: 4.0, 5: -100.0})],
+    "penalties": [Penalties(1.3, 0.5, 0.25), Penalties(0.8, -2.0, 2.0), Penalties(1.2)],
+    "temperature": [Temperature(0.3), Temperature(2.5)],
+    "top_k": [TopK(1), TopK(3), TopK(50)],
+    "top_p": [TopP(0.05), TopP(0.5), TopP(0.95), TopP(0.9999)],
+    "min_p": [MinP(0.001), MinP(0.1), MinP(1.0)],
+}
+
+
+def run(each, logits, tokens=None, prompts=None, lengths=None):
+    """One stage per row over logits [n, V]; tokens: the rows' histories."""
+    n = len(each)
+    tokens = torch.zeros(n, 1) if tokens is None else tokens
+    lengths = [tokens.shape[1]] * n if lengths is None else lengths
+    prompts = [1] * n if prompts is None else prompts
+    history = read_history(
+        tokens[:, : max(lengths)].int(),
+        torch.tensor(lengths)[:, None],
+        torch.tensor(prompts)[:, None],
+        max(a - b for a, b in zip(lengths, prompts, strict=True)),
+    )
+    draws = Draws(
+        torch.arange(n), torch.zeros(n).int(), torch.tensor(lengths, dtype=torch.int32), uniform
+    )
+    (step,) = passes_of([[stage] for stage in each], _CPU)
+    out = logits.clone()
+    rows = Rows(columns=step.columns, entries=step.entries, draws=draws, history=history)
+    step.stage.apply(out, rows)
+    return out
+
+
+def logits_of(kind, vocabulary, rows=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(rows, vocabulary, generator=generator)
+    if kind == "ties":
+        logits = logits.round()
+    elif kind == "holes":
+        holes = torch.rand(rows, vocabulary, generator=generator) < 0.7
+        holes[:, -1] = False
+        logits[holes] = -_INF
+    elif kind == "equal":
+        logits[:] = 1.5
+    elif kind == "peaked":
+        logits[:, vocabulary // 2] += 40
+    return logits
+
+
+_SHAPES = [
+    ("random", 1),
+    ("random", 2),
+    ("random", 300),
+    ("ties", 300),
+    ("holes", 300),
+    ("equal", 300),
+    ("peaked", 300),
+    ("random", 9001),
+    ("ties", 9001),
+    ("holes", 20000),
+    ("random", 131072),
+]
+_FILTERS = {"top_k", "top_p", "min_p"}
+
+
+def every_stage_at_work(only=None):
+    return [
+        pytest.param(stage, id=f"{name}-{index}")
+        for name, many in _AT_WORK.items()
+        if only is None or name in only
+        for index, stage in enumerate(many)
+    ]
+
+
+# Laws.
+
+
+def test_every_stage_has_cases():
+    assert set(_AT_WORK) == {stage.name() for stage in stages()}
+
+
+def test_orders_are_different():
+    assert len({stage.order for stage in stages()}) == len(stages())
+
+
+@pytest.mark.parametrize("stage", stages(), ids=lambda stage: stage.name())
+@pytest.mark.parametrize("kind", ["random", "ties", "holes", "equal"])
+def test_default_is_the_identity(stage, kind):
+    logits = logits_of(kind, 300)
+    tokens = torch.randint(0, 300, (3, 20))
+    assert not stage().active
+    assert torch.equal(run([stage()] * 3, logits, tokens), logits)
+
+
+@pytest.mark.parametrize("stage", every_stage_at_work())
+def test_stages_are_documented_and_at_work(stage):
+    assert stage.active
+    for field in fields_of(type(stage)):
+        assert field.doc and field.doc[0].isupper() and field.doc.endswith("."), field.name
+
+
+@pytest.mark.parametrize("declared", stage_fields(), ids=lambda declared: declared.name)
+def test_bounds_are_enforced(declared):
+    stage, name = declared.stage, declared.name
+    for bound in declared.field.bounds:
+        match bound:
+            case annotated_types.Ge(limit) | annotated_types.Le(limit):
+                edge, beyond = limit, 1
+                if isinstance(bound, annotated_types.Ge):
+                    beyond = -2
+                stage(**{name: edge})
+            case annotated_types.Gt(limit):
+                edge, beyond = limit, 0
+            case annotated_types.Lt(limit):
+                edge, beyond = limit, 0
+        with pytest.raises(RequestError, match=rf"^{name} must be .*, found ") as caught:
+            stage(**{name: edge + beyond})
+        assert caught.value.field == name
+    for wrong in ("much", None, True, float("nan"), float("inf"), [1]):
+        with pytest.raises(RequestError, match=name):
+            stage(**{name: wrong})
+
+
+@pytest.mark.parametrize("stage", every_stage_at_work(_FILTERS))
+@pytest.mark.parametrize(("kind", "vocabulary"), _SHAPES)
+def test_filters_keep_the_likeliest_and_change_nothing_else(stage, kind, vocabulary):
+    logits = logits_of(kind, vocabulary)
+    out = run([stage] * 3, logits)
+    kept = out > -_INF
+    assert torch.equal(out[kept], logits[kept])
+    best = logits == logits.amax(-1, keepdim=True)
+    assert kept[best].all()
+
+
+@pytest.mark.parametrize("stage", every_stage_at_work())
+def test_argmax_is_kept_where_declared(stage):
+    if not type(stage).keeps_argmax:
+        return
+    logits = logits_of("random", 300)
+    assert torch.equal(run([stage] * 3, logits).argmax(-1), logits.argmax(-1))
+
+
+@pytest.mark.parametrize("many", _AT_WORK.values(), ids=_AT_WORK)
+@pytest.mark.parametrize("vocabulary", [1, 257, 10007])
+def test_a_row_is_the_same_in_any_company(many, vocabulary):
+    """Bit for bit: rows of different parameters, lengths and logits together, and each alone."""
+    if vocabulary == 1:
+        many = [s for s in many if not isinstance(s, LogitBias | MinTokens)]
+        if not many:
+            return
+    rows = 17
+    kinds = ["random", "ties", "holes", "peaked"]
+    logits = torch.cat([logits_of(kinds[i % 4], vocabulary, 1, i) for i in range(rows)])
+    each = [many[i % len(many)] for i in range(rows)]
+    tokens = torch.randint(0, vocabulary, (rows, 64))
+    lengths = [3 + 3 * i for i in range(rows)]
+    prompts = [1 + 2 * i for i in range(rows)]
+    together = run(each, logits, tokens, prompts, lengths)
+    for i in range(rows):
+        one = slice(i, i + 1)
+        alone = run(each[one], logits[one], tokens[one], prompts[one], lengths[one])
+        assert torch.equal(alone, together[one]), i
+
+
+# Each stage against its definition, in float64.
+
+
+def softmax64(logits):
+    weights = np.exp(logits - logits.max())
+    return weights / weights.sum()
+
+
+def expected(stage, logits, prompt=(), output=()):
+    """The definition, one row, float64; filters give -inf where a token goes."""
+    x = logits.astype(np.float64)
+    match stage:
+        case Temperature():
+            return x / stage.temperature
+        case TopK():
+            return np.where(x >= np.sort(x)[::-1][min(stage.top_k, len(x)) - 1], x, -_INF)
+        case TopP():
+            p = softmax64(x)
+            descending = np.sort(p)[::-1]
+            last = min(np.searchsorted(np.cumsum(descending), stage.top_p), len(p) - 1)
+            return np.where(p >= descending[last], x, -_INF)
+        case MinP():
+            p = softmax64(x)
+            return np.where(p < stage.min_p * p.max(), -_INF, x)
+        case Penalties():
+            for token in {*prompt, *output}:
+                r = stage.repetition_penalty
+                x[token] = x[token] / r if x[token] > 0 else x[token] * r
+            for token in set(output):
+                x[token] -= stage.presence_penalty
+                x[token] -= stage.frequency_penalty * list(output).count(token)
+            return x
+        case LogitBias():
+            for token, bias in stage.logit_bias.items():
+                x[token] += bias
+            return x
+        case MinTokens():
+            if len(prompt) + len(output) < stage.first_end:
+                x[list(stage.end_tokens)] = -_INF
+            return x
+    raise AssertionError(stage)
+
+
+def assert_same_kept(out, wanted, logits, slack=2e-6):
+    """Equal, save for tokens at the very edge: rounding may put them on either side."""
+    kept, due = out > -_INF, wanted > -_INF
+    if not np.array_equal(kept, due):
+        p = softmax64(logits.astype(np.float64))
+        edge = p[due & (p > 0)].min()
+        differing = p[kept != due]
+        np.testing.assert_allclose(differing, edge, rtol=slack * 50, atol=0)
+        # A set that differs by more than rounding differs in mass as well.
+        assert differing.sum() < max(slack * len(p), 1.01 * edge)
+    both = kept & due
+    np.testing.assert_allclose(out[both], wanted[both], rtol=2e-6, atol=2e-5)
+
+
+@pytest.mark.parametrize("stage", every_stage_at_work())
+@pytest.mark.parametrize(("kind", "vocabulary"), _SHAPES)
+def test_matches_its_definition(stage, kind, vocabulary):
+    if vocabulary < 6 and isinstance(stage, LogitBias | MinTokens):
+        return
+    logits = logits_of(kind, vocabulary)
+    # Tokens recur within and across prompt and output; the third row has no output yet.
+    tokens = torch.randint(0, vocabulary, (3, 60), generator=torch.Generator().manual_seed(1)) % 25
+    tokens %= vocabulary
+    lengths, prompts = [60, 31, 12], [20, 30, 12]
+    out = run([stage] * 3, logits, tokens, prompts, lengths).numpy()
+    for row in range(3):
+        known = tokens[row].tolist()
+        prompt, output = known[: prompts[row]], known[prompts[row] : lengths[row]]
+        wanted = expected(stage, logits[row].numpy(), prompt, output)
+        assert_same_kept(out[row], wanted, logits[row].numpy())
+
+
+@pytest.mark.parametrize("vocabulary", [1000, 49152, 262144])
+@pytest.mark.parametrize("spread", [0.01, 1.0, 3.0])
+def test_top_p_over_flat_distributions_finds_the_exact_set(vocabulary, spread):
+    """Beyond the first 256 tokens the set is found by bisection: no token too few or too many."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = spread * torch.randn(1, vocabulary, generator=generator)
+    for mass in (0.5, 0.97):
+        kept = run([TopP(mass)], logits)[0] > -_INF
+        p = softmax64(logits[0].double().numpy())
+        descending = np.cumsum(np.sort(p)[::-1])
+        wanted = int(np.searchsorted(descending, mass)) + 1
+        # float32 cannot tell sets apart whose mass differs by a few 1e-7.
+        assert abs(int(kept.sum()) - wanted) <= max(1, 1e-6 / p[kept.numpy()].min()), mass
+
+
+# Against others.
+
+
+@pytest.mark.parametrize(
+    ("stage", "warper"),
+    [
+        (Temperature(0.7), transformers.TemperatureLogitsWarper(0.7)),
+        (TopK(7), transformers.TopKLogitsWarper(7)),
+        (TopK(400), transformers.TopKLogitsWarper(400)),
+        (TopP(0.2), transformers.TopPLogitsWarper(0.2)),
+        (TopP(0.9), transformers.TopPLogitsWarper(0.9)),
+        (MinP(0.02), transformers.MinPLogitsWarper(0.02)),
+        (Penalties(1.7), transformers.RepetitionPenaltyLogitsProcessor(1.7)),
+        (Penalties(0.6), transformers.RepetitionPenaltyLogitsProcessor(0.6)),
+    ],
+    ids=lambda item: type(item).__name__,
+)
+@pytest.mark.parametrize(
+    ("kind", "vocabulary"), [("random", 300), ("holes", 2000), ("peaked", 9001)]
+)
+def test_agrees_with_transformers(stage, warper, kind, vocabulary):
+    logits = logits_of(kind, vocabulary)
+    tokens = torch.randint(0, vocabulary, (3, 40), generator=torch.Generator().manual_seed(2))
+    wanted = warper(tokens, logits.clone()).numpy()
+    out = run([stage] * 3, logits, tokens, [40] * 3).numpy()
+    for row in range(3):
+        assert_same_kept(out[row], wanted[row], logits[row].numpy())
+
+
+def golden_cases():
+    with np.load(Path(__file__).parent / "golden" / "samplers.npz") as file:
+        meta, logits, output = json.loads(bytes(file["meta"])), file["logits"], file["output"]
+    known = {declared.name: declared.stage for declared in stage_fields()}
+    for case, before, after in zip(meta, logits, output, strict=True):
+        kinds = {known.get(name) for name in case["params"]}
+        if len(kinds) == 1 and None not in kinds:
+            stage = kinds.pop()(**case["params"])
+            yield pytest.param(
+                stage, case, before, after, id=f"{case['engine']}-{stage.name()}-{case['vector']}"
+            )
+
+
+@pytest.mark.parametrize(("stage", "case", "before", "after"), list(golden_cases()))
+def test_agrees_with_golden_vectors(stage, case, before, after):
+    history = torch.tensor([case["history"] or [0]])
+    # llama.cpp counts the whole history for every penalty: to us, output after a prompt of nothing.
+    prompts = [0] if case["engine"] == "llama.cpp" else None
+    out = run([stage], torch.from_numpy(before)[None], history, prompts)[0].numpy()
+    kept, due = out > -_INF, after > -_INF
+    # Of equal tokens at the edge we keep all, the others only as many as they count.
+    extra = before[kept & ~due]
+    assert not (due & ~kept).any()
+    assert (extra == before[due].min()).all()
+    np.testing.assert_allclose(out[due], after[due], rtol=2e-6, atol=2e-5)
+
+
+def test_there_are_golden_vectors_of_both_engines():
+    ids = {case.id for case in golden_cases()}
+    for stage in ("top_k", "top_p", "min_p", "penalties"):
+        for engine in ("llama.cpp", "transformers"):
+            assert any(i.startswith(f"{engine}-{stage}") for i in ids), (engine, stage)
