@@ -57,36 +57,40 @@ int call(aph_runtime* runtime, const void* args, const Kernel (&kernels)[kLevels
 
 }  // namespace aph
 
-// The generic compilation of an op's file also defines the C function, which picks the level.
-#define APH_ADAPT(level, args_type, function)                                 \
-  namespace aph::level {                                                      \
-  int function(const args_type&);                                             \
+// The generic compilation of an op's file also defines the C function, which picks the level. A file
+// of ops/floats is compiled up to AVX-512 only, for the later sets have nothing for it.
+#define APH_DECLARE(level, args_type, function) \
+  namespace aph::level {                        \
+  int function(const args_type&);               \
   }
-#if defined(__x86_64__)
-#define APH_DECLARE(args_type, function)        \
-  APH_ADAPT(generic, args_type, function)       \
-  APH_ADAPT(avx2, args_type, function)          \
-  APH_ADAPT(avx512, args_type, function)        \
-  APH_ADAPT(avx512_vnni, args_type, function)   \
-  APH_ADAPT(avx512_bf16, args_type, function)
 #define APH_AT(level, args_type, function) \
   [](const void* args) { return aph::level::function(*static_cast<const args_type*>(args)); }
-#else
-#define APH_DECLARE(args_type, function) APH_ADAPT(generic, args_type, function)
-#define APH_AT(level, args_type, function) \
-  [](const void* args) { return aph::generic::function(*static_cast<const args_type*>(args)); }
-#endif
-
-#if defined(APH_LEVEL_generic)
-#define APH_OP(name, args_type, function)                                                   \
-  APH_DECLARE(args_type, function)                                                          \
-  APH_EXPORT int name(const args_type* args) {                                              \
-    static constexpr aph::Kernel kernels[aph::kLevels] = {                                  \
-        APH_AT(generic, args_type, function), APH_AT(avx2, args_type, function),            \
-        APH_AT(avx512, args_type, function), APH_AT(avx512_vnni, args_type, function),      \
-        APH_AT(avx512_bf16, args_type, function)};                                          \
-    return aph::call(args->runtime, args, kernels);                                         \
+#define APH_ENTRY(name, args_type, ...)                                   \
+  APH_EXPORT int name(const args_type* args) {                            \
+    static constexpr aph::Kernel kernels[aph::kLevels] = {__VA_ARGS__};   \
+    return aph::call(args->runtime, args, kernels);                       \
   }
-#else
+
+#if !defined(APH_LEVEL_generic)
 #define APH_OP(name, args_type, function)
+#define APH_FLOAT_OP(name, args_type, function)
+#elif defined(__x86_64__)
+#define APH_FLOAT_OP(name, args_type, function)                                                \
+  APH_DECLARE(avx2, args_type, function)                                                       \
+  APH_DECLARE(avx512, args_type, function)                                                     \
+  APH_ENTRY(name, args_type, APH_AT(generic, args_type, function),                             \
+            APH_AT(avx2, args_type, function), APH_AT(avx512, args_type, function),            \
+            APH_AT(avx512, args_type, function), APH_AT(avx512, args_type, function))
+#define APH_OP(name, args_type, function)                                                      \
+  APH_DECLARE(avx2, args_type, function)                                                       \
+  APH_DECLARE(avx512, args_type, function)                                                     \
+  APH_DECLARE(avx512_vnni, args_type, function)                                                \
+  APH_DECLARE(avx512_bf16, args_type, function)                                                \
+  APH_ENTRY(name, args_type, APH_AT(generic, args_type, function),                             \
+            APH_AT(avx2, args_type, function), APH_AT(avx512, args_type, function),            \
+            APH_AT(avx512_vnni, args_type, function), APH_AT(avx512_bf16, args_type, function))
+#else
+#define APH_OP(name, args_type, function) \
+  APH_ENTRY(name, args_type, APH_AT(generic, args_type, function))
+#define APH_FLOAT_OP APH_OP
 #endif

@@ -44,4 +44,4 @@ int embed(const aph_embed_args& args) {
 
 }  // namespace aph::APH_LEVEL
 
-APH_OP(aph_embed, aph_embed_args, embed)
+APH_FLOAT_OP(aph_embed, aph_embed_args, embed)

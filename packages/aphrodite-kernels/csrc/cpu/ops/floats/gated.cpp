@@ -50,4 +50,4 @@ int gated(const aph_gated_args& args) {
 
 }  // namespace aph::APH_LEVEL
 
-APH_OP(aph_gated, aph_gated_args, gated)
+APH_FLOAT_OP(aph_gated, aph_gated_args, gated)

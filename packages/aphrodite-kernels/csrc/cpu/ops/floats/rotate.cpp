@@ -52,4 +52,4 @@ int rotate(const aph_rotate_args& args) {
 
 }  // namespace aph::APH_LEVEL
 
-APH_OP(aph_rotate, aph_rotate_args, rotate)
+APH_FLOAT_OP(aph_rotate, aph_rotate_args, rotate)

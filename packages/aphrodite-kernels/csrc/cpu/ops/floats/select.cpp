@@ -32,4 +32,4 @@ int select(const aph_select_args& args) {
 
 }  // namespace aph::APH_LEVEL
 
-APH_OP(aph_select, aph_select_args, select)
+APH_FLOAT_OP(aph_select, aph_select_args, select)

@@ -31,4 +31,4 @@ int rms_norm(const aph_rms_norm_args& args) {
 
 }  // namespace aph::APH_LEVEL
 
-APH_OP(aph_rms_norm, aph_rms_norm_args, rms_norm)
+APH_FLOAT_OP(aph_rms_norm, aph_rms_norm_args, rms_norm)

@@ -36,4 +36,4 @@ int add_rms_norm(const aph_add_rms_norm_args& args) {
 
 }  // namespace aph::APH_LEVEL
 
-APH_OP(aph_add_rms_norm, aph_add_rms_norm_args, add_rms_norm)
+APH_FLOAT_OP(aph_add_rms_norm, aph_add_rms_norm_args, add_rms_norm)

@@ -42,4 +42,4 @@ int uniform(const aph_uniform_args& args) {
 
 }  // namespace aph::APH_LEVEL
 
-APH_OP(aph_uniform, aph_uniform_args, uniform)
+APH_FLOAT_OP(aph_uniform, aph_uniform_args, uniform)

@@ -59,4 +59,4 @@ int store_kv(const aph_store_kv_args& args) {
 
 }  // namespace aph::APH_LEVEL
 
-APH_OP(aph_store_kv, aph_store_kv_args, store_kv)
+APH_FLOAT_OP(aph_store_kv, aph_store_kv_args, store_kv)

@@ -297,4 +297,4 @@ int attention(const aph_attention_args& args) {
 
 }  // namespace aph::APH_LEVEL
 
-APH_OP(aph_attention, aph_attention_args, attention)
+APH_FLOAT_OP(aph_attention, aph_attention_args, attention)
