@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from aphrodite_engine.outputs import RequestOutput, TokenLogprobs
+from aphrodite_engine.outputs import RequestOutput
 from aphrodite_engine.request import FinishReason
+from aphrodite_engine.sampling.logprobs import TokenLogprobs
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.text.detokenizer import Detokenizer
 from aphrodite_engine.text.output import TextOutput

@@ -4,14 +4,22 @@
 """
 
 from pathlib import Path
+from typing import Final
 
 import tokenizers
 
 from aphrodite_engine.errors import ModelError
 
+_FILES: Final = ("*.model", "vocab.*", "*.tiktoken")
+
 
 def converted_tokenizer(directory: Path) -> tokenizers.Tokenizer:
-    """The directory's tokenizer (`tokenizer.model`, `vocab.json` + `merges.txt`), converted."""
+    """The directory's tokenizer (`tokenizer.model`, `vocab.json` + `merges.txt`, …), converted."""
+    if not any(path for pattern in _FILES for path in directory.glob(pattern)):
+        raise ModelError(
+            f"{directory} has neither tokenizer.json nor an older tokenizer; "
+            "name a directory that has one with --tokenizer"
+        )
     try:
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
     except ImportError as error:
@@ -20,14 +28,16 @@ def converted_tokenizer(directory: Path) -> tokenizers.Tokenizer:
             "transformers: pip install transformers sentencepiece"
         ) from error
     try:
-        converted: object = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)  # pyright: ignore[reportUnknownVariableType]
-    except (ImportError, OSError, ValueError, KeyError) as error:
+        found = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)  # pyright: ignore[reportUnknownVariableType]
+    except Exception as error:  # the library raises bare Exception on a bad file
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ModelError(
-            f"{directory} has no tokenizer.json, and its tokenizer cannot be converted: {error}"
+            f"{directory} has no tokenizer.json, and its tokenizer cannot be converted: {reason}; "
+            "pip install sentencepiece, or save it with transformers' save_pretrained"
         ) from error
-    if not isinstance(converted, PreTrainedTokenizerFast):
+    if not isinstance(found, PreTrainedTokenizerFast):
         raise ModelError(
-            f"{directory} has no tokenizer.json, and {type(converted).__name__} has no fast form; "
+            f"{directory} has no tokenizer.json, and its tokenizer has no fast form; "
             "save one with transformers' save_pretrained"
         )
-    return converted.backend_tokenizer
+    return found.backend_tokenizer

@@ -27,8 +27,8 @@ class Detokenizer:
         self._hidden = tokenizer.special_ids if skip_special_tokens else frozenset[int]()
         self._spaces = spaces_between_special_tokens
         self._after_special = False
-        special = tokenizer.special_ids
-        self._drop_space = tokenizer.leading_space and all(token in special for token in prompt)
+        silent = all(token in self._hidden for token in prompt)
+        self._drop_space = tokenizer.leading_space and silent
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._decoder.decode(self._unfinished(prompt))
 
@@ -54,7 +54,7 @@ class Detokenizer:
         special = token in self._vocabulary.special
         if special and self._after_special and self._spaces:
             text = b" " + text
-        elif self._drop_space and not special:
+        if self._drop_space and text:
             self._drop_space = False
             text = text.removeprefix(b" ")
         self._after_special = special

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from aphrodite_engine.outputs import TokenLogprobs
 from aphrodite_engine.request import FinishReason
+from aphrodite_engine.sampling.logprobs import TokenLogprobs
 
 
 class TextOutput(msgspec.Struct, frozen=True, kw_only=True):

@@ -86,15 +86,9 @@ class Tokenizer:
 
     def _join(self, tokens: Iterable[int], *, skip_special: bool) -> bytes:
         hidden = self.vocabulary.special if skip_special else frozenset[int]()
-        started = not self.leading_space
-        parts: list[bytes] = []
-        for token in tokens:
-            part = b"" if token in hidden else self.vocabulary.bytes_of(token)
-            if not started and token not in self.vocabulary.special:
-                started = True
-                part = part.removeprefix(b" ")
-            parts.append(part)
-        return b"".join(parts)
+        parts = [self.vocabulary.bytes_of(token) for token in tokens if token not in hidden]
+        text = b"".join(parts)
+        return text.removeprefix(b" ") if self.leading_space else text
 
     def token_bytes(self, token: int) -> bytes:
         """Bytes a token stands for, a control token's name included."""
