@@ -7,10 +7,8 @@ tokens so far, the seed and the choice: what a request gives in company must be 
 """
 
 import hashlib
-from collections import deque
 
 import pytest
-
 from aphrodite_engine.engine import Engine
 from aphrodite_engine.kv import KVGroup, KVSpec
 from aphrodite_engine.outputs import RowOutput, StepOutput
@@ -60,7 +58,7 @@ class Device:
         self.limits = limits
         self.rows = {}
         self.slots = {}
-        self.plans = deque(maxlen=8)
+        self.plans = []
         self.fail = set()
         """Requests of which the next row breaks."""
 

@@ -1,9 +1,8 @@
 """Any traffic, on pools as small as they can be: everyone gets what they would get alone."""
 
+from aphrodite_engine.errors import ContextLengthError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from aphrodite_engine.errors import ContextLengthError
 
 requests = st.fixed_dictionaries(
     {
