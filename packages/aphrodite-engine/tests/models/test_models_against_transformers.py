@@ -63,7 +63,7 @@ VARIANTS = {
         "gemma3_text",
         {
             "head_dim": 16, "sliding_window": 6, "final_logit_softcapping": 2.0,
-            "attn_logit_softcapping": 3.0, "sliding_window_pattern": 2,
+            "sliding_window_pattern": 2,
         },
     ),
 }  # fmt: skip

@@ -36,8 +36,8 @@ class Step:
     max_seq: int
     rows: Numbers
     """[requests] row of state of each request."""
-    starts: Numbers
-    """[requests] first position."""
+    seq_lens: Numbers
+    """[requests] first position + count."""
     query_starts: Numbers
     """[requests + 1] first token row."""
     sampling: Numbers
@@ -100,7 +100,7 @@ class StepInputs:
             max_query=int(counts.max()),
             max_seq=int(seq_lens.max()),
             rows=rows,
-            starts=starts,
+            seq_lens=seq_lens,
             query_starts=query_starts,
             sampling=sampling,
         )

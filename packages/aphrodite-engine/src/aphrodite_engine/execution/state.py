@@ -42,9 +42,11 @@ class BatchState:
         for update in plan.blocks:
             self._set_blocks(update)
 
-    def write(self, flat: Tensor, tokens: Tensor) -> None:
-        """Put tokens [R] at flat positions (row * width + position) [R] int64, on the device."""
-        self.tokens.view(-1).index_copy_(0, flat, tokens.to(torch.int32))
+    def write(self, rows: list[int], positions: list[int], tokens: Tensor) -> None:
+        """Put one token [R] int32 into each row, on the device."""
+        places = [row * self.width + at for row, at in zip(rows, positions, strict=True)]
+        index = torch.tensor(places, device=self.tokens.device)
+        self.tokens.view(-1).index_copy_(0, index, tokens)
 
     def _start(self, start: RowStart) -> None:
         self.broken.pop(start.row, None)

@@ -48,7 +48,6 @@ class Config:
     activation: Activation
     bias: bool
     softcap: float | None
-    attention_softcap: float | None
 
     @property
     def kv_specs(self) -> tuple[KVSpec, ...]:
@@ -63,7 +62,6 @@ class Config:
             head_dim=self.head_dim,
             scale=self.query_scalar**-0.5,
             window=self.windows[layer],
-            softcap=self.attention_softcap,
             qkv_bias=self.bias,
             output_bias=self.bias,
         )
@@ -132,6 +130,8 @@ def read_gemma3(keys: Keys) -> Config:
     """A `gemma3_text` configuration."""
     if keys.flag("use_bidirectional_attention", default=False):
         raise keys.wrong("use_bidirectional_attention", "false: only causal models are supported")
+    if "attn_logit_softcapping" in keys:
+        raise keys.wrong("attn_logit_softcapping", "null: Gemma 3 norms q and k instead")
     pattern = keys.positive("sliding_window_pattern", keys.positive("_sliding_window_pattern", 6))
     layers, head_dim = keys.positive("num_hidden_layers"), keys.positive("head_dim", 256)
     return Config(
@@ -150,13 +150,10 @@ def read_gemma3(keys: Keys) -> Config:
         windows=read_windows(keys, layers, lambda layer: (layer + 1) % pattern != 0),
         activation=read_activation(keys, "hidden_activation", "gelu_pytorch_tanh"),
         bias=keys.flag("attention_bias", default=False),
-        softcap=_optional(keys, "final_logit_softcapping"),
-        attention_softcap=_optional(keys, "attn_logit_softcapping"),
+        softcap=keys.number("final_logit_softcapping")
+        if "final_logit_softcapping" in keys
+        else None,
     )
-
-
-def _optional(keys: Keys, key: str) -> float | None:
-    return keys.number(key) if key in keys else None
 
 
 def _read_rope(keys: Keys, head_dim: int, *, local: bool) -> Rope:
