@@ -1,11 +1,16 @@
 """An engine without a model: it says what it is told to, through the real text automaton."""
 
 import asyncio
+import functools
+import socket
+import threading
+import time
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 import tokenizers
+import uvicorn
 from aphrodite_engine.errors import ContextLengthError
 from aphrodite_engine.info import ModelInfo
 from aphrodite_engine.outputs import EngineStats, RequestOutput
@@ -133,19 +138,38 @@ def app(engine):
 
 
 @pytest.fixture
-def call(app):
-    """POST JSON, or GET without a body."""
+def post():
+    """POST JSON or bytes to an app, or GET without either."""
 
-    def send(path, body=None, *, content=None, headers=None, method=None):
+    def send(app, path, body=None, *, content=None, headers=None, method=None):
         async def go():
             transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 verb = method or ("GET" if body is None and content is None else "POST")
-                sent = (
-                    {"json": body} if content is None and body is not None else {"content": content}
-                )
+                sent = {"content": content} if body is None else {"json": body}
                 return await client.request(verb, path, headers=headers, **sent)
 
         return asyncio.run(go())
 
     return send
+
+
+@pytest.fixture
+def call(app, post):
+    """The same, to the app of the fake engine."""
+    return functools.partial(post, app)
+
+
+@pytest.fixture
+def url(app):
+    """The app behind a real server on loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        options = uvicorn.Config(app, log_config=None, lifespan="off", ws="none")
+        server = uvicorn.Server(options)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()

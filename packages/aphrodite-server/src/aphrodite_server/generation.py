@@ -107,10 +107,11 @@ class Generation:
         if output.prompt_logprobs:
             _keep_scores(state, output)
         self.cached_tokens += output.cached_tokens
+        index = place * self._order.params.n + output.choice
         count = len(output.tokens)
         if count:
             self.completion_tokens += count
-            self._meter.tokens(count)
+            self._meter.tokens(index, count)
         if not (output.text or output.finish_reason or output.logprobs):
             return None
         self.started = True
@@ -127,7 +128,6 @@ class Generation:
                     state.echo_text + text,
                     echoed + _scores(output, len(state.echo_text)),
                 )
-        index = place * self._order.params.n + output.choice
         return Piece(index, text, scores, reason, detail, prompt_logprobs)
 
     def _echo(self, state: _PromptState) -> list[Score]:

@@ -114,21 +114,23 @@ class Meter:
         self._prompt_tokens = prompt_tokens
         self._params = params
         self._start = time.perf_counter()
-        self._first = self._last = 0.0
+        self._first = 0.0
+        self._last: dict[int, float] = {}
         self._count = 0
 
     def __enter__(self) -> None:
         """Nothing: the clock runs since the request came."""
 
-    def tokens(self, count: int) -> None:
-        """Tokens came."""
+    def tokens(self, choice: int, count: int) -> None:
+        """Tokens of a choice came."""
         now = time.perf_counter()
         if self._count == 0:
             self._first = now
             self._metrics.first_token.observe(now - self._start)
-        else:
-            self._metrics.gap.observe(now - self._last)
-        self._last = now
+        before = self._last.get(choice)
+        if before is not None:
+            self._metrics.gap.observe(now - before)
+        self._last[choice] = now
         self._count += count
 
     def finished(self, reason: str) -> None:
@@ -151,5 +153,7 @@ class Meter:
         metrics.choices.observe(self._params.n)
         if self._params.max_tokens is not None:
             metrics.limit.observe(self._params.max_tokens)
-        if self._count > 1:
-            metrics.per_token.observe((self._last - self._first) / (self._count - 1))
+        following = self._count - len(self._last)
+        if following > 0:
+            busy = sum(last - self._first for last in self._last.values())
+            metrics.per_token.observe(busy / following)

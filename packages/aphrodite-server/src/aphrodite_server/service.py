@@ -3,6 +3,7 @@
 import logging
 import uuid
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -124,7 +125,8 @@ async def _events(
     options: Mapping[str, Any] = body.stream_options.given if body.stream_options else {}
     include_usage = bool(options.get("include_usage"))
     reply.start(include_usage=include_usage, continuous=bool(options.get("continuous_usage_stats")))
-    async for piece in generation.pieces():
-        yield reply.chunk(piece, generation)
+    async with aclosing(generation.pieces()) as pieces:
+        async for piece in pieces:
+            yield reply.chunk(piece, generation)
     if include_usage:
         yield reply.usage_chunk(generation)

@@ -13,7 +13,7 @@ from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.errors import EngineError
 
 from aphrodite_server.app import create_app
-from aphrodite_server.cli.run import CommandError
+from aphrodite_server.cli.setup import CommandError
 from aphrodite_server.settings import Settings
 
 _GRACE_SECONDS = 3

@@ -1,0 +1,59 @@
+"""What is settled before a model is loaded: settings, logging, the port."""
+
+import argparse
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Generator
+
+from pydantic import ValidationError
+
+from aphrodite_server.settings import Settings
+
+
+class CommandError(Exception):
+    """The command cannot go on; the message is for its user."""
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Flags before environment. CommandError: a value is out of range."""
+    given = {name: getattr(options, name, None) for name in Settings.model_fields}
+    given["priorities"] = options.scheduling_policy == "priority"
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"])
+        found = first["input"]
+        raise CommandError(f"{name}: {first['msg'].lower()}, found {found!r}") from None
+
+
+def log_to_stderr(level: str) -> None:
+    """One line for each record; uvicorn tells only what went wrong."""
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def listening(settings: Settings) -> Generator[socket.socket]:
+    """The socket, bound before minutes go into loading; connections are taken afterwards."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with listener:
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            reason = (
+                "is in use"
+                if error.errno == errno.EADDRINUSE
+                else f"cannot be used: {error.strerror}"
+            )
+            raise CommandError(
+                f"port {settings.port} of {settings.host} {reason}; "
+                "stop the program that has it, or choose another with --port"
+            ) from None
+        yield listener

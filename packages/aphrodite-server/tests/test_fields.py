@@ -1,0 +1,229 @@
+"""Fields that requests bring besides the declared ones."""
+
+import logging
+
+import pytest
+from aphrodite_server.app import create_app
+from aphrodite_server.fields import HARMLESS, judge, stage_names
+from aphrodite_server.settings import Settings
+
+PATH = "/v1/completions"
+HEADER = "x-aphrodite-ignored-fields"
+
+# What SillyTavern 1.19 sends to a server of type "Aphrodite" when its samplers are off.
+SILLYTAVERN = {
+    "prompt": "Once upon a time",
+    "model": "fake/model",
+    "max_new_tokens": 24,
+    "max_tokens": 24,
+    "temperature": 1,
+    "top_p": 1,
+    "typical_p": 1,
+    "typical": 1,
+    "sampler_seed": 7,
+    "seed": 7,
+    "min_p": 0,
+    "repetition_penalty": 1,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "top_k": -1,
+    "skew": 0,
+    "min_tokens": 0,
+    "add_bos_token": True,
+    "smoothing_factor": 0,
+    "smoothing_curve": 1,
+    "dry_allowed_length": 2,
+    "dry_multiplier": 0,
+    "dry_base": 1.75,
+    "dry_sequence_breakers": '["\\n",":","\\"","*"]',
+    "dry_penalty_last_n": 0,
+    "max_tokens_second": 0,
+    "stopping_strings": ["\nUser:"],
+    "stop": ["\nUser:"],
+    "truncation_length": 8192,
+    "ban_eos_token": False,
+    "skip_special_tokens": True,
+    "include_reasoning": True,
+    "top_a": 0,
+    "tfs": 1,
+    "epsilon_cutoff": 0,
+    "eta_cutoff": 0,
+    "mirostat_mode": 0,
+    "mirostat_tau": 5,
+    "mirostat_eta": 0.1,
+    "custom_token_bans": [],
+    "banned_strings": [],
+    "api_type": "aphrodite",
+    "api_server": "http://127.0.0.1:2242/",
+    "xtc_threshold": 0.1,
+    "xtc_probability": 0,
+    "nsigma": 0,
+    "top_n_sigma": 0,
+    "min_keep": 0,
+    "adaptive_target": -0.01,
+    "adaptive_decay": 0.9,
+    "n": 1,
+    "temperature_last": False,
+    "ignore_eos": False,
+    "spaces_between_special_tokens": True,
+    "early_stopping": False,
+    "include_stop_str_in_output": False,
+    "no_repeat_ngram_size": 0,
+    "logprobs": 10,
+    "guided_grammar": "",
+    "guided_json": {},
+    "logit_bias": {},
+    "secret_id": "x",
+}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+def test_sillytavern(engine, post, strict, stream):
+    app = create_app(engine, Settings(strict_fields=strict))
+    body = {**SILLYTAVERN, "stream": True} if stream else SILLYTAVERN
+    response = post(app, PATH, body)
+    assert response.status_code == 200, response.text
+    ignored = set(response.headers[HEADER].split(", "))
+    assert {"api_type", "api_server", "truncation_length", "max_tokens_second"} <= ignored
+    assert not ignored & {"temperature", "stopping_strings", "dry_multiplier", "guided_json"}
+    params = engine.seen[0][1]
+    assert params.stages == ()
+    assert (params.max_tokens, params.seed, params.stop) == (24, 7, ("\nUser:",))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dry_multiplier", 0.8),
+        ("xtc_probability", 0.5),
+        ("mirostat_mode", 2),
+        ("banned_strings", ["slop"]),
+        ("custom_token_bans", [5]),
+        ("guided_json", {"type": "object"}),
+        ("guided_grammar", "root ::= x"),
+        ("response_format", {"type": "json_object"}),
+        ("tools", [{"type": "function"}]),
+        ("tool_choice", "required"),
+        ("temperature_last", True),
+        ("ban_eos_token", True),
+        ("use_beam_search", True),
+        ("best_of", 3),
+        ("adaptive_target", 0.5),
+        ("suffix", "the end"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(call, name, value):
+    assert name not in stage_names(), "a stage declares it now: take it out of this test"
+    response = call(PATH, {"prompt": "a", name: value})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"] == name
+    assert name in error["message"]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"best_of": 1},
+        {"best_of": 2, "n": 2},
+        {"response_format": {"type": "text"}},
+        {"tools": [], "tool_choice": "auto"},
+        {"tools": None, "dry_multiplier": None, "nobody_knows": None},
+        {"top_n_sigma": -1},
+        {"suffix": ""},
+    ],
+)
+def test_off_values_are_silent(call, extra):
+    response = call(PATH, {"prompt": "a", **extra})
+    assert response.status_code == 200, response.text
+    assert HEADER not in response.headers
+
+
+@pytest.mark.parametrize("name", sorted(HARMLESS))
+def test_harmless_fields_are_reported(name):
+    assert judge({name: {"any": "thing"}}, {}).harmless == (name,)
+
+
+def test_unknown_fields_are_reported_and_logged_once(call, caplog):
+    with caplog.at_level(logging.WARNING, "aphrodite_server"):
+        for _ in range(2):
+            response = call(PATH, {"prompt": "a", "wibble": 1, "ünï, x\n": 2, "user": "me"})
+            names = response.headers[HEADER].split(", ")
+            assert names == ["user", "wibble", "%C3%BCn%C3%AF%2C%20x%0A"]
+    assert [record.message.count("wibble") for record in caplog.records] == [0, 1, 0]
+
+
+def test_strict_server_refuses_unknown_fields(engine, post):
+    app = create_app(engine, Settings(strict_fields=True))
+    response = post(app, PATH, {"prompt": "a", "wibble": 1})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "wibble"
+    assert post(app, PATH, {"prompt": "a", "user": "me"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "alias", "values"),
+    [("max_tokens", "max_new_tokens", (5, 6)), ("stop", "stopping_strings", (["a"], ["b"]))],
+)
+def test_aliases_must_agree(call, name, alias, values):
+    assert call(PATH, {"prompt": "a", name: values[0], alias: values[0]}).status_code == 200
+    response = call(PATH, {"prompt": "a", name: values[0], alias: values[1]})
+    assert response.status_code == 400
+    assert name in response.json()["error"]["message"]
+    assert alias in response.json()["error"]["message"]
+
+
+def test_samplers_reach_the_engine(call, engine):
+    call(PATH, {"prompt": "a", "temperature": 0.5, "min_p": 0.1, "logit_bias": {"65": 2}})
+    names = {stage.name() for stage in engine.seen[0][1].stages}
+    assert names == {"temperature", "min_p", "logit_bias"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", -1),
+        ("temperature", "hot"),
+        ("top_p", 0),
+        ("min_p", 2),
+        ("n", 0),
+        ("n", 10**9),
+        ("logprobs", 21),
+        ("logprobs", -1),
+        ("max_tokens", -1),
+        ("max_tokens", "many"),
+        ("seed", 2**64),
+        ("stop", 7),
+        ("stop", [7]),
+        ("logit_bias", {"a": 1}),
+        ("stop_token_ids", ["a"]),
+        ("stream", "perhaps"),
+        ("priority", 3),
+        ("min_tokens", 1.5),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(call, name, value):
+    response = call(PATH, {"prompt": "a", name: value})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"].split("[")[0] == name
+    assert name in error["message"]
+
+
+def test_not_a_number_is_refused(call):
+    response = call(
+        PATH,
+        content=b'{"prompt": "a", "temperature": NaN}',
+        headers={"content-type": "application/json"},
+    )
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "temperature"
+
+
+def test_bounds_and_descriptions_are_documented(call):
+    schema = call("/openapi.json").json()["components"]["schemas"]["CompletionRequest"]
+    (number, _) = schema["properties"]["min_p"]["anyOf"]
+    assert (number["minimum"], number["maximum"]) == (0, 1)
+    assert "likeliest" in schema["properties"]["min_p"]["description"]
+    assert "stopping_strings" in schema["properties"]["stop"]["description"]

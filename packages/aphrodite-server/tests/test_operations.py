@@ -1,0 +1,72 @@
+"""Models, tokens, health, version, metrics and documentation."""
+
+from aphrodite_server import __version__
+
+
+def test_models(call):
+    (card,) = call("/v1/models").json()["data"]
+    assert card["id"] == "fake/model"
+    assert card["object"] == "model"
+    assert card["max_model_len"] == 512
+    assert call("/v1/models/fake/model").json() == card
+
+
+def test_tokenize(call):
+    for path in ("/v1/tokenize", "/tokenize"):
+        body = {"model": "fake/model", "prompt": "aé"}
+        assert call(path, body).json() == {
+            "count": 4,
+            "max_model_len": 512,
+            "tokens": [256, 97, 0xC3, 0xA9],
+        }
+
+
+def test_tokenize_options(call):
+    body = {"prompt": "ab", "add_special_tokens": False, "return_token_strs": True}
+    answer = call("/tokenize", body).json()
+    assert (answer["tokens"], answer["token_strs"]) == ([97, 98], ["a", "b"])
+
+
+def test_tokenize_a_conversation(call, engine):
+    messages = [{"role": "user", "content": "Hi"}]
+    tokens = call("/v1/tokenize", {"messages": messages}).json()["tokens"]
+    call("/v1/chat/completions", {"messages": messages})
+    assert tokens == engine.seen[0][0]
+
+
+def test_tokenize_needs_one_text(call):
+    assert call("/tokenize", {}).status_code == 400
+    assert call("/tokenize", {"prompt": "a", "messages": []}).status_code == 400
+
+
+def test_detokenize(call):
+    body = {"tokens": [256, 97, 0xC3, 0xA9]}
+    assert call("/v1/detokenize", body).json() == {"prompt": "<s>aé"}
+    assert call("/detokenize", {"tokens": [999]}).status_code == 400
+
+
+def test_health_version_docs(call):
+    assert call("/health").status_code == 200
+    assert call("/version").json() == {"version": __version__}
+    assert call("/docs").status_code == 200
+
+
+def test_metrics(call, engine):
+    call("/v1/completions", {"prompt": "abc", "max_tokens": 4, "n": 2})
+    engine.error = ZeroDivisionError("defect")
+    call("/v1/completions", {"prompt": "abc", "max_tokens": 4})
+    text = call("/metrics").text
+    label = 'engine="0",model_name="fake/model"'
+    for line in (
+        f"aphrodite:num_requests_running{{{label}}} 1.0",
+        f"aphrodite:kv_cache_usage_perc{{{label}}} 0.25",
+        f"aphrodite:prompt_tokens_total{{{label}}} 7.0",
+        'aphrodite:request_success_total{engine="0",finished_reason="length",'
+        'model_name="fake/model"} 2.0',
+        f"aphrodite:time_to_first_token_seconds_count{{{label}}} 1.0",
+        f"aphrodite:inter_token_latency_seconds_count{{{label}}} 6.0",
+        f"aphrodite:e2e_request_latency_seconds_count{{{label}}} 1.0",
+        f"aphrodite:request_generation_tokens_sum{{{label}}} 8.0",
+        f"aphrodite:request_params_n_sum{{{label}}} 2.0",
+    ):
+        assert line in text.splitlines(), text
