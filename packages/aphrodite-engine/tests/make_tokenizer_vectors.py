@@ -12,6 +12,7 @@ import json
 import random
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from aphrodite_engine.text.gguf_tokenizer import gguf_tokenizer
@@ -19,6 +20,7 @@ from aphrodite_engine.text.gguf_vocabulary import BYTE, USER_DEFINED
 from aphrodite_engine.text.pre_tokenizer import pre_tokenizer, rule_named
 from aphrodite_engine.text.vocabulary import SPACE
 from aphrodite_quant.containers.gguf import open_gguf
+from gguf import GGUFWriter
 
 TARGET = Path(__file__).parent / "data" / "tokenizers"
 WORDS = [
@@ -172,6 +174,34 @@ def write(name: str, metadata: dict, texts: list[str], wanted: list[list[int]]) 
     print(name, len(texts), "texts", len(old_ids), "tokens", file.stat().st_size, "bytes")
 
 
+def unigram(path: Path) -> None:
+    """A small Unigram model, since no file with vectors has one."""
+    draw = random.Random(5)
+    pieces = (
+        "▁the the ▁a ▁cat cat s ing ▁un e t h i n g ▁ c d o ▁hello lo he ll é ▁über ü b 日本 日 ."
+    )
+    tokens = ["<pad>", "</s>", "<unk>", *pieces.split(" ")]
+    writer = GGUFWriter(path, "t5")
+    writer.add_tokenizer_model("t5")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * 3 + [-draw.uniform(2, 9) for _ in tokens[3:]])
+    writer.add_token_types([3, 3, 2] + [1] * (len(tokens) - 3))
+    writer.add_eos_token_id(1)
+    writer.add_unk_token_id(2)
+    writer.add_pad_token_id(0)
+    writer.add_add_space_prefix(True)
+    writer.add_remove_extra_whitespaces(True)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def unigram_texts(count: int) -> list[str]:
+    draw = random.Random(6)
+    words = ["the", "cat", " ", "  ", "hello", "é", "über", "日本", "x", "s", "ing", "\n", "."]
+    return ["".join(draw.choices(words, k=draw.randint(1, 12))) for _ in range(count)]
+
+
 def main() -> None:
     folder, python, *extra = sys.argv[1:]
     for path in sorted(Path(folder).glob("ggml-vocab-*.gguf")):
@@ -180,6 +210,11 @@ def main() -> None:
             name = path.stem.removeprefix("ggml-vocab-")
             texts, wanted = vectors(path)
             write(name, metadata, texts, wanted[: len(texts)])
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "unigram.gguf"
+        unigram(path)
+        texts = unigram_texts(100)
+        write("unigram", dict(open_gguf(path).metadata), texts, oracle(python, path, texts))
     for path in map(Path, extra):
         metadata = dict(open_gguf(path).metadata)
         texts = further_texts(300)

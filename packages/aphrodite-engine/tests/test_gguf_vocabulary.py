@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from aphrodite_engine.errors import ModelError
 from aphrodite_engine.text.gguf_tokenizer import gguf_tokenizer
+from aphrodite_engine.text.gguf_vocabulary import GgufVocabulary
 from aphrodite_engine.text.pre_tokenizer import RULES, pre_tokenizer
 
 DATA = Path(__file__).parent / "data" / "tokenizers"
@@ -96,3 +97,18 @@ def test_every_rule_keeps_every_character(name):
 def test_capitals_part_words_in_tekken():
     words = [word for word, _ in pre_tokenizer(RULES["tekken"]).pre_tokenize_str("camelCase ABCd")]
     assert words == ["camel", "Case", "ĠABCd"]
+
+
+def test_tokens_that_end_a_generation():
+    def ends(names, **metadata):
+        kinds = [1 if name == "a" or name.startswith("~") else 3 for name in names]
+        keys = {"model": "gpt2", "tokens": [n.lstrip("~") for n in names], "token_type": kinds}
+        keys |= metadata
+        read = GgufVocabulary.read({f"tokenizer.ggml.{key}": keys[key] for key in keys})
+        return read.ends
+
+    assert ends(["a", "<|im_end|>", "<|im_start|>"]) == {1}
+    assert ends(["a", "<|im_end|>", "x"], eos_token_id=2) == {1, 2}
+    assert ends(["a", "~</s>", "x"], eot_token_id=0, eom_token_id=2) == {0, 2}
+    assert ends(["<|end|>", "x"]) == {0}
+    assert ends(["<|end|>", "<|return|>", "<|call|>"]) == {1, 2}

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import pytest
+from aphrodite_engine.errors import RequestError
 from aphrodite_engine.text.stop import StopSearch, StopStrings
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,6 +51,6 @@ def test_hundreds_of_long_strings():
     assert search.feed("007") == (3, "007" * 50)
 
 
-def test_an_empty_string_is_our_own_mistake():
-    with pytest.raises(AssertionError, match="empty"):
-        StopStrings([""])
+def test_an_empty_string_is_refused():
+    with pytest.raises(RequestError, match="stop string is empty"):
+        StopStrings(["a", ""])

@@ -24,7 +24,7 @@ def demo_metadata():
 
 
 def test_all_families_have_vectors():
-    assert len(NAMES) == 16
+    assert len(NAMES) == 17
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,7 +41,7 @@ def test_text_survives_the_round_trip(name):
     data = load(name)
     tokenizer = gguf_tokenizer(data["metadata"])
     for text in data["texts"]:
-        if "\u2581" in text:  # in SentencePiece, one with the space
+        if "\u2581" in text or name == "unigram":  # one with the space; folds and lacks characters
             continue
         ids = tokenizer.encode(text, add_special=False, parse_special=False)
         assert tokenizer.decode(ids, skip_special=False) == text

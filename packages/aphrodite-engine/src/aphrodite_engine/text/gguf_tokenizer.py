@@ -104,7 +104,7 @@ def _unigram(vocabulary: GgufVocabulary) -> Tokenizer:
     if vocabulary.charsmap is not None:
         steps.append(normalizers.Precompiled(vocabulary.charsmap))
     if vocabulary.remove_extra_whitespaces:
-        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+        steps.append(normalizers.Replace(Regex(r"\A +| +\z|(?<= ) +"), ""))
     steps += [normalizers.Prepend(SPACE)] if prefix else []
     encoder = tokenizers.Tokenizer(model)
     encoder.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])

@@ -38,6 +38,8 @@ _END_NAMES: Final = (
     "<turn|>",
     "<｜end▁of▁sentence｜>",  # noqa: RUF001 - spelt so by its model
 )
+# Where both of these exist, <|end|> only parts the messages of one turn.
+_HARMONY_ENDS: Final = frozenset(("<|return|>", "<|call|>"))
 _Value = TypeVar("_Value")
 
 
@@ -113,10 +115,16 @@ class GgufVocabulary:
     @property
     def ends(self) -> frozenset[int]:
         """Tokens that end a generation."""
-        named = (self.ids.get(name) for name in _END_NAMES)
-        known = (token for token in named if token is not None and self.kinds[token] == CONTROL)
+        known = self._ends_by_name()
         declared = (token for token in (self.eos, self.eot, self.eom) if token is not None)
         return frozenset([*known, *declared])
+
+    def _ends_by_name(self) -> list[int]:
+        names = set(_END_NAMES)
+        if self.ids.keys() >= _HARMONY_ENDS:
+            names.discard("<|end|>")
+        found = (self.ids[name] for name in names if name in self.ids)
+        return [token for token in found if self.kinds[token] == CONTROL]
 
 
 class _Keys:

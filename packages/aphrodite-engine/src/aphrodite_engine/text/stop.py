@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aphrodite_engine.errors import RequestError
+
 
 @dataclass(slots=True)
 class _Node:
@@ -23,10 +25,12 @@ class StopStrings:
     """Compiled stop strings; immutable, shared by the completions of a request."""
 
     def __init__(self, strings: Sequence[str]) -> None:
+        """RequestError if one is empty."""
         self._nodes = [_Node(depth=0)]
         self._edges: list[dict[str, int]] = [{}]
         for string in strings:
-            assert string, "an empty stop string would end every text"
+            if not string:
+                raise RequestError("a stop string is empty; leave it out", "stop")
             self._insert(string)
         self._link()
 
@@ -50,6 +54,11 @@ class StopStrings:
                 if self._nodes[child].found is None:
                     self._nodes[child].found = self._nodes[fallback].found
                 queue.append(child)
+
+    @property
+    def empty(self) -> bool:
+        """There are none."""
+        return len(self._nodes) == 1
 
     def advance(self, node: int, character: str) -> int:
         """The node after one more character."""
@@ -75,6 +84,8 @@ class StopSearch:
 
     def feed(self, text: str) -> tuple[int, str] | None:
         """Read on: (characters of `text` read, stop string that ended there), or None."""
+        if self._stops.empty:
+            return None
         for place, character in enumerate(text):
             self._node = self._stops.advance(self._node, character)
             found = self._stops.found(self._node)
