@@ -23,6 +23,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     stop_token_ids: tuple[TokenId, ...] = ()
     """Further tokens that end the completion."""
     include_stop_str_in_output: bool = False
+    """Keep the stop string that ended the completion."""
     ignore_eos: bool = False
     """Generate on past end-of-text."""
     skip_special_tokens: bool = True
@@ -34,7 +35,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: Annotated[int, Ge(0), Le(20)] | None = None
     """Log-probabilities of the chosen token and this many likeliest ones, before any stage."""
     prompt_logprobs: Annotated[int, Ge(0), Le(20)] | None = None
-    """The same for each prompt token but the first."""
+    """Log-probabilities of each prompt token but the first, and this many likeliest ones."""
     stages: tuple[AnyStage, ...] = ()
     """The sampler, in order of application; a stage at its defaults is the identity."""
 
