@@ -181,7 +181,7 @@ def test_tensors_that_do_not_fit_are_errors(attention):
         attention(q.double(), cache, meta, spec)
     with pytest.raises(ShapeError, match=r"key cache must be \[any, any, any, 8\]"):
         attention(q[..., :8], cache, meta, spec)
-    with pytest.raises(ShapeError, match="KV cache must be of torch.float32"):
+    with pytest.raises(ShapeError, match=r"KV cache must be of torch.float32"):
         attention(q, KVCache(cache.key.double(), cache.value.double()), meta, spec)
     wide = KVCache(cache.key.repeat(1, 1, 2, 1), cache.value.repeat(1, 1, 2, 1))
     with pytest.raises(ShapeError, match="3 heads do not share 2 KV heads"):

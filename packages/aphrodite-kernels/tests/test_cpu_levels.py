@@ -40,7 +40,7 @@ def test_the_level_is_limited_and_reported(monkeypatch):
 
 
 def test_other_dtypes_are_refused():
-    with pytest.raises(BackendError, match="float32, not torch.bfloat16"):
+    with pytest.raises(BackendError, match=r"float32, not torch.bfloat16"):
         cpu.create(CPU, threads=1, dtype=torch.bfloat16)
 
 

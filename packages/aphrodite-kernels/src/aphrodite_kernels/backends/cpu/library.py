@@ -17,11 +17,10 @@ _NAME = "*aphrodite_cpu.*"
 
 
 def find_library() -> Path | None:
-    """Where the compiled library lies, if it was built."""
-    for folder in aphrodite_kernels.__path__:
-        for found in sorted((Path(folder) / "lib").glob(_NAME)):
-            return found
-    return None
+    """Where the compiled library lies, if it was built; the newest, if several were."""
+    folders = [Path(folder) / "lib" for folder in aphrodite_kernels.__path__]
+    found = [path for folder in folders for path in folder.glob(_NAME)]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def open_library() -> ctypes.CDLL:
