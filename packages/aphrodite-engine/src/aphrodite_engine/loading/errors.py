@@ -14,7 +14,9 @@ def loading_error(error: BaseException) -> EngineError | None:
         case QuantError() | KernelError():
             return ModelError(str(error))
         case MemoryError():
-            return ConfigError(f"not enough memory: {error}; lower --max-model-len or --max-num-seqs")
+            return ConfigError(
+                f"not enough memory: {error}; lower --max-model-len or --max-num-seqs"
+            )
         case OSError():
             return ModelError(f"{error.strerror or error}: {error.filename}")
         case _:
