@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from aphrodite_engine.sampling.fields import fields_of
-from aphrodite_engine.sampling.rows import Entries
+from aphrodite_engine.sampling.row import Row
+from aphrodite_engine.sampling.rows import Draws, Entries, History, Rows
 from aphrodite_engine.sampling.stage import Stage
 
 Index: TypeAlias = Tensor | slice
@@ -30,6 +31,39 @@ class Pass:
     """The same, to index with; a slice if they are neighbours."""
     columns: Mapping[str, Tensor]
     entries: Mapping[str, Entries]
+
+    def apply(self, logits: Tensor, draws: Draws, history: History | None) -> None:
+        """Lead the rows of the pass through the stage; logits [R, V] of the whole batch, in place.
+
+        Draws are of the whole batch; the history of the pass's members, if the stage reads one.
+        """
+        part = logits[self.index]
+        self.stage.apply(
+            part,
+            Rows(
+                columns=self.columns,
+                entries=self.entries,
+                draws=draws.select(self.index),
+                history=history,
+            ),
+        )
+        if isinstance(self.index, Tensor):
+            logits[self.index] = part
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that go through the stages together, on the device."""
+
+    span: slice
+    """Their places among the rows of the step."""
+    passes: list[Pass]
+    drawn: Index | None
+    """Rows that are drawn; None: all are greedy."""
+    greedy: Index | None
+    seeds: Tensor
+    choices: Tensor
+    prompt_lengths: tuple[int, ...]
 
 
 def passes_of(chains: Sequence[Sequence[Stage]], device: torch.device) -> list[Pass]:
@@ -54,6 +88,25 @@ def index_of(places: Sequence[int], device: torch.device) -> Index:
     if places[-1] - places[0] + 1 == len(places):
         return slice(places[0], places[-1] + 1)
     return torch.tensor(places, device=device)
+
+
+def make_batch(span: slice, rows: list[Row], device: torch.device) -> Batch:
+    """Put rows together; `span` says which of the step's rows they are."""
+    return Batch(
+        span=span,
+        passes=passes_of([row.chain for row in rows], device),
+        drawn=places_of([not row.greedy for row in rows], device),
+        greedy=places_of([row.greedy for row in rows], device),
+        seeds=torch.tensor([row.seed for row in rows], dtype=torch.int64, device=device),
+        choices=torch.tensor([row.choice for row in rows], dtype=torch.int32, device=device),
+        prompt_lengths=tuple(row.prompt_length for row in rows),
+    )
+
+
+def places_of(marks: list[bool], device: torch.device) -> Index | None:
+    """An index of the marked places; None if there are none."""
+    places = [place for place, mark in enumerate(marks) if mark]
+    return index_of(places, device) if places else None
 
 
 def _make_pass(

@@ -13,7 +13,7 @@ import msgspec
 
 from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling import stages as stages_package
-from aphrodite_engine.sampling.fields import Field, fields_of
+from aphrodite_engine.sampling.fields import Field, check_value, fields_of
 from aphrodite_engine.sampling.stage import Stage
 
 
@@ -77,7 +77,7 @@ def stages_from(fields: Mapping[str, Any]) -> tuple[Stage, ...]:
 def _given(fields: Mapping[str, Any], declared: StageField) -> object:
     """The value of a field under any of its names, or None."""
     values = {
-        name: _typed(name, fields[name], declared.field)
+        name: _accept(name, fields[name], declared)
         for name in (declared.name, *declared.aliases)
         if name in fields and not _is_off(fields[name])
     }
@@ -98,12 +98,15 @@ def _is_off(value: object) -> bool:
     return value is None or (isinstance(value, Sized) and len(value) == 0)
 
 
-def _typed(name: str, value: object, field: Field) -> object:
-    """Wire value to declared type: JSON knows no tuples and no integer keys."""
+def _accept(name: str, value: object, declared: StageField) -> object:
+    """Wire value to declared type (JSON knows no tuples and no integer keys), checked."""
     try:
-        return msgspec.convert(value, field.type, str_keys=True)
+        typed = msgspec.convert(value, declared.field.type, str_keys=True)
     except msgspec.ValidationError as error:
         raise RequestError(f"{name}: {error}, found {value!r}", name) from None
+    if typed not in declared.stage.off_values.get(declared.name, ()):
+        check_value(name, typed, declared.field.annotation)
+    return typed
 
 
 if TYPE_CHECKING:

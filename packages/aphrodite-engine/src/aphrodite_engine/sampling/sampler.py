@@ -10,39 +10,18 @@ Knows nothing of plans and models, and keeps no tokens: the caller owns the matr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from aphrodite_kernels.backend import Backend
 from torch import Tensor
 
-from aphrodite_engine.sampling.batch import Index, Pass, index_of, passes_of
+from aphrodite_engine.sampling.batch import Batch, Index, make_batch, places_of
 from aphrodite_engine.sampling.blocks import argmax, draw
 from aphrodite_engine.sampling.logprobs import Scores, TokenLogprobs, score, to_host
-from aphrodite_engine.sampling.params import SamplingParams
-from aphrodite_engine.sampling.rows import Draws, History, Purpose, Rows, read_history
-from aphrodite_engine.sampling.stage import Stage
-from aphrodite_engine.sampling.stages.min_tokens import MinTokens
-from aphrodite_engine.sampling.stages.temperature import Temperature
+from aphrodite_engine.sampling.row import Row, RowSpec, make_row
+from aphrodite_engine.sampling.rows import Draws, History, Purpose, read_history
 
 _BROKEN = "the model gave numbers that are not finite, or every token is banned"
-
-
-class RowSpec(Protocol):
-    """What the sampler needs to know of a row; `plan.RowStart` is one."""
-
-    @property
-    def row(self) -> int: ...
-    @property
-    def choice(self) -> int: ...
-    @property
-    def prompt_length(self) -> int: ...
-    @property
-    def params(self) -> SamplingParams: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def stop_tokens(self) -> Sequence[int]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,38 +61,11 @@ class Sampled:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """A row's parameters, worked out."""
-
-    chain: tuple[Stage, ...]
-    greedy: bool
-    seed: int
-    choice: int
-    prompt_length: int
-    logprobs: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Rows that go through the stages together, on the device."""
-
-    span: slice
-    """Their places among the rows of the step."""
-    passes: list[Pass]
-    drawn: Index | None
-    """Rows that are drawn; None: all are greedy."""
-    greedy: Index | None
-    seeds: Tensor
-    choices: Tensor
-    prompt_lengths: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Composition:
     """All rows of a step."""
 
     rows: tuple[int, ...]
-    batches: list[_Batch]
+    batches: list[Batch]
     scored: Index | None
     counts: tuple[int | None, ...]
 
@@ -138,17 +90,17 @@ class Sampler:
     def __init__(self, backend: Backend, *, at_once: int = 2**19) -> None:
         self._backend = backend
         self._at_once = at_once
-        self._rows: dict[int, _Row] = {}
+        self._rows: dict[int, Row] = {}
         self._composition: _Composition | None = None
 
     def start(self, spec: RowSpec) -> None:
         """Take a row's parameters. Its token ids were checked (`params.check_vocabulary`)."""
-        self._rows[spec.row] = _make_row(spec)
+        self._rows[spec.row] = make_row(spec)
         self._composition = None
 
     def release(self, row: int) -> None:
-        """Forget a row."""
-        del self._rows[row]
+        """Forget a row, if it was taken."""
+        self._rows.pop(row, None)
         self._composition = None
 
     def sample(
@@ -187,13 +139,13 @@ class Sampler:
             counts = tuple(row.logprobs for row in known)
             self._composition = _Composition(
                 rows=rows,
-                batches=[_make_batch(span, known[span], device) for span in spans],
-                scored=_places([count is not None for count in counts], device),
+                batches=[make_batch(span, known[span], device) for span in spans],
+                scored=places_of([count is not None for count in counts], device),
                 counts=counts,
             )
         return self._composition
 
-    def _run(self, batch: _Batch, logits: Tensor, place: "_Place") -> tuple[Tensor, Tensor]:
+    def _run(self, batch: Batch, logits: Tensor, place: "_Place") -> tuple[Tensor, Tensor]:
         """Lead a batch through its stages and choose: tokens int64, and which are valid."""
         positions = torch.tensor(place.positions, dtype=torch.int32, device=logits.device)
         draws = Draws(batch.seeds, batch.choices, positions, self._backend.uniform)
@@ -201,7 +153,7 @@ class Sampler:
             logits = logits.to(torch.float32, copy=True)
         for step in batch.passes:
             history = place.history(step.members, batch) if step.stage.needs_history else None
-            _apply(step, logits, draws, history)
+            step.apply(logits, draws, history)
         return _choose(batch, logits, draws)
 
 
@@ -215,7 +167,7 @@ class _Place:
         self._rows = rows[span]
         self._tokens = tokens
 
-    def history(self, members: Sequence[int], batch: _Batch) -> History:
+    def history(self, members: Sequence[int], batch: Batch) -> History:
         """Of some of the rows."""
         lengths = [self.positions[place] for place in members]
         prompts = [batch.prompt_lengths[place] for place in members]
@@ -229,62 +181,7 @@ class _Place:
         )
 
 
-def _make_row(spec: RowSpec) -> _Row:
-    params = spec.params
-    ends = MinTokens(spec.prompt_length + params.min_tokens, tuple(sorted(spec.stop_tokens)))
-    asked = [stage for stage in params.stages if stage.active]
-    cold = [isinstance(stage, Temperature) and stage.greedy for stage in asked]
-    greedy = any(cold)
-    if greedy:  # nothing acts after the cold stage, and what keeps the argmax need not act before
-        asked = [stage for stage in asked[: cold.index(True)] if not stage.keeps_argmax]
-    return _Row(
-        chain=(ends, *asked) if params.min_tokens and spec.stop_tokens else tuple(asked),
-        greedy=greedy,
-        seed=_signed(spec.seed),
-        choice=spec.choice,
-        prompt_length=spec.prompt_length,
-        logprobs=params.logprobs,
-    )
-
-
-def _signed(seed: int) -> int:
-    """The int64 of the same 64 bits."""
-    return (seed + 2**63) % 2**64 - 2**63
-
-
-def _make_batch(span: slice, rows: list[_Row], device: torch.device) -> _Batch:
-    return _Batch(
-        span=span,
-        passes=passes_of([row.chain for row in rows], device),
-        drawn=_places([not row.greedy for row in rows], device),
-        greedy=_places([row.greedy for row in rows], device),
-        seeds=torch.tensor([row.seed for row in rows], dtype=torch.int64, device=device),
-        choices=torch.tensor([row.choice for row in rows], dtype=torch.int32, device=device),
-        prompt_lengths=tuple(row.prompt_length for row in rows),
-    )
-
-
-def _places(marks: list[bool], device: torch.device) -> Index | None:
-    """An index of the marked places; None if there are none."""
-    places = [place for place, mark in enumerate(marks) if mark]
-    return index_of(places, device) if places else None
-
-
-def _apply(step: Pass, logits: Tensor, draws: Draws, history: History | None) -> None:
-    """Lead the rows of a pass through its stage, in place."""
-    part = logits[step.index]
-    rows = Rows(
-        columns=step.columns,
-        entries=step.entries,
-        draws=draws.select(step.index),
-        history=history,
-    )
-    step.stage.apply(part, rows)
-    if isinstance(step.index, Tensor):
-        logits[step.index] = part
-
-
-def _choose(batch: _Batch, logits: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+def _choose(batch: Batch, logits: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     """Tokens [R] int64 and which rows are valid [R] bool."""
     if batch.drawn is None:
         return argmax(logits)

@@ -1,0 +1,65 @@
+"""A row's parameters, worked out once when a request takes the row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.stage import Stage
+from aphrodite_engine.sampling.stages.min_tokens import MinTokens
+from aphrodite_engine.sampling.stages.temperature import Temperature
+
+
+class RowSpec(Protocol):
+    """What the sampler needs to know of a row; `plan.RowStart` is one."""
+
+    @property
+    def row(self) -> int: ...
+    @property
+    def choice(self) -> int: ...
+    @property
+    def prompt_length(self) -> int: ...
+    @property
+    def params(self) -> SamplingParams: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def stop_tokens(self) -> Sequence[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the sampler keeps of a row."""
+
+    chain: tuple[Stage, ...]
+    """Stages that have an effect on it, in its order."""
+    greedy: bool
+    """The likeliest token is taken after the chain, without a draw."""
+    seed: int
+    """The int64 of the request's 64 bits."""
+    choice: int
+    prompt_length: int
+    logprobs: int | None
+
+
+def make_row(spec: RowSpec) -> Row:
+    """Work out a row's parameters."""
+    params = spec.params
+    ends = MinTokens(spec.prompt_length + params.min_tokens, tuple(sorted(spec.stop_tokens)))
+    asked = [stage for stage in params.stages if stage.active]
+    cold = [isinstance(stage, Temperature) and stage.greedy for stage in asked]
+    greedy = any(cold)
+    if greedy:  # nothing acts after the cold stage, and what keeps the argmax need not act before
+        asked = [stage for stage in asked[: cold.index(True)] if not stage.keeps_argmax]
+    return Row(
+        chain=(ends, *asked) if params.min_tokens and spec.stop_tokens else tuple(asked),
+        greedy=greedy,
+        seed=_signed(spec.seed),
+        choice=spec.choice,
+        prompt_length=spec.prompt_length,
+        logprobs=params.logprobs,
+    )
+
+
+def _signed(seed: int) -> int:
+    return (seed + 2**63) % 2**64 - 2**63
