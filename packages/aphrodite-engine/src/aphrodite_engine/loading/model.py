@@ -10,6 +10,7 @@ the head.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from aphrodite_kernels.backend import Backend
 from aphrodite_quant import Checkpoint, TensorStore, Weights, find_format, open_checkpoint
@@ -17,6 +18,7 @@ from aphrodite_quant import Checkpoint, TensorStore, Weights, find_format, open_
 from aphrodite_engine.keys import Keys
 from aphrodite_engine.layers.builder import Builder, WeightSource
 from aphrodite_engine.loading.gguf import GgufModel, GgufWeights, read_gguf
+from aphrodite_engine.loading.resolve import ModelFacts
 from aphrodite_engine.loading.weights import RecordingStore, stored_bytes
 from aphrodite_engine.model import Model, ModelConfig
 from aphrodite_engine.models import find_model
@@ -36,10 +38,16 @@ class OpenModel:
     """None: a Hugging Face directory."""
 
     @property
-    def weight_bytes(self) -> int:
-        """Of all tensors, as they are stored."""
-        store = self.checkpoint.store
-        return sum(stored_bytes(store.info(name)) for name in store.names())
+    def facts(self) -> ModelFacts:
+        """What planning needs to know."""
+        store, kind = self.checkpoint.store, find_format(self.checkpoint)
+        assert isinstance(kind, ModuleType), "a format is a file under formats/"
+        return ModelFacts(
+            path=str(self.checkpoint.path),
+            format=kind.__name__.rpartition(".")[2],
+            weight_bytes=sum(stored_bytes(store.info(name)) for name in store.names()),
+            config=self.config,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,7 @@ def load_model(
         ModelError: tensors are left over.
         QuantError: tensors are missing or wrong.
     """
-    store = RecordingStore(source.checkpoint.store, progress, source.weight_bytes)
+    store = RecordingStore(source.checkpoint.store, progress)
     model = source.config.build(Builder(_weights(source, store), backend), positions)
     store.check_all_read(tied_head=source.config.tied)
     return LoadedModel(source, model, backend)

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 
 from aphrodite_kernels.layouts import GgmlType
 from aphrodite_quant import TensorInfo, TensorStore
@@ -24,26 +23,31 @@ def stored_bytes(info: TensorInfo) -> int:
     return elements * info.type.itemsize
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class RecordingStore:
-    """A store that remembers what was read."""
+    """A store that remembers what was read.
 
-    store: TensorStore
-    progress: Callable[[int, int], None]
-    """Called with bytes read so far and bytes in all."""
-    total: int
-    seen: set[str] = field(default_factory=set[str])
+    `progress` is called with the bytes read so far and the bytes in all.
+    """
+
+    def __init__(self, store: TensorStore, progress: Callable[[int, int], None]) -> None:
+        self._store = store
+        self._progress = progress
+        self._total = sum(stored_bytes(store.info(name)) for name in store.names())
+        self._seen: set[str] = set()
+        self._read = 0
 
     def names(self) -> Collection[str]:
-        return self.store.names()
+        return self._store.names()
 
     def info(self, name: str) -> TensorInfo:
-        return self.store.info(name)
+        return self._store.info(name)
 
     def read(self, name: str) -> Tensor:
-        self.seen.add(name)
-        self.progress(sum(stored_bytes(self.info(name)) for name in self.seen), self.total)
-        return self.store.read(name)
+        if name not in self._seen:
+            self._seen.add(name)
+            self._read += stored_bytes(self.info(name))
+            self._progress(self._read, self._total)
+        return self._store.read(name)
 
     def check_all_read(self, *, tied_head: bool) -> None:
         """ModelError naming the tensors that no layer wanted.
@@ -54,7 +58,7 @@ class RecordingStore:
         unread = [
             name
             for name in self.names()
-            if name not in self.seen and name not in spare and not _DERIVED.fullmatch(name)
+            if name not in self._seen and name not in spare and not _DERIVED.fullmatch(name)
         ]
         if not unread:
             return

@@ -1,0 +1,240 @@
+"""From what the user asked, what the model is and what the machine has, to what runs.
+
+A pure function of three records. Choices nobody made are made here; what cannot be honoured is a
+ConfigError that gives the numbers and says what to change.
+"""
+
+from bisect import bisect_right
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from aphrodite_engine.config import EngineConfig, ResolvedConfig
+from aphrodite_engine.errors import ConfigError
+from aphrodite_engine.execution.memory import block_bytes
+from aphrodite_engine.kv import group_layers
+from aphrodite_engine.loading.budget import Budget, size_text
+from aphrodite_engine.model import ModelConfig
+from aphrodite_engine.scheduling.tables import blocks_needed
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_POLICIES = ("fcfs", "priority")
+_MOST_BLOCK_POSITIONS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What planning needs to know of a checkpoint."""
+
+    path: str
+    format: str
+    """Quantisation format that claims it."""
+    weight_bytes: int
+    config: ModelConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What planning needs to know of the machine."""
+
+    device: str
+    """`cpu` or `cuda:N`."""
+    dtype: str
+    """Of activations, as the backend computes them."""
+    free_memory: int
+    """Bytes, measured."""
+    threads: int
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.device == "cpu"
+
+
+class Resolution(NamedTuple):
+    """What runs, and what it takes."""
+
+    config: ResolvedConfig
+    budget: Budget
+
+
+def named_dtype(name: str) -> torch.dtype | None:
+    """The dtype of activations that a configuration names; None: the backend's choice."""
+    _check_choice("dtype", name, ("auto", *DTYPES))
+    return DTYPES.get(name)
+
+
+def resolve(config: EngineConfig, model: ModelFacts, machine: Machine) -> Resolution:
+    """Make every choice, or refuse.
+
+    Raises:
+        ConfigError: the model on this machine cannot do what is asked.
+    """
+    _check(config, model)
+    rows = config.max_num_seqs or (32 if machine.on_cpu else 256)
+    tokens = config.max_num_batched_tokens or max(rows, 512 if machine.on_cpu else 8192)
+    kv_dtype = _kv_dtype(config, machine)
+    plan = _MemoryPlan(config, model, machine, rows, tokens, DTYPES[kv_dtype])
+    length, blocks = plan.context_and_blocks()
+    resolved = ResolvedConfig(
+        model=config.model,
+        path=model.path,
+        device=machine.device,
+        dtype=machine.dtype,
+        kv_cache_dtype=kv_dtype,
+        max_model_len=length,
+        max_num_seqs=rows,
+        max_num_batched_tokens=tokens,
+        block_size=config.block_size,
+        num_blocks=blocks,
+        enable_prefix_caching=config.enable_prefix_caching,
+        scheduling_policy=config.scheduling_policy,
+        enforce_eager=config.enforce_eager,
+        deterministic=config.deterministic,
+        seed=config.seed,
+        threads=config.threads or machine.threads,
+    )
+    return Resolution(resolved, plan.budget(length, blocks))
+
+
+class _MemoryPlan:
+    """How the free memory is divided."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        model: ModelFacts,
+        machine: Machine,
+        rows: int,
+        tokens: int,
+        kv_dtype: torch.dtype,
+    ) -> None:
+        self._config = config
+        self._model = model
+        self._machine = machine
+        self._rows = rows
+        self._tokens = tokens
+        self._groups = group_layers(model.config.kv_specs)
+        self._block_bytes = block_bytes(self._groups, config.block_size, kv_dtype)
+        self._activations = _activation_bytes(model.config, rows, tokens, DTYPES[machine.dtype])
+
+    def context_and_blocks(self) -> tuple[int, int]:
+        """max_model_len and num_blocks, the null block included."""
+        available = self._available_blocks()
+        longest = bisect_right(
+            range(1, self._model.config.max_position + 1), available, key=self._needed
+        )
+        length = self._config.max_model_len or longest
+        if not 0 < length <= longest:
+            raise self._too_small(length or 1)
+        wanted = self._rows * self._needed(length)
+        if self._config.kv_cache_memory is not None:
+            wanted = available
+        return length, min(wanted, available) + 1
+
+    def budget(self, length: int, blocks: int) -> Budget:
+        """The table of what goes where."""
+        requests = (blocks - 1) / self._needed(length)
+        return Budget(
+            free=self._machine.free_memory,
+            utilization=self._config.gpu_memory_utilization,
+            weights=self._model.weight_bytes,
+            activations=self._activations,
+            kv_cache=blocks * self._block_bytes,
+            kv_positions=int(requests * length),
+        )
+
+    def _needed(self, length: int) -> int:
+        """Blocks of one request of that length."""
+        return blocks_needed(self._groups, self._config.block_size, length, self._tokens)
+
+    def _usable(self) -> int:
+        """Bytes for the KV cache."""
+        usable = int(self._machine.free_memory * self._config.gpu_memory_utilization)
+        return max(0, usable - self._model.weight_bytes - self._activations)
+
+    def _available_blocks(self) -> int:
+        """Blocks that there is memory for, the null block left out."""
+        usable, asked = self._usable(), self._config.kv_cache_memory
+        if asked is not None and asked > usable:
+            raise ConfigError(
+                f"kv_cache_memory is {size_text(asked)}, but {size_text(usable)} remain for it: "
+                f"{self._division()}"
+            )
+        return max(0, (usable if asked is None else asked) // self._block_bytes - 1)
+
+    def _too_small(self, length: int) -> ConfigError:
+        needed = (self._needed(length) + 1) * self._block_bytes
+        given = self._config.kv_cache_memory
+        have = self._usable() if given is None else given
+        cure = "lower max_model_len or max_num_batched_tokens, use a smaller model, or free memory"
+        return ConfigError(
+            f"one request of {length} tokens takes {size_text(needed)} of KV cache, but "
+            f"{size_text(have)} remain for it ({self._division()}); {cure}"
+        )
+
+    def _division(self) -> str:
+        return (
+            f"of {size_text(self._machine.free_memory)} free memory "
+            f"{self._config.gpu_memory_utilization:.0%} may be used, "
+            f"{size_text(self._model.weight_bytes)} go to weights and "
+            f"{size_text(self._activations)} to activations"
+        )
+
+
+def _activation_bytes(model: ModelConfig, rows: int, tokens: int, dtype: torch.dtype) -> int:
+    """An estimate: the widest rows of one block that live together, and logits twice in float32."""
+    widest = 6 * model.hidden_size + 3 * model.mlp_size
+    return tokens * widest * dtype.itemsize + 2 * rows * model.vocab_size * 4
+
+
+def _kv_dtype(config: EngineConfig, machine: Machine) -> str:
+    if config.kv_cache_dtype != "auto":
+        return config.kv_cache_dtype
+    return "float16" if machine.on_cpu else machine.dtype
+
+
+def _check(config: EngineConfig, model: ModelFacts) -> None:
+    _check_choice("dtype", config.dtype, ("auto", *DTYPES))
+    _check_choice("kv_cache_dtype", config.kv_cache_dtype, ("auto", *DTYPES))
+    _check_choice("scheduling_policy", config.scheduling_policy, _POLICIES)
+    for name, value in (
+        ("max_model_len", config.max_model_len),
+        ("max_num_seqs", config.max_num_seqs),
+        ("max_num_batched_tokens", config.max_num_batched_tokens),
+        ("kv_cache_memory", config.kv_cache_memory),
+        ("threads", config.threads),
+        ("block_size", config.block_size),
+    ):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, found {value}")
+    if config.block_size > _MOST_BLOCK_POSITIONS:
+        raise ConfigError(
+            f"block_size must be at most {_MOST_BLOCK_POSITIONS}, found {config.block_size}"
+        )
+    if not 0 < config.gpu_memory_utilization <= 1:
+        raise ConfigError(
+            "gpu_memory_utilization must be above 0 and at most 1, "
+            f"found {config.gpu_memory_utilization}"
+        )
+    if config.tensor_parallel_size != 1:
+        raise ConfigError(
+            "several devices for one model are not supported yet: tensor_parallel_size must be 1, "
+            f"found {config.tensor_parallel_size}"
+        )
+    if config.quantization not in (None, model.format):
+        raise ConfigError(
+            f"quantization is {config.quantization}, but {model.path} is in the format "
+            f"{model.format}; leave the option out"
+        )
+    if config.max_model_len is not None and config.max_model_len > model.config.max_position:
+        raise ConfigError(
+            f"max_model_len is {config.max_model_len}, but the model was made for "
+            f"{model.config.max_position} tokens; lower it"
+        )
+
+
+def _check_choice(name: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} is {value!r}, which is not one of {', '.join(known)}")
