@@ -17,54 +17,66 @@ struct Sort {
   Codes range;
 };
 
-// dot[r] = offset part + codes of half block `part` times row r's
+// body(r) for each row, written out so that accumulators stay in registers.
+template <int count, typename Body>
+APH_INLINE void for_rows(const Body& body) {
+#pragma GCC unroll 8
+  for (int r = 0; r < count; ++r) body(r);
+}
+
+// dot[r] = offset part + codes of block or half block `part` times row r's
 template <Sort sort, int count>
 APH_INLINE void dot_part(const Strip& strip, int part, const int8_t* codes, const int32_t* minus,
                          int64_t blocks, Ints (&dot)[count]) {
   constexpr int vectors = kVectors / sort.halves;
-  for (int r = 0; r < count; ++r)
-    dot[r] = all_ints(sort.has_minimum ? 0 : minus[r * blocks * sort.halves + part]);
-  if constexpr (!sort.has_minimum)
-    for (int r = 0; r < count; ++r) dot[r] = shift_left(dot[r], strip.offset_log2);
+  for_rows<count>([&](int r) {
+    if constexpr (sort.has_minimum) dot[r] = all_ints(0);
+    else dot[r] = shift_left(all_ints(minus[r * blocks * sort.halves + part]), strip.offset_log2);
+  });
   const uint8_t* u = strip.codes + part * vectors * 64;
   const int8_t* x = codes + part * vectors * 4;
+  const uint8_t* ahead = strip.ahead + part * strip.block_bytes / sort.halves;
 #pragma GCC unroll 8
   for (int g = 0; g < vectors; ++g) {
     const Bytes outputs = load_bytes(u + g * 64);
-    for (int r = 0; r < count; ++r)
+    // One or two rows leave room to run ahead out of order; more must call the next strip early:
+    // 8 rows by 3072 outputs of Q4_1 then take 0.19 instead of 0.25 ms (Zen 4).
+    if (count > 2) __builtin_prefetch(ahead + g * strip.block_bytes / kVectors, 0, 2);
+    for_rows<count>([&](int r) {
       dot[r] = dot_four<sort.range>(dot[r], outputs, load_four(x + r * blocks * kBlock + g * 4));
+    });
   }
 }
 
 // sums [count, 16] += rows `row` … `row + count - 1` times the strip.
 template <Sort sort, int count>
 static void multiply(const Strip& strip, const QuantizedRows& x, int64_t row, float* sums) {
-  const int64_t at = row * x.blocks + strip.first;
+  const int64_t blocks = x.blocks, at = row * blocks + strip.first;
   const int8_t* codes = x.codes + at * kBlock;
   const float *scale = x.scale + at, *sum = x.sum + at;
   const int32_t* minus = sort.halves == 2 ? x.minus_halves + 2 * at : x.minus + at;
   Floats total[count];
-  for (int r = 0; r < count; ++r) total[r] = load(sums + r * kTile);
+  for_rows<count>([&](int r) { total[r] = load(sums + r * kTile); });
   for (int part = 0; part < strip.blocks * sort.halves; ++part) {
     const int b = part / sort.halves;
     Ints dot[count];
-    dot_part<sort>(strip, part, codes, minus, x.blocks, dot);
+    dot_part<sort>(strip, part, codes, minus, blocks, dot);
     const Floats factor = load(strip.scale + part * kTile);
-    for (int r = 0; r < count; ++r) {
-      const Floats both = factor * all_floats(scale[r * x.blocks + b]);
+    for_rows<count>([&](int r) {
+      const Floats both = factor * all_floats(scale[r * blocks + b]);
       total[r] = multiply_add(to_floats(dot[r]), both, total[r]);
-    }
+    });
     if constexpr (sort.has_minimum) {
       const Floats minimum = load(strip.minimum + part * kTile);
-      for (int r = 0; r < count; ++r) {
-        const int64_t i = r * x.blocks + b;
-        const float of_half = scale[i] * -static_cast<float>(minus[2 * r * x.blocks + part]);
-        const float of_part = sort.halves == 1 ? sum[i] : of_half;
+      for_rows<count>([&](int r) {
+        float of_part = sum[r * blocks + b];
+        if constexpr (sort.halves == 2)
+          of_part = scale[r * blocks + b] * -static_cast<float>(minus[2 * r * blocks + part]);
         total[r] = multiply_add(minimum, all_floats(of_part), total[r]);
-      }
+      });
     }
   }
-  for (int r = 0; r < count; ++r) store(sums + r * kTile, total[r]);
+  for_rows<count>([&](int r) { store(sums + r * kTile, total[r]); });
 }
 
 using Multiply = void (*)(const Strip&, const QuantizedRows&, int64_t row, float* sums);

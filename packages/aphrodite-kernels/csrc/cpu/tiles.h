@@ -31,6 +31,8 @@ struct Strip {
   int64_t first;
   int blocks;
   int offset_log2;
+  const uint8_t* ahead;  // the packed codes that follow
+  int block_bytes;
 };
 
 // The strip of a tile that begins at block `first`, a multiple of kStripBlocks.
@@ -44,7 +46,7 @@ static Strip unpack_strip(const Tiles& tiles, int64_t tile, int64_t first, Strip
   const bool in_place = tiles.format.fields == Fields::kEight;
   if (!in_place) tiles.unpack_codes(packed, blocks, buffer.codes);
   return {in_place ? packed : buffer.codes, buffer.scale, buffer.minimum, first, blocks,
-          tiles.format.offset_log2};
+          tiles.format.offset_log2, packed + blocks * block_bytes, block_bytes};
 }
 
 }  // namespace aph::APH_LEVEL

@@ -1,10 +1,9 @@
 // y = x Wᵀ (+ bias) for an unquantised weight, row-major as it lies in its file.
 //
-// Weights are widened to float32 in registers. Each result is summed in 16 lanes along K, across the
-// lanes at the end of every run of kRun inputs, and over the runs: in this order for any number of
-// rows, so that a row's result does not depend on its company.
+// Weights are widened to float32 in registers. Each result is summed in 16 lanes along K, across
+// the lanes at the end of every run of kRun inputs, and over the runs: in this order for any number
+// of rows, so that a row's result does not depend on its company.
 
-#include "runtime.h"
 
 #include "floats.h"
 #include "numbers.h"
