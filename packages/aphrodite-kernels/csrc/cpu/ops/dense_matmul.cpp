@@ -4,6 +4,7 @@
 // the lanes at the end of every run of kRun inputs, and over the runs: in this order for any number
 // of rows, so that a row's result does not depend on its company.
 
+#include "runtime.h"
 
 #include "floats.h"
 #include "numbers.h"
