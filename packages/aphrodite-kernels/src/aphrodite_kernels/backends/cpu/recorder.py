@@ -5,6 +5,7 @@ that is called between them. Torch's own arithmetic would be lost at replay and 
 """
 
 import ctypes
+import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,12 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_iter
 
 from aphrodite_kernels.backends.cpu.arena import Arena
 from aphrodite_kernels.errors import CaptureError
 
-_MAKES_MEMORY = {"aten::empty", "aten::empty_strided", "aten::empty_like", "aten::new_empty"}
+_MAKES_MEMORY = {torch.empty, torch.empty_like, torch.Tensor.new_empty, torch.frombuffer}
+_LOOKS_OR_WRITES = frozenset(
+    ("item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__setitem__")
+)
+_IN_PLACE_OPERATOR = re.compile("__i(add|sub|mul|truediv|floordiv|mod|pow|and|or|xor|matmul)__")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +105,51 @@ class Recorder:
             self.computing = False
 
 
-class _OnlyViews(TorchDispatchMode):
+class _OnlyViews(TorchFunctionMode):
     """Lets torch make views and empty tensors, nothing else."""
+
+    # Not a TorchDispatchMode: the first one of a process imports the compiler, which takes seconds.
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self._recorder = recorder
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if not self._recorder.computing and not _is_harmless(func):
+        result = func(*args, **(kwargs or {}))
+        allowed = (
+            self._recorder.computing
+            or func in _MAKES_MEMORY
+            or not (_looks_or_writes(func, kwargs) or _is_new(result, (args, kwargs)))
+        )
+        if not allowed:
             raise CaptureError(
-                f"torch computes {func} inside a captured function, which a replay would not "
-                "repeat; use an op of the backend, or compute before the capture"
+                f"torch computes {_name(func)} inside a captured function, which a replay would "
+                "not repeat; use an op of the backend, or compute before the capture"
             )
-        return func(*args, **(kwargs or {}))
+        return result
 
 
-def _is_harmless(function: Any) -> bool:
-    """Whether a torch op only makes views or memory."""
-    schema: torch.FunctionSchema = function._schema
-    aliases = [returned.alias_info for returned in schema.returns]
-    is_view = bool(aliases) and all(alias and not alias.is_write for alias in aliases)
-    return is_view or schema.name in _MAKES_MEMORY
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", str(function))
+
+
+def _looks_or_writes(function: Any, kwargs: Any) -> bool:
+    """Whether a torch function reads numbers into Python or writes into a tensor: by its name.
+
+    Tensors of the inference mode do not count their versions.
+    """
+    name = _name(function)
+    in_place = (name.endswith("_") and not name.endswith("__")) or "out" in (kwargs or {})
+    return in_place or name in _LOOKS_OR_WRITES or _IN_PLACE_OPERATOR.match(name) is not None
+
+
+def _is_new(result: Any, inputs: Any) -> bool:
+    """Whether a result has tensors that are not views of inputs."""
+    memory = {each.untyped_storage().data_ptr() for each in _tensors(inputs)}
+    return any(each.untyped_storage().data_ptr() not in memory for each in _tensors(result))
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [each for each in tree_iter(tree) if isinstance(each, Tensor)]
