@@ -48,19 +48,19 @@ def keep(logits: Tensor, values: Tensor, threshold: Tensor) -> None:
 def total(x: Tensor) -> Tensor:
     """x [n, V] -> the sum of each row [n, 1] float64, the same with any number of threads."""
     blocks = _pad(x, _BLOCK, 0.0).unflatten(1, (-1, _BLOCK))
-    return blocks.sum(-1, dtype=torch.float64).sum(-1, keepdim=True)
+    return blocks.sum(-1).sum(-1, keepdim=True, dtype=torch.float64)
 
 
 def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Invert the cumulative distribution: softmax(logits [n, V]) at uniform [n] in [0, 1).
 
-    Sums run in float64, and a token of probability 0 is never drawn.
+    Sums of blocks are added in float64, and a token of probability 0 is never drawn.
 
     Returns:
         Tokens [n] int64, and [n] bool: false where a row is no distribution.
     """
     weights = _pad(torch.softmax(logits, -1), _BLOCK, 0.0).unflatten(1, (-1, _BLOCK))
-    upto = weights.sum(-1, dtype=torch.float64).cumsum(-1)  # [n, blocks]
+    upto = weights.sum(-1).cumsum(-1, dtype=torch.float64)  # [n, blocks]
     target = uniform.double() * upto[:, -1]
     block = (upto <= target[:, None]).sum(-1).clamp(max=upto.shape[1] - 1)
     inside = _pick(weights, block).double().cumsum(-1)  # [n, 256]
