@@ -33,9 +33,8 @@ class PromptScores:
 
     def take(self, request: Request, work: RowWork, row: RowOutput) -> None:
         """Add what a chunk scored; after a preemption some of it is known."""
-        if work.prompt_logprobs:
-            found = self._found[request]
-            found += row.prompt_logprobs[len(found) - work.start :]
+        found = self._found[request]
+        found += row.prompt_logprobs[len(found) - work.start :]
 
     def hand_over(self, request: Request) -> list[TokenLogprobs]:
         """All of them, once; the prompt is computed."""

@@ -39,9 +39,10 @@ from aphrodite_engine.scheduling.blocks import BlockPool
 from aphrodite_engine.scheduling.completion import take_tokens
 from aphrodite_engine.scheduling.counts import Counts
 from aphrodite_engine.scheduling.intake import Intake, SchedulingLimits
-from aphrodite_engine.scheduling.policy import RequestQueue, order_named
+from aphrodite_engine.scheduling.policy import order_named
 from aphrodite_engine.scheduling.prefix import Hit, PrefixCache
 from aphrodite_engine.scheduling.prompt_scores import PromptScores
+from aphrodite_engine.scheduling.roster import Roster
 from aphrodite_engine.scheduling.tables import BlockTables
 
 
@@ -58,15 +59,6 @@ class _Draft:
     """Aligned with `work`."""
 
 
-@dataclass(slots=True)
-class _Family:
-    """The completions of one EngineRequest that are not finished."""
-
-    members: list[Request]
-    parked: list[Request]
-    """Those that wait until another has computed the prompt, to share its blocks."""
-
-
 class TokenBudgetScheduler:
     """Implements engine.Scheduler."""
 
@@ -78,10 +70,7 @@ class TokenBudgetScheduler:
         self._prefix = PrefixCache(groups, self._pool)
         # Room for running requests to grow after one more is admitted: 1 % of the pool.
         self._watermark = self._pool.capacity // 100
-        order = order_named(limits.policy)
-        self._waiting = RequestQueue(order)
-        self._running = RequestQueue(order)
-        self._families: dict[str, _Family] = {}
+        self._roster = Roster(order_named(limits.policy))
         self._scores = PromptScores()
         self._rows = list(range(limits.max_num_seqs))
         self._released: list[int] = []
@@ -93,14 +82,11 @@ class TokenBudgetScheduler:
 
     def add(self, request: EngineRequest) -> None:
         """Queue a request. RequestError if it can never run."""
-        if request.id in self._families:
+        if request.id in self._roster:
             raise RequestError(f"request id {request.id!r} is in use; choose another", "id")
         members = self._intake.accept(request)
         shared = (len(request.prompt) - 1) // self._limits.block_size
-        leaders = 1 if shared else len(members)
-        self._families[request.id] = _Family(members, members[leaders:])
-        for leader in members[:leaders]:
-            self._waiting.add(leader)
+        self._roster.add(members, leaders=1 if shared else len(members))
         self._scores.expect(members[0])
 
     def abort(self, request_id: str, choice: int | None = None) -> None:
@@ -108,35 +94,29 @@ class TokenBudgetScheduler:
 
         Unknown ids are ignored. There is no output: whoever aborts knows.
         """
-        family = self._families.get(request_id)
-        if family is None:
-            return
         # From the last to the first: a parked completion is not promoted only to be forgotten.
-        for member in reversed(family.members.copy()):
+        for member in reversed(self._roster.members(request_id)):
             if choice is None or member.choice == choice:
                 self._finish(member)
 
     def _finish(self, request: Request) -> None:
         """Forget a completion, wherever it stands."""
-        family = self._families[request.id]
-        family.members.remove(request)
-        self._scores.forget(request)
         if request.status is Status.RUNNING:
-            self._stop_running(request)
-        elif request in family.parked:
-            family.parked.remove(request)
-        else:
-            self._waiting.remove(request)
-        request.status = Status.FINISHED
-        if not family.members:
-            del self._families[request.id]
-        elif len(family.parked) == len(family.members):
-            self._waiting.add(family.parked.pop(0))
+            self._vacate(request)
+        self._scores.forget(request)
+        self._roster.finish(request)
 
-    def _stop_running(self, request: Request) -> None:
+    def _preempt(self, request: Request) -> None:
+        """Put a request back in line; it will compute everything again that nobody kept."""
+        self._vacate(request)
+        request.computed = request.committed = 0
+        request.preemptions += 1
+        self._counts.preemptions += 1
+        self._roster.suspend(request)
+
+    def _vacate(self, request: Request) -> None:
         """Give back row and blocks."""
         assert request.row is not None, "a running request has no row"
-        self._running.remove(request)
         self._tables.release(request)
         self._released.append(request.row)
         heapq.heappush(self._rows, request.row)
@@ -144,7 +124,7 @@ class TokenBudgetScheduler:
 
     def plan(self) -> Plan:
         """The next step. `work` is empty if nothing can run now."""
-        assert self._families or self._pool.available == self._pool.capacity, "blocks have leaked"
+        assert self._roster or self._pool.available == self._pool.capacity, "blocks have leaked"
         draft = _Draft(self._limits.max_num_batched_tokens)
         if self._continue_running(draft):
             self._admit_waiting(draft)
@@ -168,8 +148,8 @@ class TokenBudgetScheduler:
         decoding nor prompts can starve the other.
         """
         preemptions = self._counts.preemptions
-        spare = draft.budget - len(self._running)
-        for request in list(self._running):
+        spare = draft.budget - len(self._roster.running)
+        for request in list(self._roster.running):
             if request.status is not Status.RUNNING:
                 continue
             todo = min(request.length, request.positions) - request.computed
@@ -188,23 +168,16 @@ class TokenBudgetScheduler:
         updates = self._tables.trim(request, request.computed)
         # The last one comes after this one or is this one: it has no work in this plan yet.
         while self._tables.missing(request, stop) > self._pool.available:
-            victim = self._running.last
-            assert victim is not self._running.first, "a request that cannot run alone was admitted"
+            victim = self._roster.running.last
+            assert victim is not self._roster.running.first, (
+                "a request that cannot run alone was admitted"
+            )
             self._preempt(victim)
             if victim is request:
                 return False
         draft.blocks += updates
         draft.blocks += self._tables.extend(request, stop)
         return True
-
-    def _preempt(self, request: Request) -> None:
-        """Put a request back in line; it will compute everything again that nobody kept."""
-        self._stop_running(request)
-        request.status = Status.WAITING
-        request.computed = request.committed = 0
-        request.preemptions += 1
-        self._counts.preemptions += 1
-        self._waiting.add(request)
 
     def _work(self, draft: _Draft, request: Request, count: int) -> None:
         """Plan the next `count` tokens of a request."""
@@ -228,26 +201,25 @@ class TokenBudgetScheduler:
 
     def _admit_waiting(self, draft: _Draft) -> None:
         """Start requests in order, as long as there are tokens, rows and blocks."""
-        while draft.budget and self._rows and self._waiting:
-            request = self._waiting.first
+        while draft.budget and self._rows and self._roster.waiting:
+            request = self._roster.waiting.first
             # A preempted request whose token is on its way comes back when that is known.
             if request.pending:
                 return
             hit = self._affordable(request)
             if hit is None:
                 return
-            self._waiting.remove(request)
             self._start(draft, request, hit)
 
     def _affordable(self, request: Request) -> Hit | None:
         """What a request can share, if there are blocks for the rest of all it knows."""
         short = self._pool.available < self._refused_for
-        if request is self._refused and short and self._running:
+        if request is self._refused and short and self._roster.running:
             return None
         scored = request in self._scores
         hit = self._prefix.miss() if scored else self._prefix.lookup(request)
         cost = self._tables.admission_cost(request, hit, self._limits.max_num_batched_tokens)
-        if self._running:
+        if self._roster.running:
             cost += self._watermark
         if cost > self._pool.available:
             self._refused, self._refused_for = request, cost
@@ -259,9 +231,8 @@ class TokenBudgetScheduler:
     def _start(self, draft: _Draft, request: Request, hit: Hit) -> None:
         """Give a request a row, blocks and its first tokens."""
         request.row = heapq.heappop(self._rows)
-        request.status = Status.RUNNING
         request.computed = request.committed = hit.length
-        self._running.add(request)
+        self._roster.start(request)
         if not request.preemptions:
             self._count_prompt(request, hit)
         count = min(request.known - hit.length, draft.budget)
@@ -313,20 +284,13 @@ class TokenBudgetScheduler:
         if request.status is Status.RUNNING:
             self._prefix.publish(request, stop)
             request.committed = stop
-        self._scores.take(request, work, row)
+        if work.prompt_logprobs:
+            self._scores.take(request, work, row)
         if stop < len(request.prompt):
             return None
-        if request.params.n > 1:
-            self._unpark(request)
+        if request.params.n > 1 and request.status is Status.RUNNING:
+            self._roster.unpark(request)
         return self._commit_tokens(request, work, row)
-
-    def _unpark(self, request: Request) -> None:
-        """If the prompt is in the cache, let the other completions of it begin."""
-        family = self._families[request.id]
-        if request.status is Status.RUNNING:
-            for sibling in family.parked:
-                self._waiting.add(sibling)
-            family.parked.clear()
 
     def _commit_tokens(
         self, request: Request, work: RowWork, row: RowOutput
@@ -360,15 +324,14 @@ class TokenBudgetScheduler:
     @property
     def unfinished(self) -> bool:
         """Requests are waiting or running."""
-        return bool(self._families)
+        return bool(self._roster)
 
     @property
     def stats(self) -> EngineStats:
         """Counts since start and gauges of now."""
-        parked = sum(len(family.parked) for family in self._families.values())
         return EngineStats(
-            running=len(self._running),
-            waiting=len(self._waiting) + parked,
+            running=len(self._roster.running),
+            waiting=self._roster.idle,
             kv_blocks=self._pool.capacity,
             kv_blocks_free=self._pool.available,
             preemptions=self._counts.preemptions,
@@ -381,10 +344,11 @@ class TokenBudgetScheduler:
 
     def check(self) -> None:
         """Verify every invariant of rows and blocks; for tests, it is slow."""
-        running = list(self._running)
+        running = list(self._roster.running)
         self._pool.check(table for request in running for table in request.blocks)
         rows = [request.row for request in running if request.row is not None]
         assert sorted(self._rows + rows) == list(range(self._limits.max_num_seqs)), "rows"
-        idle = [member for family in self._families.values() for member in family.members]
-        for request in (member for member in idle if member.status is Status.WAITING):
-            assert request.row is None and not request.blocks, "a waiting request holds something"
+        for request in self._roster.all():
+            if request.status is Status.WAITING:
+                assert request.row is None, "a waiting request has a row"
+                assert not request.blocks, "a waiting request has blocks"
