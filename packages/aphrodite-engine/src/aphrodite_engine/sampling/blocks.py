@@ -48,7 +48,7 @@ def keep(logits: Tensor, values: Tensor, threshold: Tensor) -> None:
 def total(x: Tensor) -> Tensor:
     """x [n, V] -> the sum of each row [n, 1] float64, the same with any number of threads."""
     blocks = _pad(x, _BLOCK, 0.0).unflatten(1, (-1, _BLOCK))
-    return blocks.sum(-1).sum(-1, keepdim=True, dtype=torch.float64)
+    return blocks.sum(-1, dtype=torch.float64).sum(-1, keepdim=True)
 
 
 def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
