@@ -27,7 +27,10 @@ def wait_until_healthy(server: int, seconds: float) -> None:
 def ask(question: str) -> str:
     """The streamed answer, after checking the shape of the stream."""
     body = {
-        "messages": [{"role": "user", "content": question}],
+        "messages": [
+            {"role": "system", "content": "You are a helpful assistant."},
+            {"role": "user", "content": question},
+        ],
         "stream": True,
         "stream_options": {"include_usage": True},
         "temperature": 0,
@@ -40,7 +43,9 @@ def ask(question: str) -> str:
     )
     with urllib.request.urlopen(request, timeout=120) as reply:
         assert reply.headers["content-type"].startswith("text/event-stream"), reply.headers
-        events = [line[6:] for line in reply.read().decode().splitlines() if line.startswith("data: ")]
+        events = [
+            line[6:] for line in reply.read().decode().splitlines() if line.startswith("data: ")
+        ]
     assert events.pop() == "[DONE]", events[-1:]
     chunks = [json.loads(event) for event in events]
     assert len({chunk["id"] for chunk in chunks}) == 1

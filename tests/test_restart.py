@@ -12,9 +12,7 @@ from aphrodite_engine.errors import EngineDeadError
 async def answer(engine: AsyncEngine, request_id: str, tokens: int) -> str:
     prompt = engine.tokenizer.encode("The capital of France is")
     params = SamplingParams(max_tokens=tokens, ignore_eos=True, seed=1)
-    return "".join(
-        [n.text async for n in engine.generate(prompt, params, request_id=request_id)]
-    )
+    return "".join([n.text async for n in engine.generate(prompt, params, request_id=request_id)])
 
 
 @pytest.mark.slow

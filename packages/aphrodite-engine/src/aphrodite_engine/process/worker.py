@@ -51,7 +51,9 @@ def main(endpoint: str) -> None:
 
 
 def _exit_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Unbuffered: a thread that holds the buffer's lock cannot be left behind at a regular exit.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
     os._exit(0)
 
 
