@@ -2,7 +2,7 @@
 //
 // A row is a (query, head) pair; rows of a tile share a KV head. Keys come in chunks of kChunk at
 // absolute positions. A chunk gives a row a partial: the largest score, the sum of the weights
-// relative to it, and the weighted sum of the values. Partials are merged in the order of positions.
+// relative to it, and the weighted sum of the values. Partials are merged in order of position.
 // Every number of a row's partial is one fixed sequence of operations on the query and the keys it
 // sees, whatever rows share the tile and whichever thread computes it: the products run over the
 // dimensions in order, the values over the keys in order, and keys that a row does not see weigh 0.

@@ -1,8 +1,8 @@
 // Sixteen float32 at a time: what the ops are written in.
 //
-// Numbers narrower than float32 are widened by load() and rounded to nearest even by store(). With a
-// count, both touch only that many elements; missing ones are zero. Additions across the lanes have
-// one order on every instruction set; results differ between sets only where the portable
+// Numbers narrower than float32 are widened by load() and rounded to nearest even by store(). With
+// a count, both touch only that many elements; missing ones are zero. Additions across the lanes
+// have one order on every instruction set; results differ between sets only where the portable
 // multiply_add rounds twice.
 #pragma once
 

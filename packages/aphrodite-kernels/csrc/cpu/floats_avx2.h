@@ -82,7 +82,8 @@ APH_INLINE __m256i round_bfloat(__m256 a) {
   const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
   const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
   const __m256 nan = _mm256_cmp_ps(a, a, _CMP_UNORD_Q);
-  const __m256 chosen = _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), nan);
+  const __m256 chosen =
+      _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), nan);
   return _mm256_srli_epi32(_mm256_castps_si256(chosen), 16);
 }
 APH_INLINE Floats load(const Bfloat* p) {

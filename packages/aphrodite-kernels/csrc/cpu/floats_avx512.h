@@ -7,7 +7,9 @@ namespace aph::APH_LEVEL {
 
 struct Floats { __m512 v; };
 
-APH_INLINE __mmask16 first_lanes(int64_t count) { return static_cast<__mmask16>((1u << count) - 1); }
+APH_INLINE __mmask16 first_lanes(int64_t count) {
+  return static_cast<__mmask16>((1u << count) - 1);
+}
 
 APH_INLINE Floats zero() { return {_mm512_setzero_ps()}; }
 APH_INLINE Floats all_floats(float value) { return {_mm512_set1_ps(value)}; }
@@ -15,7 +17,9 @@ APH_INLINE Floats operator+(Floats a, Floats b) { return {_mm512_add_ps(a.v, b.v
 APH_INLINE Floats operator-(Floats a, Floats b) { return {_mm512_sub_ps(a.v, b.v)}; }
 APH_INLINE Floats operator*(Floats a, Floats b) { return {_mm512_mul_ps(a.v, b.v)}; }
 APH_INLINE Floats operator/(Floats a, Floats b) { return {_mm512_div_ps(a.v, b.v)}; }
-APH_INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+APH_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {
+  return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+}
 APH_INLINE Floats largest(Floats a, Floats b) { return {_mm512_max_ps(a.v, b.v)}; }
 APH_INLINE Floats smallest(Floats a, Floats b) { return {_mm512_min_ps(a.v, b.v)}; }
 APH_INLINE Floats nearest(Floats a) {

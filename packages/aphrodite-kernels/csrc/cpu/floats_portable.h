@@ -16,10 +16,18 @@ APH_INLINE Floats each(const Lane& lane) {
 
 APH_INLINE Floats all_floats(float value) { return each([&](int) { return value; }); }
 APH_INLINE Floats zero() { return all_floats(0.0f); }
-APH_INLINE Floats operator+(Floats a, Floats b) { return each([&](int i) { return a.v[i] + b.v[i]; }); }
-APH_INLINE Floats operator-(Floats a, Floats b) { return each([&](int i) { return a.v[i] - b.v[i]; }); }
-APH_INLINE Floats operator*(Floats a, Floats b) { return each([&](int i) { return a.v[i] * b.v[i]; }); }
-APH_INLINE Floats operator/(Floats a, Floats b) { return each([&](int i) { return a.v[i] / b.v[i]; }); }
+APH_INLINE Floats operator+(Floats a, Floats b) {
+  return each([&](int i) { return a.v[i] + b.v[i]; });
+}
+APH_INLINE Floats operator-(Floats a, Floats b) {
+  return each([&](int i) { return a.v[i] - b.v[i]; });
+}
+APH_INLINE Floats operator*(Floats a, Floats b) {
+  return each([&](int i) { return a.v[i] * b.v[i]; });
+}
+APH_INLINE Floats operator/(Floats a, Floats b) {
+  return each([&](int i) { return a.v[i] / b.v[i]; });
+}
 APH_INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return a * b + c; }
 // Of a NaN and a number: b, as on x86.
 APH_INLINE Floats largest(Floats a, Floats b) {

@@ -8,13 +8,15 @@
 namespace aph::APH_LEVEL {
 
 // result = x / sqrt(mean(x²) + eps) * weight
-static void normalise(const float* x, const float* weight, float* result, int64_t width, float eps) {
+static void normalise(const float* x, const float* weight, float* result, int64_t width,
+                      float eps) {
   Floats squares = zero();
   for_lanes(width, [&](int64_t i, auto lanes) {
     const Floats a = lanes.get(x + i);
     squares = multiply_add(a, a, squares);
   });
-  const Floats factor = all_floats(1.0f / std::sqrt(sum(squares) / static_cast<float>(width) + eps));
+  const float mean = sum(squares) / static_cast<float>(width);
+  const Floats factor = all_floats(1.0f / std::sqrt(mean + eps));
   for_lanes(width, [&](int64_t i, auto lanes) {
     lanes.put(result + i, lanes.get(x + i) * factor * lanes.get(weight + i));
   });

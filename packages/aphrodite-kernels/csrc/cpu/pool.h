@@ -33,8 +33,8 @@ class Pool {
   int64_t grain_ = 1;
   alignas(64) std::atomic<int64_t> next_{0};
 
-  // state_ = number of the job << 16 | open << 15 | workers inside. A worker enters while the job is
-  // open, so the caller never waits for one that slept through it.
+  // state_ = number of the job << 16 | open << 15 | workers inside. A worker enters while the job
+  // is open, so the caller never waits for one that slept through it.
   alignas(64) std::atomic<uint32_t> state_{0};
   alignas(64) std::atomic<uint32_t> parked_{0};
   std::atomic<bool> stopping_{false};

@@ -1,7 +1,7 @@
 // What an op sees of the library.
 //
-// A runtime owns the threads, their memory and the instruction set; Python makes one per backend and
-// every op gets it in its arguments. An op is one file in ops/:
+// A runtime owns the threads, their memory and the instruction set; Python makes one per backend
+// and every op gets it in its arguments. An op is one file in ops/:
 //
 //     struct aph_double_args { int64_t rows; aph_runtime* runtime; const float* x; float* y; };
 //
@@ -10,9 +10,9 @@
 //     }
 //     APH_OP(aph_double, aph_double_args, double_rows)
 //
-// The file is compiled once per instruction set (APH_LEVEL). Everything it defines must be static or
-// lie in the namespace aph::APH_LEVEL; do not call inline functions of the standard library that are
-// more than an operator, for the linker merges their copies across instruction sets.
+// The file is compiled once per instruction set (APH_LEVEL). Everything it defines must be static
+// or lie in the namespace aph::APH_LEVEL; do not call inline functions of the standard library that
+// are more than an operator, for the linker merges their copies across instruction sets.
 #pragma once
 
 #include <cstddef>
@@ -32,8 +32,8 @@ enum Level : int { kGeneric, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16, kLevels }
 using Range = void (*)(const void* context, int64_t begin, int64_t end, int worker);
 
 int threads(const aph_runtime* runtime);
-// Calls range for [0, count) in pieces of `grain`, on any worker, in any order; returns when all are
-// done. `worker` is below threads(). Not to be nested.
+// Calls range for [0, count) in pieces of `grain`, on any worker, in any order; returns when all
+// are done. `worker` is below threads(). Not to be nested.
 void run_parallel(aph_runtime* runtime, int64_t count, int64_t grain, Range range,
                   const void* context);
 // Memory of one worker, or of the op as a whole (worker -1), 64-byte aligned, valid until the op
@@ -57,8 +57,8 @@ int call(aph_runtime* runtime, const void* args, const Kernel (&kernels)[kLevels
 
 }  // namespace aph
 
-// The generic compilation of an op's file also defines the C function, which picks the level. A file
-// of ops/floats is compiled up to AVX-512 only, for the later sets have nothing for it.
+// The generic compilation of an op's file also defines the C function, which picks the level. A
+// file of ops/floats is compiled up to AVX-512 only, for the later sets have nothing for it.
 #define APH_DECLARE(level, args_type, function) \
   namespace aph::level {                        \
   int function(const args_type&);               \
