@@ -84,6 +84,17 @@ def test_completions_of_a_prompt_share_its_blocks(world, windows, enable):
     assert len({tuple(engine.tokens["a", choice]) for choice in range(4)}) > 1
 
 
+def test_completions_of_a_prompt_run_together_once_it_is_computed(world):
+    engine = world()
+    engine.add("a", [1, 2, 3, 4, 5], n=4, max_tokens=9, **ENDLESS)
+    engine.step()
+    engine.step()
+    assert engine.engine.stats.running == 1
+    engine.step()
+    assert engine.engine.stats.running == 4
+    engine.run()
+
+
 def test_completions_go_on_when_the_first_dies(world):
     engine = world(max_num_batched_tokens=4)
     engine.add("a", list(range(1, 12)), n=3, max_tokens=6)

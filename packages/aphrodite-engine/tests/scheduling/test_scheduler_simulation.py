@@ -1,5 +1,8 @@
 """Any traffic, on pools as small as they can be: everyone gets what they would get alone."""
 
+import random
+
+import pytest
 from aphrodite_engine.errors import ContextLengthError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,9 +26,9 @@ requests = st.fixed_dictionaries(
 worlds = st.fixed_dictionaries(
     {
         "windows": st.sampled_from([(None,), (None, 5), (6,), (8, None, 8), (1, None)]),
-        "num_blocks": st.integers(20, 60),
+        "num_blocks": st.integers(8, 32),
         "block_size": st.sampled_from([1, 2, 4]),
-        "max_model_len": st.integers(24, 48),
+        "max_model_len": st.integers(20, 48),
         "max_num_seqs": st.integers(1, 5),
         "max_num_batched_tokens": st.integers(5, 24),
         "policy": st.sampled_from(["fcfs", "priority"]),
@@ -82,3 +85,36 @@ def test_everyone_gets_what_they_would_get_alone(world, numbers, traffic):
             assert request["abort"] is not None
         if ended[0] == "error":
             assert request["fail"] is not None
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+@pytest.mark.parametrize("windows", [(None,), (None, 6, 6)])
+def test_crowd_on_a_tiny_pool(world, windows, policy):
+    draw = random.Random(11)
+    engine = world(
+        windows,
+        num_blocks=12 + 12 * len(windows),
+        max_num_seqs=12,
+        max_num_batched_tokens=16,
+        max_model_len=48,
+        policy=policy,
+    )
+    prompts, params = {}, {}
+    for number in range(64):
+        name = str(number)
+        own = [1 + draw.randrange(3) for _ in range(draw.randrange(1, 12))]
+        prompts[name] = [1, 2, 3, 4, 5, 6, 7, 8, *own]
+        params[name] = {"max_tokens": draw.randrange(1, 24), "ignore_eos": True, "seed": number}
+        engine.add(name, prompts[name], priority=draw.randrange(3), **params[name])
+    aborted = {str(number) for number in draw.sample(range(64), 8)}
+    for name in sorted(aborted):
+        for _ in range(3):
+            engine.step()
+        engine.engine.abort(name)
+    engine.run()
+    assert engine.engine.stats.preemptions > 10
+    assert engine.engine.stats.prefix_hits > 0
+    assert {name for name, _ in engine.finished} >= set(prompts) - aborted
+    for name, choice in engine.finished:
+        tokens, finish = engine.alone(prompts[name], choice, **params[name])
+        assert (engine.tokens[name, choice], engine.finished[name, choice]) == (tokens, finish)

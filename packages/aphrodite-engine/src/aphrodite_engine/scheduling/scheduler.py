@@ -203,9 +203,8 @@ class TokenBudgetScheduler:
         """Start requests in order, as long as there are tokens, rows and blocks."""
         while draft.budget and self._rows and self._roster.waiting:
             request = self._roster.waiting.first
-            # A preempted request whose token is on its way comes back when that is known.
-            if request.pending:
-                return
+            # Nothing is admitted in the step of a preemption, and by the next one its token came.
+            assert not request.pending, "a request that waits has a token on its way"
             hit = self._affordable(request)
             if hit is None:
                 return
