@@ -112,11 +112,12 @@ def test_narrow_caches_and_any_block_size(attention, dtype, limit, block_size):
 @pytest.mark.parametrize(
     "cuts", [(0, 1, 2, 300), (0, 63, 64, 65, 300), (0, 150, 299, 300)], ids=str
 )
-def test_chunking_and_company_change_no_bit(spec, cuts):
+@pytest.mark.parametrize("level", ["generic", "avx2", None])
+def test_chunking_and_company_change_no_bit(spec, cuts, level):
     """However its prompt is cut, whoever shares the batch, and however many threads there are."""
     stream, other = Stream(300, 9, 3, 64), Stream(700, 9, 3, 64, seed=1)
-    alone = cpu.backend_on(torch.device("cpu"), cpu.Runtime(1)).attention
-    shared = cpu.backend_on(torch.device("cpu"), cpu.Runtime(3)).attention
+    alone = cpu.backend_on(torch.device("cpu"), cpu.Runtime(1, level)).attention
+    shared = cpu.backend_on(torch.device("cpu"), cpu.Runtime(3, level)).attention
     q, cache, meta = batch_of([(stream, 0, 300)], window=spec.window)
     whole = alone(q, cache, meta, spec)
     for first, last in pairwise(cuts):
