@@ -7,6 +7,7 @@ import torch
 from aphrodite_kernels import (
     AttentionMeta,
     AttentionSpec,
+    CaptureError,
     Dense,
     GgmlType,
     KernelError,
@@ -14,7 +15,6 @@ from aphrodite_kernels import (
     ShapeError,
 )
 from aphrodite_kernels.backends import cpu
-from aphrodite_kernels.errors import CaptureError
 from aphrodite_kernels.testing import random_blocks
 
 if cpu.obstacle() is not None:

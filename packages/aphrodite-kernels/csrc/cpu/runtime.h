@@ -26,7 +26,8 @@ namespace aph {
 
 enum Level : int { kGeneric, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16, kLevels };
 
-// Keeps the message for aph_last_error() of this thread; returns 1, for an op to return.
+// Keeps the message for aph_last_error() of this thread; returns 1, for an op to return. Not for the
+// inside of a parallel loop, whose threads are not the caller's: check before it.
 [[gnu::format(printf, 1, 2)]] int fail(const char* format, ...);
 
 using Range = void (*)(const void* context, int64_t begin, int64_t end, int worker);

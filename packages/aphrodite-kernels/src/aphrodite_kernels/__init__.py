@@ -5,7 +5,13 @@ Ops come from a backend: a plain-torch reference, or a compiled CPU library that
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.backend import Backend, backend_for, backend_names
-from aphrodite_kernels.errors import BackendError, KernelError, LayoutError, ShapeError
+from aphrodite_kernels.errors import (
+    BackendError,
+    CaptureError,
+    KernelError,
+    LayoutError,
+    ShapeError,
+)
 from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType, PackedWeight
 
 __all__ = [
@@ -13,6 +19,7 @@ __all__ = [
     "AttentionSpec",
     "Backend",
     "BackendError",
+    "CaptureError",
     "Dense",
     "GgmlBlocks",
     "GgmlType",
