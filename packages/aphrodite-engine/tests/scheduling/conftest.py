@@ -163,6 +163,8 @@ class World:
         self.device = Device(groups, self.limits)
         self.engine = Engine(self.scheduler, self.device)
         self.tokens = {}
+        self.scores = {}
+        """Prompt tokens that were scored, per completion."""
         self.news = {}
         """Last output of each completion."""
         self.finished = {}
@@ -177,6 +179,7 @@ class World:
         )
         for choice in range(params.n):
             self.tokens[name, choice] = []
+            self.scores[name, choice] = []
 
     def step(self):
         outputs = self.engine.step()
@@ -184,6 +187,7 @@ class World:
             key = (output.id, output.choice)
             assert key not in self.finished, "news of a completion that is over"
             self.tokens[key] += output.tokens
+            self.scores[key] += [score.token for score in output.prompt_logprobs]
             self.news[key] = output
             if output.finish_reason is not None:
                 self.finished[key] = (output.finish_reason, output.stop_reason)

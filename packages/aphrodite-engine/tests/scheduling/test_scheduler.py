@@ -221,6 +221,17 @@ def test_prompt_is_scored_once_and_never_from_the_cache(world, max_tokens):
     assert engine.engine.stats.prompt_tokens == 22
 
 
+@pytest.mark.parametrize("spare", [2, 3, 4, 5])
+def test_prompt_that_was_preempted_is_scored_without_a_gap(world, spare):
+    engine, prompt = world(num_blocks=22 + spare, block_size=1, max_num_batched_tokens=4), [3] * 20
+    engine.add("first", [1], max_tokens=16, **ENDLESS)
+    engine.add("scored", prompt, max_tokens=1, prompt_logprobs=0, ignore_eos=True)
+    outputs = engine.run()
+    assert engine.engine.stats.preemptions == 1
+    scores = [score.logprob for output in outputs for score in output.prompt_logprobs]
+    assert scores == [-float(position) for position in range(1, 20)]
+
+
 def test_only_the_first_completion_scores_the_prompt(world):
     engine, prompt = world(), list(range(1, 12))
     engine.add("a", prompt, n=3, max_tokens=2, prompt_logprobs=1, **ENDLESS)

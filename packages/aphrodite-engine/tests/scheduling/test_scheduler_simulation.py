@@ -81,6 +81,8 @@ def test_everyone_gets_what_they_would_get_alone(world, numbers, traffic):
             assert tokens == expected[: len(tokens)]
         else:
             assert (tokens, ended) == (expected, finish)
+            scored = choice == 0 and request["prompt_logprobs"] is not None
+            assert engine.scores[name, choice] == (prompts[int(name)][1:] if scored else [])
         if ended[0] == "abort":
             assert request["abort"] is not None
         if ended[0] == "error":
