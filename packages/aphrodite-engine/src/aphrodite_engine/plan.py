@@ -33,7 +33,7 @@ class BlockUpdate(msgspec.Struct, frozen=True, kw_only=True):
     blocks: list[int]
 
 
-class RowWork(msgspec.Struct, frozen=True, kw_only=True):
+class RowWork(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one row computes in this step."""
 
     row: int

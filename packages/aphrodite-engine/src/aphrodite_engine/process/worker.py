@@ -4,6 +4,7 @@ It dies with its parent: its standard input is a pipe that the parent holds, and
 means that nobody is left to serve.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -75,6 +76,7 @@ def _load(channel: Channel[ToEngine, ToFront]) -> Engine | None:
             kind = "config" if isinstance(known, ConfigError) else "model"
             channel.send(Failed(kind, str(known)))
         return None
+    gc.freeze()  # the model is there to stay: no need to walk it again and again
     channel.send(Ready(info))
     return engine
 
