@@ -1,0 +1,162 @@
+"""The asynchronous client.
+
+Everything of `openai.AsyncOpenAI`, with the sampling fields as keywords, and the endpoints that
+OpenAI does not have.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal, Unpack, overload
+
+import openai
+from openai import AsyncStream
+from openai.resources.chat import AsyncChat as OpenAIAsyncChat
+from openai.resources.chat import AsyncCompletions as OpenAIAsyncChatCompletions
+from openai.resources.completions import AsyncCompletions as OpenAIAsyncCompletions
+from openai.types import Completion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessageParam
+
+from aphrodite_client.keywords import (
+    DEFAULT_MODEL,
+    DEFAULT_URL,
+    Prompt,
+    health_url,
+    sort_keywords,
+    token_body,
+)
+from aphrodite_client.wire.bodies import ChatFields, CompletionFields
+from aphrodite_client.wire.tokens import Text, Tokens
+
+
+class AsyncCompletions(OpenAIAsyncCompletions):
+    """`completions`, with sampling fields."""
+
+    @overload
+    async def create(
+        self,
+        *,
+        prompt: Prompt,
+        model: str = ...,
+        stream: Literal[False] = ...,
+        extra: Mapping[str, object] | None = ...,
+        **fields: Unpack[CompletionFields],
+    ) -> Completion: ...
+
+    @overload
+    async def create(
+        self,
+        *,
+        prompt: Prompt,
+        model: str = ...,
+        stream: Literal[True],
+        extra: Mapping[str, object] | None = ...,
+        **fields: Unpack[CompletionFields],
+    ) -> AsyncStream[Completion]: ...
+
+    async def create(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        *,
+        prompt: Prompt,
+        model: str = DEFAULT_MODEL,
+        extra: Mapping[str, object] | None = None,
+        **fields: Any,
+    ) -> Completion | AsyncStream[Completion]:
+        """Continue prompts; `extra` holds fields newer than this client."""
+        create = super().create
+        sorted_fields = sort_keywords(create, fields, extra)
+        return await create(model=model, prompt=prompt, **sorted_fields)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
+
+
+class AsyncChatCompletions(OpenAIAsyncChatCompletions):
+    """`chat.completions`, with sampling fields."""
+
+    @overload
+    async def create(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str = ...,
+        stream: Literal[False] = ...,
+        extra: Mapping[str, object] | None = ...,
+        **fields: Unpack[ChatFields],
+    ) -> ChatCompletion: ...
+
+    @overload
+    async def create(
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str = ...,
+        stream: Literal[True],
+        extra: Mapping[str, object] | None = ...,
+        **fields: Unpack[ChatFields],
+    ) -> AsyncStream[ChatCompletionChunk]: ...
+
+    async def create(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        *,
+        messages: Iterable[ChatCompletionMessageParam],
+        model: str = DEFAULT_MODEL,
+        extra: Mapping[str, object] | None = None,
+        **fields: Any,
+    ) -> ChatCompletion | AsyncStream[ChatCompletionChunk]:
+        """Answer a conversation; `extra` holds fields newer than this client."""
+        create = super().create
+        sorted_fields = sort_keywords(create, fields, extra)
+        return await create(model=model, messages=messages, **sorted_fields)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
+
+
+class AsyncChat(OpenAIAsyncChat):
+    """`chat`, with sampling fields."""
+
+    @cached_property
+    def completions(self) -> AsyncChatCompletions:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Conversations."""
+        return AsyncChatCompletions(self._client)
+
+
+class AsyncClient(openai.AsyncOpenAI):
+    """A running Aphrodite server. Further options are those of `openai.AsyncOpenAI`."""
+
+    def __init__(
+        self, base_url: str = DEFAULT_URL, *, api_key: str | None = None, **options: Any
+    ) -> None:
+        # Without a key of ours, the official client would send OpenAI's from the environment.
+        super().__init__(base_url=base_url, api_key=api_key or "none", **options)
+
+    @cached_property
+    def completions(self) -> AsyncCompletions:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Text that continues prompts."""
+        return AsyncCompletions(self)
+
+    @cached_property
+    def chat(self) -> AsyncChat:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Conversations."""
+        return AsyncChat(self)
+
+    async def tokenize(
+        self,
+        text: str | Iterable[ChatCompletionMessageParam],
+        *,
+        add_special_tokens: bool = True,
+        return_token_strs: bool = False,
+    ) -> Tokens:
+        """Tokens of a text, or of a conversation."""
+        body = token_body(
+            text, add_special_tokens=add_special_tokens, return_token_strs=return_token_strs
+        )
+        return await self.post("/tokenize", body=body, cast_to=Tokens)
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of tokens."""
+        body = {"tokens": list(tokens)}
+        return (await self.post("/detokenize", body=body, cast_to=Text)).prompt
+
+    async def health(self) -> bool:
+        """The server answers, and so does its engine."""
+        alone = self.with_options(max_retries=0)
+        try:
+            await alone.get(health_url(self.base_url), cast_to=str)
+        except (openai.APIConnectionError, openai.InternalServerError):
+            return False
+        return True

@@ -1,0 +1,1 @@
+"""What crosses the wire: sampling fields (generated), bodies and answers."""

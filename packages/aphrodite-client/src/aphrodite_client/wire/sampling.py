@@ -1,0 +1,73 @@
+"""Sampling fields of a request.
+
+Generated from the engine's stages by scripts/generate_client.py: change them there.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+
+class SamplingFields(TypedDict, total=False):
+    """Fields that shape how tokens are drawn; a field left out is off."""
+
+    logit_bias: Mapping[int, float] | None
+    """Adds to the logits of tokens, given as a map from token id to bias; empty is off."""
+
+    repetition_penalty: float | None
+    """Divides positive and multiplies negative logits of tokens in prompt or output; 1 is off.
+    Must be above 0. Also named rep_pen.
+    """
+
+    presence_penalty: float | None
+    """Subtracted from the logits of tokens in the output; 0 is off. Must be at least -2 and at
+    most 2.
+    """
+
+    frequency_penalty: float | None
+    """Subtracted from a token's logit for each time it stands in the output; 0 is off. Must be
+    at least -2 and at most 2.
+    """
+
+    temperature: float | None
+    """Divides the logits: below 1 sharpens the distribution, above 1 flattens it; 0 is greedy.
+    Greedy: the likeliest token that the stages before this one leave is taken without a draw.
+    Must be at least 0.
+    """
+
+    top_k: int | None
+    """Keeps the k likeliest tokens, and those exactly as likely as the last of them; 0 is off.
+    Must be at least 0.
+    """
+
+    top_p: float | None
+    """Keeps the likeliest tokens that together reach probability p (arXiv 1904.09751); 1 is
+    off. Tokens exactly as likely as the last of them stay too. Must be above 0 and at most 1.
+    """
+
+    min_p: float | None
+    """Removes tokens less likely than this share of the likeliest (arXiv 2407.01082); 0 is off.
+    Must be at least 0 and at most 1.
+    """
+
+    min_tokens: int | None
+    """End-of-text and stop tokens are impossible before this many. Must be at least 0."""
+
+    stop_token_ids: Sequence[int] | None
+    """Further tokens that end the completion."""
+
+    include_stop_str_in_output: bool | None
+    """Keep the stop string that ended the completion."""
+
+    ignore_eos: bool | None
+    """Generate on past end-of-text."""
+
+    skip_special_tokens: bool | None
+    """Leave control tokens out of the text."""
+
+    spaces_between_special_tokens: bool | None
+    """Put a space between neighbouring control tokens, when they are shown."""
+
+    prompt_logprobs: int | None
+    """Log-probabilities of each prompt token but the first, and this many likeliest ones. Must
+    be at least 0 and at most 20.
+    """
