@@ -52,7 +52,7 @@ class AsyncEngine:
             EngineDeadError: the process died while loading.
         """
         mailroom = Mailroom()
-        supervisor = Supervisor(mailroom.deliver, mailroom.fail_all)
+        supervisor = Supervisor(mailroom.deliver, mailroom.fail_all, config.hang_timeout)
         loading = asyncio.ensure_future(asyncio.to_thread(load_text, config, progress))
 
         async def first() -> Start:

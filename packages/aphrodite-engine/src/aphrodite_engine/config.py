@@ -48,11 +48,14 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Do not capture programs."""
     deterministic: bool = False
     """Row-invariant kernels only: a seeded text is bit-identical in any company."""
-    seed: int = 0
-    """Of requests that bring none of their own."""
+    seed: int | None = None
+    """Fixes the draws of requests that bring no seed of their own; None: they differ each time."""
     threads: int | None = None
     """CPU threads; None: physical cores."""
     tensor_parallel_size: int = 1
+    hang_timeout: int = 300
+    """Seconds without a sign of life after which an engine process is replaced; no step may take
+    longer."""
 
 
 class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,5 +78,5 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     scheduling_policy: str
     enforce_eager: bool
     deterministic: bool
-    seed: int
+    seed: int | None
     threads: int

@@ -15,8 +15,6 @@ from aphrodite_engine.errors import EngineDeadError
 from aphrodite_engine.process.channel import QUEUE_MESSAGES
 from aphrodite_engine.process.messages import Stop, ToEngine, ToFront
 
-SILENCE_SECONDS = 120.0
-"""A ready engine beats every second when idle; a single step is never this long."""
 STOP_SECONDS = 5.0
 
 
@@ -61,8 +59,14 @@ class EngineProcess:
         """Queue a message."""
         await self._socket.send(self._encoder.encode(message))
 
-    async def messages(self, silence: float | None = SILENCE_SECONDS) -> AsyncIterator[ToFront]:
-        """Everything the engine says; EngineDeadError when it has died, or is silent too long."""
+    async def messages(self, silence: float | None) -> AsyncIterator[ToFront]:
+        """Everything the engine says.
+
+        A ready engine says something after each step, and every second when idle.
+
+        Raises:
+            EngineDeadError: it has died, or was silent for `silence` seconds (None: for ever).
+        """
         died = asyncio.ensure_future(self._process.wait())
         try:
             while True:

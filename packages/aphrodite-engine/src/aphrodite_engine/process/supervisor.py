@@ -26,10 +26,13 @@ class Supervisor:
         self,
         on_message: Callable[[ToFront], None],
         on_death: Callable[[EngineDeadError], None],
+        silence: float,
     ) -> None:
+        """`silence`: seconds without a message after which a ready engine counts as hung."""
         self.state: State = "restarting"
         self._on_message = on_message
         self._on_death = on_death
+        self._silence = silence
         self._life: EngineProcess | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -78,7 +81,7 @@ class Supervisor:
     async def _watch(self, start: Start) -> None:
         while self._life is not None:
             try:
-                async for message in self._life.messages():
+                async for message in self._life.messages(self._silence):
                     self._on_message(message)
             except EngineDeadError as error:
                 _log.error("%s; starting another", error)

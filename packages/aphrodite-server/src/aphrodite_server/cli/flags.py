@@ -33,6 +33,7 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = {
         "deterministic",
         "seed",
         "tensor_parallel_size",
+        "hang_timeout",
     ),
 }
 """Where each field of EngineConfig stands in --help; `model` is the argument itself."""

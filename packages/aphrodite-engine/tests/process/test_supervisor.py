@@ -1,0 +1,48 @@
+"""Engines that cannot start say why, and leave nothing behind."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import pytest
+from aphrodite_engine import AsyncEngine, EngineConfig
+from aphrodite_engine.errors import ConfigError, EngineError, ModelError, ModelNotFoundError
+from aphrodite_engine.process.messages import Start
+from aphrodite_engine.process.supervisor import Supervisor
+
+
+async def started(config: EngineConfig) -> None:
+    engine = await AsyncEngine.start(config)
+    await engine.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"model": "no/such/path/anywhere"}, ModelNotFoundError, "no/such/path/anywhere"),
+        ({"model": "demo", "kv_cache_memory": 1000}, ConfigError, "KV cache"),
+    ],
+)
+def test_what_cannot_start_raises_its_own_error(
+    options: dict[str, object], error: type[EngineError], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        asyncio.run(started(EngineConfig(**options)))
+
+
+def test_a_failed_start_leaves_neither_process_nor_directory(tmp_path: Path) -> None:
+    async def main() -> None:
+        supervisor = Supervisor(lambda _: None, lambda _: None, 10)
+
+        async def first() -> Start:
+            (tmp_path / "model.gguf").write_bytes(b"not a model")
+            return Start(EngineConfig(model=str(tmp_path / "model.gguf")), [])
+
+        with pytest.raises(ModelError, match="model.gguf"):
+            await supervisor.start(first(), lambda _: None)
+        assert supervisor.pid is None
+        await supervisor.close()
+
+    before = set(Path(tempfile.gettempdir()).glob("aphrodite-*"))
+    asyncio.run(main())
+    assert set(Path(tempfile.gettempdir()).glob("aphrodite-*")) <= before
