@@ -44,7 +44,8 @@ def build_engine(
     loaded = load_model(source, backend, resolved.max_model_len, _percentages(say))
     groups = group_layers(source.config.kv_specs)
     runner = ModelRunner(_executor(loaded, groups, resolved))
-    scheduler = TokenBudgetScheduler(groups, _scheduling_limits(resolved, end_tokens))
+    limits = _scheduling_limits(resolved, source.config.vocab_size, end_tokens)
+    scheduler = TokenBudgetScheduler(groups, limits)
     info = ModelInfo(
         name=config.model,
         path=resolved.path,
@@ -90,13 +91,16 @@ def _executor(
     )
 
 
-def _scheduling_limits(resolved: ResolvedConfig, end_tokens: Sequence[int]) -> SchedulingLimits:
+def _scheduling_limits(
+    resolved: ResolvedConfig, vocab_size: int, end_tokens: Sequence[int]
+) -> SchedulingLimits:
     return SchedulingLimits(
         num_blocks=resolved.num_blocks,
         block_size=resolved.block_size,
         max_model_len=resolved.max_model_len,
         max_num_seqs=resolved.max_num_seqs,
         max_num_batched_tokens=resolved.max_num_batched_tokens,
+        vocab_size=vocab_size,
         end_tokens=frozenset(end_tokens),
         policy=resolved.scheduling_policy,
         enable_prefix_caching=resolved.enable_prefix_caching,

@@ -155,6 +155,7 @@ class World:
             "max_model_len": 64,
             "max_num_seqs": 4,
             "max_num_batched_tokens": 16,
+            "vocab_size": 1000,
             "end_tokens": frozenset({END}),
         }
         self.limits = SchedulingLimits(**(numbers | limits))

@@ -2,6 +2,7 @@
 
 import pytest
 from aphrodite_engine.errors import ConfigError, ContextLengthError, RequestError
+from aphrodite_engine.sampling.stages.logit_bias import LogitBias
 
 ENDLESS = {"ignore_eos": True, "min_tokens": 100}
 
@@ -318,6 +319,23 @@ def test_requests_that_make_no_sense_are_refused(world):
     with pytest.raises(RequestError, match="'a' is in use") as error:
         engine.add("a", [1])
     assert error.value.field == "id"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params", "field"),
+    [
+        ([1, 1000], {}, "prompt"),
+        ([-1], {}, "prompt"),
+        ([1], {"stop_token_ids": (1000,)}, "stop_token_ids"),
+        ([1], {"stages": (LogitBias(logit_bias={1000: 1.0}),)}, "logit_bias"),
+    ],
+)
+def test_tokens_outside_the_vocabulary_are_refused(world, prompt, params, field):
+    engine = world()
+    with pytest.raises(RequestError, match=r"token (-1|1000), but ") as error:
+        engine.add("a", prompt, **params)
+    assert error.value.field == field
+    assert not engine.scheduler.unfinished
 
 
 def test_limits_that_make_no_sense_are_refused(world):

@@ -25,13 +25,14 @@ class SchedulingLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int
     max_num_seqs: int
     max_num_batched_tokens: int
+    vocab_size: int
     end_tokens: frozenset[int]
     """End-of-text tokens of the model."""
     policy: str = "fcfs"
     """`fcfs` or `priority`."""
     enable_prefix_caching: bool = True
-    seed: int = 0
-    """Seed of the seeds of requests that bring none."""
+    seed: int | None = 0
+    """Seed of the seeds of requests that bring none; None: the operating system's randomness."""
 
     def __post_init__(self) -> None:
         if self.max_num_batched_tokens < self.max_num_seqs:
@@ -55,6 +56,7 @@ class Intake:
     def accept(self, request: EngineRequest) -> list[Request]:
         """The completions of a request. RequestError if it can never run."""
         max_tokens = self._max_tokens(request)
+        self._check_tokens(request)
         params, end_tokens = request.params, self._limits.end_tokens
         stop_tokens = frozenset(params.stop_token_ids)
         seed = self._seeds.getrandbits(64) if params.seed is None else params.seed
@@ -81,6 +83,15 @@ class Intake:
         if self._limits.enable_prefix_caching:
             return hash_root()
         return hash_root(str(self._sequence)) if choices > 1 else None
+
+    def _check_tokens(self, request: EngineRequest) -> None:
+        size = self._limits.vocab_size
+        for token in (min(request.prompt), max(request.prompt)):
+            if not 0 <= token < size:
+                raise RequestError(
+                    f"the prompt holds token {token}, but tokens go from 0 to {size - 1}", "prompt"
+                )
+        request.params.check_vocabulary(size)
 
     def _max_tokens(self, request: EngineRequest) -> int:
         prompt, wanted = len(request.prompt), request.params.max_tokens
