@@ -162,6 +162,7 @@ def test_echo(call):
 def test_echo_of_tokens(call):
     (choice,) = call(PATH, {"prompt": [72, 105], "echo": True, "max_tokens": 1}).json()["choices"]
     assert choice["text"] == "HiH"
+    assert "prompt_logprobs" not in choice
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -56,6 +56,8 @@ class Order:
     prompts: Sequence[Prompt]
     params: SamplingParams
     echo: bool = False
+    prompt_scores: bool = False
+    """Tell the prompt's log-probabilities by themselves, not just in the echo."""
     priority: int = 0
 
 
@@ -121,7 +123,7 @@ class Generation:
         text, scores, prompt_logprobs = output.text, _scores(output, len(state.echo_text)), ()
         if output.choice not in state.begun:
             state.begun.add(output.choice)
-            prompt_logprobs = state.logprobs
+            prompt_logprobs = state.logprobs if self._order.prompt_scores else ()
             if self._order.echo:
                 echoed = self._echo(state)
                 text, scores = (

@@ -24,6 +24,7 @@ def router(service: Service) -> APIRouter:
             id=new_id("chatcmpl"),
             prompts=[Prompt(await chat_tokens(engine, body))],
             params=params,
+            prompt_scores=body.given.get("prompt_logprobs") is not None,
             priority=service.priority(body),
         )
         reply = ChatReply(order.id, service.names[0], engine.tokenizer, params.logprobs)

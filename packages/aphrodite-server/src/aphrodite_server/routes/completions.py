@@ -25,6 +25,7 @@ def router(service: Service) -> APIRouter:
             prompts=await completion_prompts(engine, body),
             params=params,
             echo=bool(body.echo),
+            prompt_scores=body.given.get("prompt_logprobs") is not None,
             priority=service.priority(body),
         )
         reply = CompletionReply(order.id, service.names[0], engine.tokenizer, params.logprobs)
