@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 
 from aphrodite_engine.config import EngineConfig
-from aphrodite_engine.errors import EngineDeadError, InternalError
+from aphrodite_engine.errors import EngineDeadError, InternalError, RequestError
 from aphrodite_engine.info import ModelInfo
 from aphrodite_engine.loading.text import TextModel, load_text
 from aphrodite_engine.outputs import EngineStats
@@ -99,8 +99,8 @@ class AsyncEngine:
             EngineDeadError: the engine died, or is restarting.
             InternalError: a defect ended this request; others go on.
         """
-        mailbox = self._mailroom.open(request_id)
         automata = TextAutomaton.each(self.tokenizer, params, prompt)
+        mailbox = self._mailroom.open(request_id)
         live = set(range(params.n))
         request = EngineRequest(
             id=request_id,
@@ -110,7 +110,7 @@ class AsyncEngine:
             arrival=time.monotonic(),
         )
         try:
-            await self._supervisor.send(Add(request))
+            await self._send(request)
             while live:
                 for output in await mailbox.take():
                     if output.error is not None:
@@ -131,6 +131,12 @@ class AsyncEngine:
             self._mailroom.close(request_id)
             if live and self.state == "ready":
                 await self._supervisor.send(Abort(request_id))
+
+    async def _send(self, request: EngineRequest) -> None:
+        try:
+            await self._supervisor.send(Add(request))
+        except OverflowError:
+            raise RequestError("the prompt holds a number that is no token", "prompt") from None
 
     async def close(self) -> None:
         """Stop the engine process."""

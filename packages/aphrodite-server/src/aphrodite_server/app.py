@@ -13,7 +13,7 @@ from starlette.responses import Response
 from aphrodite_server import __version__
 from aphrodite_server.auth import ApiKeys
 from aphrodite_server.errors import ApiError, describe
-from aphrodite_server.gates import BodyGate, Defects, RequestIds
+from aphrodite_server.gates import AccessLog, BodyGate, Defects, RequestIds
 from aphrodite_server.routes import chat, completions, models, operations, tokenize
 from aphrodite_server.service import IGNORED_HEADER, Service
 from aphrodite_server.settings import Settings
@@ -48,6 +48,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
             allow_headers=["*"],
             expose_headers=[IGNORED_HEADER, "X-Request-Id", "Retry-After"],
         ),
+        Middleware(AccessLog),
         Middleware(RequestIds),
         Middleware(ApiKeys, keys=settings.api_keys),
         Middleware(Defects),

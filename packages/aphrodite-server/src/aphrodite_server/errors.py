@@ -121,7 +121,11 @@ def _invalid(error: RequestValidationError) -> ApiError:
     if first["type"] == "json_invalid":
         place, reason = first["loc"][-1], first["ctx"]["error"]
         return ApiError(400, f"the body is not valid JSON: {reason} at character {place}")
+    if error.body is None:
+        return ApiError(400, "the body is empty; send a JSON object")
     path = _path(first["loc"], error.body)
+    if not path and isinstance(error.body, dict):
+        return ApiError(400, f"a field's name is not valid Unicode, found {first['input']!r:.60}")
     if not path:
         return ApiError(400, f"the body must be a JSON object, found {first['input']!r:.60}")
     if first["type"] == "missing":

@@ -1,8 +1,11 @@
-"""What every request passes before it meets a route: ids, sizes, content types, defects."""
+"""What every request passes before it meets a route: log, ids, sizes, content types, defects."""
 
+import logging
+import time
 import uuid
 from collections.abc import MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -11,6 +14,52 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from aphrodite_server.errors import ApiError, describe
 
 _LONGEST_ID = 128
+_LEFT = 499
+"""The status logged when the client went before the end; it was never sent."""
+_POLLED = frozenset({"/health", "/metrics"})
+_log = logging.getLogger(__name__)
+
+
+class AccessLog:
+    """Tells of every request once it is over; of those that machines repeat, only when debugging.
+
+    A route may leave its `Generation` in the request's state: its tokens are told, too.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, watching what is sent."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status, ended = time.perf_counter(), _LEFT, False
+
+        async def watched(message: Message) -> None:
+            nonlocal status, ended
+            await send(message)
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            else:
+                ended = not message.get("more_body", False)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            level = logging.DEBUG if scope["path"] in _POLLED else logging.INFO
+            seconds = time.perf_counter() - begin
+            _log.log(level, "%s", _line(scope, status if ended else _LEFT, seconds))
+
+
+def _line(scope: Scope, status: int, seconds: float) -> str:
+    client = scope["client"][0] if scope.get("client") else "-"
+    generation = scope.get("state", {}).get("generation")
+    tokens = ""
+    if generation is not None:
+        tokens = f", {generation.prompt_tokens} + {generation.completion_tokens} tokens"
+    path = quote(scope["path"])
+    return f"{client} {scope['method']} {path:.200} {status}{tokens}, {seconds:.2f} s"
 
 
 class RequestIds:

@@ -82,6 +82,7 @@ class Service:
         self.check_state()
         meter = Meter(self.metrics, order.params, sum(len(one.tokens) for one in order.prompts))
         generation = Generation(self.engine, order, meter)
+        request.state.generation = generation
         if body.stream:
             events = _events(generation, reply, body)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from aphrodite_engine.async_engine import AsyncEngine
-from aphrodite_engine.errors import RequestError
+from aphrodite_engine.errors import ContextLengthError, RequestError
 from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.text.chat_template import ChatTemplate
@@ -26,6 +26,8 @@ from aphrodite_server.schema import (
 COMPLETION_TOKENS: Final = 16
 """max_tokens of /v1/completions, where a request names none; OpenAI's."""
 MOST_PROMPTS: Final = 1024
+MOST_CHARACTERS: Final = 4_000_000
+"""Of a text to tokenise; about two seconds of one core."""
 _LONG_TEXT = 20_000  # characters: about 5 ms of encoding, during which no stream would move
 _PLAIN_LIMITS = (
     "n",
@@ -94,12 +96,13 @@ async def completion_prompts(engine: AsyncEngine, body: CompletionRequest) -> li
             "prompt",
         )
     add_special = body.add_special_tokens is not False
-    return [await _prompt(engine.tokenizer, one, add_special=add_special) for one in body.prompt]
+    return [await _prompt(engine, one, add_special=add_special) for one in body.prompt]
 
 
-async def _prompt(tokenizer: Tokenizer, prompt: Any, *, add_special: bool) -> Prompt:
+async def _prompt(engine: AsyncEngine, prompt: Any, *, add_special: bool) -> Prompt:
     if isinstance(prompt, str):
-        tokens = await encode(tokenizer, prompt, add_special=add_special)
+        _check_fits(engine, len(prompt))
+        tokens = await encode(engine.tokenizer, prompt, add_special=add_special)
         made = Prompt(tokens, prompt)
     else:
         made = Prompt(prompt)
@@ -108,15 +111,42 @@ async def _prompt(tokenizer: Tokenizer, prompt: Any, *, add_special: bool) -> Pr
     return made
 
 
+def _check_fits(engine: AsyncEngine, characters: int) -> None:
+    """Refuse a text that cannot fit, however it is cut into tokens, before any work goes into it.
+
+    Raises:
+        ContextLengthError: it cannot.
+    """
+    if characters < _LONG_TEXT:
+        return
+    context, least = engine.info.max_model_len, characters // engine.tokenizer.longest_token
+    if least > context:
+        raise ContextLengthError(
+            f"this model's maximum context length is {context} tokens, but the prompt has "
+            f"{characters} characters, which are at least {least} tokens; shorten it",
+            "prompt",
+        )
+
+
 async def encode(tokenizer: Tokenizer, text: str, *, add_special: bool) -> list[int]:
-    """Tokens of a text; a long one does not hold up the others."""
+    """Tokens of a text; a long one does not hold up the others. RequestError: it is too long."""
+    if len(text) > MOST_CHARACTERS:
+        raise RequestError(
+            f"the text has {len(text)} characters; send at most {MOST_CHARACTERS} at once", "prompt"
+        )
     return await _aside(len(text), lambda: tokenizer.encode(text, add_special=add_special))
+
+
+async def decode(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+    """The text of tokens, control tokens included; a long one does not hold up the others."""
+    return await _aside(len(tokens), lambda: tokenizer.decode(tokens, skip_special=False))
 
 
 async def chat_tokens(engine: AsyncEngine, body: ChatRequest | TokenizeRequest) -> list[int]:
     """The conversation, as the model's template writes it."""
     messages = body.messages or []
     length = sum(_length(message) for message in messages)
+    _check_fits(engine, length)
     template, variables = engine.template, body.chat_template_kwargs
     continuing = body.continue_final_message is True
     if continuing and body.add_generation_prompt:

@@ -103,7 +103,7 @@ def _accept(name: str, value: object, declared: StageField) -> object:
     try:
         typed = msgspec.convert(value, declared.field.type, str_keys=True)
     except msgspec.ValidationError as error:
-        raise RequestError(f"{name}: {error}, found {value!r}", name) from None
+        raise RequestError(f"{name}: {error}, found {value!r:.60}", name) from None
     if typed not in declared.stage.off_values.get(declared.name, ()):
         check_value(name, typed, declared.field.annotation)
     return typed

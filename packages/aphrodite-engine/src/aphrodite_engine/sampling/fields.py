@@ -21,6 +21,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from aphrodite_engine.errors import RequestError
 
 Bound = Ge | Gt | Le | Lt
+_LONGEST_INTEGER = 64
 TokenId = Annotated[int, Ge(0)]
 
 
@@ -126,11 +127,23 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
 def _check_scalar(name: str, value: object, kind: type, bounds: tuple[Bound, ...]) -> None:
     accepted = (int, float) if kind is float else (kind,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise RequestError(f"{name} must be of type {kind.__name__}, found {value!r}", name)
+        raise RequestError(f"{name} must be of type {kind.__name__}, found {value!r:.60}", name)
     if isinstance(value, float) and not math.isfinite(value):
         raise RequestError(f"{name} must be a finite number, found {value!r}", name)
     if not all(_holds(value, bound) for bound in bounds):
-        raise RequestError(f"{name} must be {_words(bounds)}, found {value!r}", name)
+        raise RequestError(f"{name} must be {_words(bounds)}, found {value!r:.60}", name)
+    if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER:
+        raise RequestError(f"{name} must fit in {_LONGEST_INTEGER} bits, found {value!r:.60}", name)
+    if isinstance(value, str) and not _is_unicode(value):
+        raise RequestError(f"{name} holds a lone surrogate, which is no text; leave it out", name)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_mapping(name: str, value: object, arguments: tuple[Any, ...]) -> None:

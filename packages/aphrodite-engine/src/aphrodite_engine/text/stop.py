@@ -8,8 +8,12 @@ the longest. Text that may yet turn out to be part of a stop string is held back
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from aphrodite_engine.errors import RequestError
+
+MOST_CHARACTERS: Final = 200_000
+"""Of all stop strings of a request; each takes a node, about 300 bytes."""
 
 
 @dataclass(slots=True)
@@ -25,7 +29,12 @@ class StopStrings:
     """Compiled stop strings; immutable, shared by the completions of a request."""
 
     def __init__(self, strings: Sequence[str]) -> None:
-        """RequestError if one is empty."""
+        """RequestError if one is empty, or if all together are too long."""
+        total = sum(map(len, strings))
+        if total > MOST_CHARACTERS:
+            raise RequestError(
+                f"the stop strings have {total} characters; send at most {MOST_CHARACTERS}", "stop"
+            )
         self._nodes = [_Node(depth=0)]
         self._edges: list[dict[str, int]] = [{}]
         for string in strings:

@@ -6,9 +6,9 @@ decoding is ours: a token is a string of bytes, a text is the bytes of its token
 that a text decoded piecewise equals the text decoded whole.
 """
 
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import tokenizers
 
@@ -45,8 +45,8 @@ class Tokenizer:
         *,
         leading_space: bool = False,
     ) -> None:
+        encoder.encode_special_tokens = False
         self._encoder = encoder
-        self._lock = threading.Lock()
         self.vocabulary = vocabulary
         self.special = special
         self.leading_space = leading_space
@@ -69,10 +69,23 @@ class Tokenizer:
                 f"the text is not valid Unicode: lone surrogate at character {error.start}; "
                 "send text that can be written as UTF-8"
             ) from None
-        with self._lock:  # the encoder's switch is state: one text at a time
-            self._encoder.encode_special_tokens = not parse_special
-            tokens = self._encoder.encode(text, add_special_tokens=False).ids
+        encoder = self._encoder if parse_special else self._literal_encoder
+        # Unlike `encode`, this lets other threads run meanwhile.
+        [encoding] = encoder.encode_batch_fast([text], add_special_tokens=False)
+        tokens = encoding.ids
         return [*self.special.before, *tokens, *self.special.after] if add_special else tokens
+
+    @cached_property
+    def _literal_encoder(self) -> tokenizers.Tokenizer:
+        """Reads control tokens as plain text. A copy: the switch is state of an encoder."""
+        copy = tokenizers.Tokenizer.from_str(self._encoder.to_str())
+        copy.encode_special_tokens = True
+        return copy
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest token: a text has at least its bytes / this many tokens."""
+        return max(len(self.token_bytes(token)) for token in range(self.vocab_size))
 
     def decode(self, tokens: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of tokens; bytes that are no UTF-8 read as U+FFFD."""

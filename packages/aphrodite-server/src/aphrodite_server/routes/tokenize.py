@@ -10,7 +10,7 @@ from starlette.responses import Response
 from aphrodite_server.replies import token_text
 from aphrodite_server.schema import DetokenizeRequest, TokenizeRequest
 from aphrodite_server.service import Service
-from aphrodite_server.translate import chat_tokens, encode
+from aphrodite_server.translate import chat_tokens, decode, encode
 
 
 def router(service: Service) -> APIRouter:
@@ -44,7 +44,7 @@ def router(service: Service) -> APIRouter:
     async def detokenize(body: DetokenizeRequest) -> Response:  # pyright: ignore[reportUnusedFunction]
         """The text of tokens, control tokens included."""
         headers = service.check(body, body.model)
-        text = engine.tokenizer.decode(body.tokens, skip_special=False)
+        text = await decode(engine.tokenizer, body.tokens)
         return JSONResponse({"prompt": text}, headers=headers)
 
     return routes
