@@ -17,7 +17,7 @@ from aphrodite_engine.loading.model import load_model, open_model
 from aphrodite_engine.plan import BlockUpdate, Plan, RowStart, RowWork
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_kernels.backend import Backend
-from aphrodite_kernels.backends import reference
+from aphrodite_kernels.backends import cpu, reference
 
 BLOCK_SIZE = 4
 ROWS = 4
@@ -89,9 +89,24 @@ def backend() -> Backend:
     return reference.create(torch.device("cpu"), threads=None, dtype=None)
 
 
+@pytest.fixture(scope="session")
+def native() -> Backend:
+    """The compiled backend."""
+    obstacle = cpu.obstacle()
+    if obstacle is not None:
+        pytest.skip(f"the compiled kernels are absent: {obstacle}")
+    return cpu.create(torch.device("cpu"), threads=2, dtype=None)
+
+
 @pytest.fixture
 def decoder(backend: Backend) -> Callable[[Path], Decoder]:
     return lambda path: Decoder(path, backend)
+
+
+@pytest.fixture
+def decoder_on() -> Callable[..., Decoder]:
+    """A decoder on a given backend: (path, backend, eager=…)."""
+    return Decoder
 
 
 @pytest.fixture

@@ -103,3 +103,21 @@ def test_logits_agree(variant, make_checkpoint, decoder):
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("model_type", model_types())
+def test_a_recorded_program_is_the_model(model_type, make_checkpoint, native, decoder_on):
+    """Replays over any number of rows give the bits of the model run eagerly."""
+    from transformers import AutoConfig
+
+    options = BASE | {"head_dim": 16, "sliding_window": 6, "use_sliding_window": True}
+    path, _ = make_checkpoint(AutoConfig.for_model(model_type, **options))
+    recorded, eager = decoder_on(path, native), decoder_on(path, native, eager=True)
+    prompts = [torch.randint(96, (length,)).tolist() for length in (33, 20)]
+    steps = [[(0, 0, 29), (1, 0, 7)], [(1, 7, 13)], [(0, 29, 1)], [(0, 30, 1)], [(0, 31, 2)]]
+    for decoder in (recorded, eager):
+        for row, prompt in enumerate(prompts):
+            decoder.start(row, prompt)
+    for chunks in steps:
+        for found, expected in zip(recorded.step(*chunks), eager.step(*chunks), strict=True):
+            assert torch.equal(found, expected)

@@ -1,8 +1,8 @@
 """Real models give what transformers gives on their dequantised weights (scripts/make_oracle.py).
 
 The oracle computes in float32. So does the reference backend, but for a KV cache of 16 bits: it
-must agree closely. The compiled CPU backend rounds activations to 8 bits, and so does llama.cpp, whose
-own differences from this oracle are as large (SmolLM2: median 0.063, most 0.78; 2026-11).
+must agree closely. The compiled CPU backend rounds activations to 8 bits, and so does llama.cpp,
+whose own differences from this oracle are as large (SmolLM2: median 0.063, most 0.78; 2026-11).
 
 A greedy continuation equals the oracle's up to a step where the oracle's two likeliest tokens are
 closer than the bound; behind a different choice nothing can be compared.

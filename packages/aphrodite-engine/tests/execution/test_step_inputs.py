@@ -1,0 +1,96 @@
+"""The tensors of a step equal what a loop over tokens makes of the same plan."""
+
+import numpy as np
+import torch
+from aphrodite_engine.execution.inputs import StepInputs
+from aphrodite_engine.execution.limits import Limits
+from aphrodite_engine.execution.memory import allocate_caches
+from aphrodite_engine.execution.state import BatchState
+from aphrodite_engine.kv import KVSpec, group_layers
+from aphrodite_engine.plan import BlockUpdate, Plan, RowStart, RowWork
+from aphrodite_engine.sampling.params import SamplingParams
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+LIMITS = Limits(rows=6, tokens=64, positions=40, block_size=4)
+GROUPS = group_layers([KVSpec(1, 2, 8), KVSpec(1, 2, 8), KVSpec(1, 2)])
+CPU = torch.device("cpu")
+
+
+@st.composite
+def steps(draw):
+    rows = draw(st.lists(st.integers(0, 5), min_size=1, unique=True))
+    work = []
+    for row in rows:
+        start = draw(st.integers(0, 30))
+        count = draw(st.integers(1, min(10, 40 - start)))
+        work.append(RowWork(row=row, start=start, count=count, samples=draw(st.booleans())))
+    return work
+
+
+def seated() -> BatchState:
+    state = BatchState(LIMITS, len(GROUPS), 1000, CPU)
+    numbers = np.random.default_rng(0)
+    starts, blocks = [], []
+    for row in range(LIMITS.rows):
+        starts.append(
+            RowStart(
+                row=row, request="r", choice=0, tokens=numbers.integers(0, 1000, 40).tolist(),
+                prompt_length=40, params=SamplingParams(), seed=0, stop_tokens=[],
+            )
+        )  # fmt: skip
+        for group in range(len(GROUPS)):
+            table = numbers.integers(1, 500, 10).tolist()
+            blocks.append(BlockUpdate(row=row, group=group, start=0, blocks=table))
+    state.apply(Plan(step=0, released=[], started=starts, blocks=blocks, work=[]))
+    return state
+
+
+@given(steps())
+@settings(deadline=None, max_examples=60)
+def test_a_step_equals_a_loop_over_its_tokens(work):
+    state = seated()
+    caches = allocate_caches(GROUPS, 10, 4, torch.float32, CPU)
+    inputs = StepInputs(LIMITS, GROUPS, caches, state, CPU)
+    inputs.fill([RowWork(row=0, start=0, count=30, samples=True)])  # something stale
+    step = inputs.fill(work)
+    found = inputs.exact(step)
+
+    tokens, positions, slots, starts, chosen = [], [], [[] for _ in GROUPS], [0], []
+    for item in work:
+        for position in range(item.start, item.start + item.count):
+            tokens.append(int(state.tokens[item.row, position]))
+            positions.append(position)
+            for group, table in enumerate(state.tables):
+                slots[group].append(int(table[item.row, position // 4]) * 4 + position % 4)
+        starts.append(len(tokens))
+        if item.samples:
+            chosen.append(len(tokens) - 1)
+    assert found.tokens.tolist() == tokens
+    assert found.positions.tolist() == positions
+    assert inputs.logit_index[: step.outputs].tolist() == chosen
+    for group, members in enumerate(GROUPS):
+        meta = found.attention[members.layers[0]]
+        assert meta.slots.tolist() == slots[group]
+        assert meta.query_starts.tolist() == starts
+        assert meta.seq_lens.tolist() == [item.start + item.count for item in work]
+        assert meta.max_query == max(item.count for item in work)
+        assert meta.max_seq == max(item.start + item.count for item in work)
+        for request, item in enumerate(work):
+            used = -(-(item.start + item.count) // 4)
+            table = state.tables[group][item.row, :used]
+            assert meta.block_tables[request, :used].tolist() == table.tolist()
+
+
+def test_buffers_stay_where_they_are_and_their_row_counts_differ():
+    state = seated()
+    inputs = StepInputs(
+        LIMITS, GROUPS, allocate_caches(GROUPS, 10, 4, torch.float32, CPU), state, CPU
+    )
+    assert len({inputs.capacity, inputs.rows, inputs.outputs}) == 3
+    whole = inputs.whole()
+    step = inputs.fill([RowWork(row=1, start=3, count=2, samples=True)])
+    exact = inputs.exact(step)
+    assert exact.tokens.data_ptr() == whole.tokens.data_ptr()
+    assert exact.attention[0].slots.data_ptr() == whole.attention[0].slots.data_ptr()
+    assert exact.attention[2].block_tables.data_ptr() == whole.attention[2].block_tables.data_ptr()
