@@ -1,4 +1,4 @@
-"""What every request passes before it meets a route: log, ids, sizes, content types, defects."""
+"""What every request passes before it meets a route: log, ids, size, content type, defects."""
 
 import logging
 import time

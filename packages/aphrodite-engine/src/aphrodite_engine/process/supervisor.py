@@ -69,8 +69,9 @@ class Supervisor:
         await self._life.send(message)
 
     async def close(self) -> None:
-        """Stop the engine."""
+        """Stop the engine; requests that still run end with EngineDeadError."""
         self.state = "stopped"
+        self._on_death(EngineDeadError("the server is stopping"))
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -5,7 +5,7 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 
 import uvicorn
 from aphrodite_engine.async_engine import AsyncEngine
@@ -16,8 +16,8 @@ from aphrodite_server.app import create_app
 from aphrodite_server.cli.setup import CommandError
 from aphrodite_server.settings import Settings
 
-_GRACE_SECONDS = 3
-"""How long streams may go on after Ctrl-C."""
+_GRACE_SECONDS = 2
+"""How long requests may go on after Ctrl-C; then they are told that the server stops."""
 
 
 def serve(config: EngineConfig, settings: Settings, listener: socket.socket) -> None:
@@ -52,9 +52,9 @@ async def _serve(config: EngineConfig, settings: Settings, listener: socket.sock
             lifespan="off",
             ws="none",
             server_header=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_graceful_shutdown=3 * _GRACE_SECONDS,
         )
-        server = Server(options, lambda: _announce(engine, listener, settings))
+        server = Server(options, lambda: _announce(engine, listener, settings), engine.close)
         _stop_on_signals(server)
         await server.serve([listener])
     finally:
@@ -62,17 +62,37 @@ async def _serve(config: EngineConfig, settings: Settings, listener: socket.sock
 
 
 class Server(uvicorn.Server):
-    """Leaves signals to the command, and tells when it is ready."""
+    """Leaves signals to the command, tells when it is ready, ends requests before it stops."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ready: Callable[[], None],
+        end_requests: Callable[[], Awaitable[None]],
+    ) -> None:
         super().__init__(config)
         self._ready = ready
+        self._end_requests = end_requests
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to take connections."""
         await super().startup(sockets)
         if self.started:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections; let requests end, then end them."""
+        ended = asyncio.Event()
+        ending = asyncio.create_task(self._end_late(ended))
+        await super().shutdown(sockets)
+        ended.set()
+        await ending
+
+    async def _end_late(self, ended: asyncio.Event) -> None:
+        try:
+            await asyncio.wait_for(ended.wait(), _GRACE_SECONDS)
+        except TimeoutError:
+            await self._end_requests()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
