@@ -13,7 +13,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from annotated_types import Ge, Gt, Le, Lt
@@ -38,12 +38,12 @@ class Field:
     @property
     def type(self) -> Any:
         """The annotation less bounds and None: float, int, bool, str, tuple[…] or dict[…]."""
-        return _plain(self.annotation)
+        return _declaration(self.annotation).kind
 
     @property
     def bounds(self) -> tuple[Bound, ...]:
         """Of a number."""
-        return _bounds(self.annotation)
+        return _declaration(self.annotation).bounds
 
     @property
     def lists_tokens(self) -> bool:
@@ -105,17 +105,15 @@ def check_value(name: str, value: object, annotation: Any) -> None:
     Raises:
         RequestError: wrong type, not finite, or out of range; names field, value and range.
     """
-    options = _options(annotation)
-    if value is None and type(None) in options:
+    declared = _declaration(annotation)
+    if value is None and declared.optional:
         return
-    declared = next(option for option in options if option is not type(None))
-    kind = _plain(declared)
-    if get_origin(kind) is dict:
-        _check_mapping(name, value, get_args(kind))
-    elif get_origin(kind) is tuple:
-        _check_sequence(name, value, get_args(kind)[0])
-    elif isinstance(kind, type) and kind in (bool, int, float, str):
-        _check_scalar(name, value, kind, _bounds(declared))
+    if declared.origin is dict:
+        _check_mapping(name, value, declared.arguments)
+    elif declared.origin is tuple:
+        _check_sequence(name, value, declared.arguments[0])
+    elif declared.kind in (bool, int, float, str):
+        _check_scalar(name, value, declared.kind, declared.bounds)
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:
@@ -168,23 +166,29 @@ def _check_item(field: str, where: str, value: object, annotation: Any) -> None:
         raise RequestError(str(error), field) from None
 
 
-def _options(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation itself."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        return get_args(annotation)
-    return (annotation,)
+class _Declaration(NamedTuple):
+    """An annotation, taken apart."""
+
+    kind: Any
+    """Less bounds and None."""
+    bounds: tuple[Bound, ...]
+    optional: bool
+    """None is a value."""
+    origin: Any
+    """`tuple` or `dict`, if it is one of something."""
+    arguments: tuple[Any, ...]
 
 
-def _plain(annotation: Any) -> Any:
-    declared = next(o for o in _options(annotation) if o is not type(None))
-    return get_args(declared)[0] if get_origin(declared) is Annotated else declared
-
-
-def _bounds(annotation: Any) -> tuple[Bound, ...]:
-    declared = next(o for o in _options(annotation) if o is not type(None))
-    if get_origin(declared) is not Annotated:
-        return ()
-    return tuple(item for item in get_args(declared)[1:] if isinstance(item, Bound))
+@cache
+def _declaration(annotation: Any) -> _Declaration:
+    union = get_origin(annotation) in (Union, types.UnionType)
+    options = get_args(annotation) if union else (annotation,)
+    kind = next(option for option in options if option is not type(None))
+    bounds: tuple[Bound, ...] = ()
+    if get_origin(kind) is Annotated:
+        kind, *marks = get_args(kind)
+        bounds = tuple(mark for mark in marks if isinstance(mark, Bound))
+    return _Declaration(kind, bounds, type(None) in options, get_origin(kind), get_args(kind))
 
 
 def _holds(value: Any, bound: Bound) -> bool:
