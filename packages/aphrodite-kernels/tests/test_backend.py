@@ -89,3 +89,13 @@ def test_a_weight_is_prepared_by_its_layout():
     assert made.matmul_for(made.prepare(dense)) is matmul
     assert made.matmul_for(dense) is made.any_matmul
     assert made.embed_for(dense) is made.any_embed
+
+
+def test_only_a_row_invariant_backend_can_be_deterministic():
+    backend = reference.create(torch.device("cpu"), threads=None, dtype=None)
+    with pytest.raises(BackendError, match="'reference' cannot be deterministic"):
+        backend.deterministic()
+    weight = Dense(torch.ones(2, 3))
+    product = replace(backend, row_invariant=True).deterministic().matmul_for(weight)
+    with pytest.raises(BackendError, match="no deterministic product for the layout Dense"):
+        product(torch.ones(1, 3), weight)

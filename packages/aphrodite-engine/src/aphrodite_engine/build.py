@@ -39,6 +39,8 @@ def build_engine(
     source = open_model(find_model_path(config.model, config.revision, config.download_dir))
     device = choose_device(config.device)
     backend = backend_for(device, threads=config.threads, dtype=named_dtype(config.dtype))
+    if config.deterministic:
+        backend = backend.deterministic()
     resolved, budget = resolve(config, source.facts, _machine(backend))
     say(str(budget))
     loaded = load_model(source, backend, resolved.max_model_len, _percentages(say))

@@ -8,9 +8,10 @@ import importlib
 import logging
 import os
 import pkgutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from aphrodite_kernels.errors import BackendError
 from aphrodite_kernels.layouts.base import PackedWeight
@@ -49,6 +50,8 @@ class Backend:
     """Dtype of activations."""
     summary: str
     """One line for people: what runs, on which instruction set, with how many threads."""
+    row_invariant: bool
+    """A row's results depend on that row alone, bit for bit, in every op but `any_matmul`."""
     any_matmul: MatMul
     """For layouts that `matmul` does not name."""
     any_embed: Embed
@@ -71,6 +74,26 @@ class Backend:
         weight = weight.to(self.device)
         repack = self.pack.get(type(weight))
         return repack(weight) if repack else weight
+
+    def deterministic(self) -> "Backend":
+        """This backend, refusing products that round a row by the company it is in.
+
+        Raises:
+            BackendError: its other ops do so, too.
+        """
+        if not self.row_invariant:
+            raise BackendError(
+                f"the backend {self.name!r} cannot be deterministic: what it computes for a row "
+                "depends on the other rows of the step; leave the option out"
+            )
+
+        def refuse(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+            raise BackendError(
+                f"the backend {self.name!r} has no deterministic product for the layout "
+                f"{type(weight).__name__}; leave the option out"
+            )
+
+        return replace(self, any_matmul=refuse)
 
     def matmul_for(self, weight: PackedWeight) -> MatMul:
         """The product to bind for this weight."""

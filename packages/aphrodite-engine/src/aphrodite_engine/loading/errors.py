@@ -1,6 +1,6 @@
 """Which failures of loading are the user's to mend, and in whose words."""
 
-from aphrodite_kernels.errors import KernelError
+from aphrodite_kernels.errors import BackendError, KernelError
 from aphrodite_quant.errors import QuantError
 
 from aphrodite_engine.errors import ConfigError, EngineError, ModelError
@@ -11,6 +11,8 @@ def loading_error(error: BaseException) -> EngineError | None:
     match error:
         case EngineError():
             return error
+        case BackendError():
+            return ConfigError(str(error))
         case QuantError() | KernelError():
             return ModelError(str(error))
         case MemoryError():

@@ -55,6 +55,7 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         reference.create(device, threads=None, dtype=torch.float32),
         name="cpu",
         summary=f"cpu: compiled kernels on {runtime.level}, {runtime.threads} threads",
+        row_invariant=True,
         any_matmul=any_matmul_on(runtime),
         any_embed=any_embed_on(runtime),
         matmul={Dense: dense_matmul_on(runtime), Tiled: tiled_matmul_on(runtime)},

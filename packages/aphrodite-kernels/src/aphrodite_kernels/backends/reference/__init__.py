@@ -35,6 +35,7 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         dtype=dtype,
         summary=f"reference: slow plain torch on {device}, {dtype}, "
         f"{torch.get_num_threads()} threads",
+        row_invariant=False,  # torch chooses a product's kernel by its shape
         any_matmul=matmul,
         any_embed=embed_as(dtype),
         matmul={},
