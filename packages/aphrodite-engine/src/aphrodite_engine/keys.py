@@ -27,11 +27,11 @@ class Keys:
             raise self.wrong(key, "a whole number")
         return value
 
-    def positive(self, key: str, default: int | None = None) -> int:
-        """A whole number above zero."""
+    def positive(self, key: str, default: int | None = None, *, most: int = 2**31 - 1) -> int:
+        """A whole number from 1 to `most`."""
         value = self.integer(key, default)
-        if value <= 0:
-            raise self.wrong(key, "a whole number above 0")
+        if not 0 < value <= most:
+            raise self.wrong(key, f"a whole number from 1 to {most}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:

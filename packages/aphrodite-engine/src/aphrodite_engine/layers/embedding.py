@@ -9,8 +9,11 @@ class Embedding:
     """scale * W[tokens]."""
 
     def __init__(self, backend: Backend, weight: PackedWeight, scale: float) -> None:
-        self.weight = weight.to(backend.device)
-        """As the checkpoint has it: a tied head makes its own arrangement from it."""
+        prepared = backend.prepare(weight)
+        # A tied head shares the re-tiled weight, unless rows cannot be looked up in that tiling.
+        shared = type(prepared) in backend.embed
+        self.weight = prepared if shared else weight.to(backend.device)
+        """What a tied head multiplies with."""
         self._scale = scale
         self._embed = backend.embed_for(self.weight)
 

@@ -146,6 +146,11 @@ def read_rope(
         scaled = keys.nested("rope_scaling") if "rope_scaling" in keys else Keys({}, keys.origin)
         parameters = keys
     rotary = int(head_dim * parameters.number("partial_rotary_factor", 1.0))
+    if rotary % 2 or not 0 < rotary <= head_dim:
+        raise ModelError(
+            f"{keys.origin}: {rotary} of {head_dim} dimensions of a head would be rotated; "
+            "expected an even number, not above the size of the head"
+        )
     return Rope(rotary, theta, _read_scaling(scaled, keys))
 
 

@@ -1,9 +1,11 @@
-"""Which layers of a decoder see a sliding window only."""
+"""Which layers there are, and which of them see a sliding window only."""
 
 from collections.abc import Callable
 
 from aphrodite_engine.keys import Keys
 
+MOST_LAYERS = 1000
+"""More in a configuration is a mistake, and must not cost memory before weights are missed."""
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 
 

@@ -16,7 +16,7 @@ from aphrodite_engine.layers.attention import Attention, AttentionShape
 from aphrodite_engine.layers.builder import Builder
 from aphrodite_engine.layers.mlp import GatedMLP, read_activation
 from aphrodite_engine.layers.rope import Rope, read_rope
-from aphrodite_engine.layers.window import read_windows
+from aphrodite_engine.layers.window import MOST_LAYERS, read_windows
 from aphrodite_engine.model import Architecture, GgufDialect
 from aphrodite_engine.model_input import ModelInput
 
@@ -133,7 +133,10 @@ def read_gemma3(keys: Keys) -> Config:
     if "attn_logit_softcapping" in keys:
         raise keys.wrong("attn_logit_softcapping", "null: Gemma 3 norms q and k instead")
     pattern = keys.positive("sliding_window_pattern", keys.positive("_sliding_window_pattern", 6))
-    layers, head_dim = keys.positive("num_hidden_layers"), keys.positive("head_dim", 256)
+    layers, head_dim = (
+        keys.positive("num_hidden_layers", most=MOST_LAYERS),
+        keys.positive("head_dim", 256),
+    )
     return Config(
         vocab_size=keys.positive("vocab_size"),
         hidden_size=keys.positive("hidden_size"),

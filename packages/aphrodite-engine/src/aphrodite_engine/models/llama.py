@@ -15,6 +15,7 @@ from aphrodite_engine.layers.attention import Attention, AttentionShape
 from aphrodite_engine.layers.builder import Builder
 from aphrodite_engine.layers.mlp import GatedMLP, read_activation
 from aphrodite_engine.layers.rope import Rope, read_rope
+from aphrodite_engine.layers.window import MOST_LAYERS
 from aphrodite_engine.model import Architecture, GgufDialect
 from aphrodite_engine.model_input import ModelInput
 
@@ -138,7 +139,7 @@ def read_decoder(keys: Keys) -> Config:
         rope=read_rope(keys, head_dim),
         max_position=keys.positive("max_position_embeddings"),
         tied=keys.flag("tie_word_embeddings", default=False),
-        windows=(None,) * keys.positive("num_hidden_layers"),
+        windows=(None,) * keys.positive("num_hidden_layers", most=MOST_LAYERS),
         activation=read_activation(keys, "hidden_act", "silu"),
     )
 
