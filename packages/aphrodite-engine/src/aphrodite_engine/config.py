@@ -42,6 +42,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_memory: int | None = None
     """Bytes for the KV cache; None: what context x concurrency needs, bounded by free memory."""
     enable_prefix_caching: bool = True
+    """Reuse the KV blocks of prompts that begin alike."""
     scheduling_policy: str = "fcfs"
     """`fcfs` or `priority` (lower first)."""
     enforce_eager: bool = False
@@ -53,6 +54,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     threads: int | None = None
     """CPU threads; None: physical cores."""
     tensor_parallel_size: int = 1
+    """Devices that share one model."""
     hang_timeout: int = 300
     """Seconds without a sign of life after which an engine process is replaced; no step may take
     longer."""

@@ -1,12 +1,20 @@
 """Engines that cannot start say why, and leave nothing behind."""
 
 import asyncio
+import os
+import signal
 import tempfile
 from pathlib import Path
 
 import pytest
-from aphrodite_engine import AsyncEngine, EngineConfig
-from aphrodite_engine.errors import ConfigError, EngineError, ModelError, ModelNotFoundError
+from aphrodite_engine import AsyncEngine, EngineConfig, SamplingParams
+from aphrodite_engine.errors import (
+    ConfigError,
+    EngineDeadError,
+    EngineError,
+    ModelError,
+    ModelNotFoundError,
+)
 from aphrodite_engine.process.messages import Start
 from aphrodite_engine.process.supervisor import Supervisor
 
@@ -38,7 +46,7 @@ def test_a_failed_start_leaves_neither_process_nor_directory(tmp_path: Path) -> 
             (tmp_path / "model.gguf").write_bytes(b"not a model")
             return Start(EngineConfig(model=str(tmp_path / "model.gguf")), [])
 
-        with pytest.raises(ModelError, match="model.gguf"):
+        with pytest.raises(ModelError, match=r"model\.gguf"):
             await supervisor.start(first(), lambda _: None)
         assert supervisor.pid is None
         await supervisor.close()
@@ -46,3 +54,25 @@ def test_a_failed_start_leaves_neither_process_nor_directory(tmp_path: Path) -> 
     before = set(Path(tempfile.gettempdir()).glob("aphrodite-*"))
     asyncio.run(main())
     assert set(Path(tempfile.gettempdir()).glob("aphrodite-*")) <= before
+
+
+@pytest.mark.slow
+def test_an_engine_that_keeps_dying_is_given_up() -> None:
+    async def main() -> None:
+        engine = await AsyncEngine.start(EngineConfig(model="demo", max_model_len=128))
+        try:
+            for _ in range(1000):
+                if engine.state == "stopped":
+                    break
+                if engine.state == "ready" and engine.engine_pid is not None:
+                    os.kill(engine.engine_pid, signal.SIGKILL)
+                await asyncio.sleep(0.05)
+            assert engine.state == "stopped"
+            with pytest.raises(EngineDeadError, match="has stopped"):
+                async for _ in engine.generate([1], SamplingParams(), request_id="late"):
+                    pass
+        finally:
+            await engine.close()
+            await engine.close()
+
+    asyncio.run(main())

@@ -1,6 +1,7 @@
 """One life of the engine process: spawn, talk, notice its death or silence, end it."""
 
 import asyncio
+import contextlib
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -56,8 +57,15 @@ class EngineProcess:
         return self._process.pid
 
     async def send(self, message: ToEngine) -> None:
-        """Queue a message."""
-        await self._socket.send(self._encoder.encode(message))
+        """Queue a message, at once or not at all.
+
+        Raises:
+            EngineDeadError: nobody takes messages at the other end.
+        """
+        try:
+            await self._socket.send(self._encoder.encode(message), zmq.DONTWAIT)
+        except zmq.Again:
+            raise EngineDeadError("the engine process takes no messages, try again later") from None
 
     async def messages(self, silence: float | None) -> AsyncIterator[ToFront]:
         """Everything the engine says.
@@ -89,16 +97,12 @@ class EngineProcess:
         return f"the engine process died ({how})"
 
     async def end(self) -> None:
-        """Ask it to stop, then make it stop."""
+        """Ask it to stop, then make it stop; may be called again if it was cancelled."""
         if self._process.returncode is None:
-            await self.send(Stop())
-            try:
+            with contextlib.suppress(TimeoutError, EngineDeadError):
+                await self.send(Stop())
                 await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
-        self._socket.close()
-        self._directory.cleanup()
+        await self.kill()
 
     async def kill(self) -> None:
         """Make it stop now."""

@@ -35,6 +35,10 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     """Finish the launched step and exit."""
 
 
+class Hello(msgspec.Struct, frozen=True, tag=True):
+    """The process is up and waits for `Start`."""
+
+
 class Progress(msgspec.Struct, frozen=True, tag=True):
     """A line for people, while loading."""
 
@@ -71,4 +75,4 @@ class News(msgspec.Struct, frozen=True, tag=True):
 
 
 ToEngine: TypeAlias = Start | Add | Abort | Stop
-ToFront: TypeAlias = Progress | Ready | Failed | Refused | News
+ToFront: TypeAlias = Hello | Progress | Ready | Failed | Refused | News

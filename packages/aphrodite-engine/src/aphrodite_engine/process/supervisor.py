@@ -1,21 +1,31 @@
 """Keeps an engine process alive.
 
-When it dies, whoever listens is told once, and a new one is started. Three deaths in a row
-without a single second of service in between end it: the model evidently cannot run here.
+When it dies, whoever listens is told once, and a new one is started. Three lives in a row that
+end within seconds, or do not begin, end it: the model evidently cannot run here.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from aphrodite_engine.errors import ConfigError, EngineDeadError, EngineError, ModelError
 from aphrodite_engine.info import ModelInfo
 from aphrodite_engine.process.life import EngineProcess
-from aphrodite_engine.process.messages import Failed, Progress, Ready, Start, ToEngine, ToFront
+from aphrodite_engine.process.messages import (
+    Failed,
+    Hello,
+    Progress,
+    Ready,
+    Start,
+    ToEngine,
+    ToFront,
+)
 
 State = Literal["ready", "restarting", "stopped"]
 ATTEMPTS = 3
+SHORT_LIFE_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -80,18 +90,23 @@ class Supervisor:
             self._life = None
 
     async def _watch(self, start: Start) -> None:
+        short_lives = 0
         while self._life is not None:
+            born = time.monotonic()
             try:
                 async for message in self._life.messages(self._silence):
                     self._on_message(message)
             except EngineDeadError as error:
+                short_lives = short_lives + 1 if time.monotonic() - born < SHORT_LIFE_SECONDS else 0
                 _log.error("%s; starting another", error)
                 self.state = "restarting"
                 dead, self._life = self._life, None
                 self._on_death(error)
                 await dead.kill()
-                self._life = await self._restart(start)
+                if short_lives < ATTEMPTS:
+                    self._life = await self._restart(start)
         self.state = "stopped"
+        _log.error("the engine does not stay alive and has been given up")
 
     async def _restart(self, start: Start) -> EngineProcess | None:
         for attempt in range(1, ATTEMPTS + 1):
@@ -113,9 +128,10 @@ class Supervisor:
 
 
 async def _load(life: EngineProcess, start: Start, progress: Callable[[str], None]) -> ModelInfo:
-    await life.send(start)
     async for message in life.messages(silence=None):
         match message:
+            case Hello():
+                await life.send(start)
             case Progress(text):
                 progress(text)
             case Ready(info):

@@ -23,6 +23,7 @@ from aphrodite_engine.process.messages import (
     Abort,
     Add,
     Failed,
+    Hello,
     News,
     Progress,
     Ready,
@@ -44,6 +45,7 @@ def main(endpoint: str) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     sys.setswitchinterval(0.0005)  # planner and runner threads hand over within a step
     channel: Channel[ToEngine, ToFront] = Channel(zmq.Context(), endpoint, ToEngine)
+    channel.send(Hello())
     engine = _load(channel)
     if engine is not None:
         _serve(engine, channel)
