@@ -46,6 +46,11 @@ def first_rows(tokens, weight, scale):
     return weight.dequantize()[: len(tokens)]
 
 
+def accepts_all(logits):
+    tokens, valid = made("reference").argmax(logits)
+    return tokens, valid | True
+
+
 @pytest.mark.parametrize(
     ("op", "wrong", "name"),
     [
@@ -58,6 +63,9 @@ def first_rows(tokens, weight, scale):
         ("gated", lambda gate, up, activation: gate * up, "gated-silu-7x640"),
         ("select", lambda x, index: x[: len(index)], "select-7x640"),
         ("any_embed", first_rows, "embed-Q8_0"),
+        ("argmax", lambda logits: made("reference").argmax(-logits), "argmax-300"),
+        ("argmax", accepts_all, "draw-failed"),
+        ("draw", lambda logits, uniform: made("reference").argmax(logits), "draw-300"),
         ("uniform", lambda seeds, choices, positions, purpose: seeds.float() * 0, "uniform"),
     ],
 )  # fmt: skip

@@ -17,8 +17,10 @@ from aphrodite_kernels.errors import BackendError
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.protocols import (
     AddRMSNorm,
+    Argmax,
     Attention,
     Capture,
+    Draw,
     Embed,
     Embeds,
     Gated,
@@ -66,6 +68,8 @@ class Backend:
     gated: Gated
     select: Select
     uniform: Uniform
+    argmax: Argmax
+    draw: Draw
     capture: Capture | None = None
     """None: this backend cannot record, run the function itself each time."""
 

@@ -111,6 +111,30 @@ class Uniform(Protocol):
         ...
 
 
+class Argmax(Protocol):
+    """The likeliest token of each row."""
+
+    def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """logits [R, V] float32 -> tokens [R] int32: the first of the largest; valid [R] bool.
+
+        Valid: the largest is finite and none is NaN. The token of a row that is not is 0.
+        """
+        ...
+
+
+class Draw(Protocol):
+    """One token of each row, by inverting the cumulative distribution."""
+
+    def __call__(self, logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """logits [R, V], uniform [R] in [0, 1), float32 -> tokens [R] int32; valid [R] bool.
+
+        The first token up to which softmax(logits) sums to more than `uniform`, sums being good to
+        1e-5; never one of probability 0. Row r depends on row r alone, bit for bit. Valid as for
+        Argmax.
+        """
+        ...
+
+
 class Repack(Protocol):
     """Re-tile a canonical weight into a backend's own layout."""
 

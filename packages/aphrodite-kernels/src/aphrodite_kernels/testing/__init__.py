@@ -12,6 +12,7 @@ from aphrodite_kernels.testing.case import Case
 from aphrodite_kernels.testing.heads import attention_cases, rotate_cases, store_kv_cases
 from aphrodite_kernels.testing.programs import check_capture
 from aphrodite_kernels.testing.rows import check_uniform, row_cases
+from aphrodite_kernels.testing.tokens import token_cases
 from aphrodite_kernels.testing.weights import matmul_cases, random_blocks
 
 __all__ = ["Case", "conformance_cases", "random_blocks"]
@@ -26,5 +27,6 @@ def conformance_cases() -> list[Case]:
         *store_kv_cases(),
         *attention_cases(),
         Case("uniform", check_uniform),
+        *token_cases(),
         Case("capture", check_capture),
     ]

@@ -21,7 +21,7 @@ from aphrodite_kernels.backends.cpu.norm import add_rms_norm_on, rms_norm_on
 from aphrodite_kernels.backends.cpu.program import capture_on
 from aphrodite_kernels.backends.cpu.rope import rotate_on
 from aphrodite_kernels.backends.cpu.runtime import Runtime
-from aphrodite_kernels.backends.cpu.sampling import uniform_on
+from aphrodite_kernels.backends.cpu.sampling import argmax_on, draw_on, uniform_on
 from aphrodite_kernels.backends.cpu.tiled import Tiled, pack_tiles_on, tiled_rows_on
 from aphrodite_kernels.errors import BackendError
 from aphrodite_kernels.layouts import GgmlBlocks
@@ -69,5 +69,7 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         gated=gated_on(runtime),
         select=select_on(runtime),
         uniform=uniform_on(runtime),
+        argmax=argmax_on(runtime),
+        draw=draw_on(runtime),
         capture=capture_on(runtime),
     )

@@ -1,13 +1,13 @@
-"""Counter-based random numbers."""
+"""Random numbers, and choosing tokens."""
 
-from ctypes import c_uint32, c_void_p
+from ctypes import c_int64, c_uint32, c_void_p
 
 import torch
 from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.tensors import require_whole
-from aphrodite_kernels.protocols import Uniform
+from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
+from aphrodite_kernels.protocols import Argmax, Draw, Uniform
 
 
 class UniformArguments(Arguments):
@@ -19,6 +19,31 @@ class UniformArguments(Arguments):
         ("positions", c_void_p),
         ("result", c_void_p),
         ("purpose", c_uint32),
+    )
+
+
+class ArgmaxArguments(Arguments):
+    """Of ops/argmax.cpp."""
+
+    _fields_ = (
+        ("logits", c_void_p),
+        ("tokens", c_void_p),
+        ("valid", c_void_p),
+        ("width", c_int64),
+        ("stride", c_int64),
+    )
+
+
+class DrawArguments(Arguments):
+    """Of ops/draw.cpp."""
+
+    _fields_ = (
+        ("logits", c_void_p),
+        ("uniform", c_void_p),
+        ("tokens", c_void_p),
+        ("valid", c_void_p),
+        ("width", c_int64),
+        ("stride", c_int64),
     )
 
 
@@ -44,3 +69,51 @@ def uniform_on(runtime: Runtime) -> Uniform:
         return result
 
     return uniform
+
+
+def argmax_on(runtime: Runtime) -> Argmax:
+    """The likeliest tokens."""
+    run = runtime.op("argmax")
+
+    def argmax(logits: Tensor) -> tuple[Tensor, Tensor]:
+        require_rows("logits", logits, None, None)
+        rows, width = logits.shape
+        tokens = runtime.empty(rows, dtype=torch.int32)
+        valid = runtime.empty(rows, dtype=torch.bool)
+        arguments = ArgmaxArguments(
+            rows=rows,
+            logits=logits.data_ptr(),
+            tokens=tokens.data_ptr(),
+            valid=valid.data_ptr(),
+            width=width,
+            stride=logits.stride(0),
+        )
+        run(arguments, logits, tokens, valid)
+        return tokens, valid
+
+    return argmax
+
+
+def draw_on(runtime: Runtime) -> Draw:
+    """Drawn tokens."""
+    run = runtime.op("draw")
+
+    def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        require_rows("logits", logits, None, None)
+        rows, width = logits.shape
+        require_whole("uniform", uniform, rows)
+        tokens = runtime.empty(rows, dtype=torch.int32)
+        valid = runtime.empty(rows, dtype=torch.bool)
+        arguments = DrawArguments(
+            rows=rows,
+            logits=logits.data_ptr(),
+            uniform=uniform.data_ptr(),
+            tokens=tokens.data_ptr(),
+            valid=valid.data_ptr(),
+            width=width,
+            stride=logits.stride(0),
+        )
+        run(arguments, logits, uniform, tokens, valid)
+        return tokens, valid
+
+    return draw

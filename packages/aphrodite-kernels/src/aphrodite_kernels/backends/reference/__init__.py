@@ -12,7 +12,7 @@ from aphrodite_kernels.backends.reference.attention import attention, store_kv
 from aphrodite_kernels.backends.reference.matmul import embed_as, matmul, select
 from aphrodite_kernels.backends.reference.norm import add_rms_norm, rms_norm
 from aphrodite_kernels.backends.reference.rope import rotate
-from aphrodite_kernels.backends.reference.sampling import uniform
+from aphrodite_kernels.backends.reference.sampling import argmax, draw, uniform
 
 DEVICE = None
 """Made for no device in particular: it runs on all of them."""
@@ -49,4 +49,6 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         gated=gated,
         select=select,
         uniform=uniform,
+        argmax=argmax,
+        draw=draw,
     )

@@ -1,4 +1,4 @@
-"""Counter-based random numbers: Philox4x32-10 in int64 arithmetic.
+"""Choosing tokens, and counter-based random numbers: Philox4x32-10 in int64 arithmetic.
 
 Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
 """
@@ -20,6 +20,19 @@ def uniform(seeds: Tensor, choices: Tensor, positions: Tensor, purpose: int) -> 
     )
     key = torch.stack((seeds & _WORD, (seeds >> 32) & _WORD))
     return (philox(counter, key)[0] >> 8).float() * 2.0**-24
+
+
+def argmax(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The first of the largest."""
+    valid = logits.amax(-1).isfinite()  # the maximum of NaN and anything is NaN
+    return logits.argmax(-1).where(valid, 0).int(), valid
+
+
+def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """The cumulative distribution in float64."""
+    upto = logits.double().softmax(-1).cumsum(-1)  # of what is not valid: NaN
+    target = uniform.double()[:, None] * upto[:, -1:]
+    return (upto <= target).sum(-1, dtype=torch.int32), upto[:, -1].isfinite()
 
 
 def philox(counter: Tensor, key: Tensor) -> Tensor:

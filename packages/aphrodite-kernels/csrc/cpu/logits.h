@@ -1,0 +1,52 @@
+// Passes over a row of logits, a block of tokens at a time.
+#pragma once
+
+#include "floats.h"
+
+namespace aph::APH_LEVEL {
+
+constexpr int64_t kLogitBlock = 256;
+
+struct Peak {
+  float value;    // the largest logit
+  int64_t token;  // the first that has it
+  bool valid;     // a finite one, and no logit is NaN
+};
+
+APH_INLINE int64_t block_end(int64_t begin, int64_t width) {
+  return begin + kLogitBlock < width ? begin + kLogitBlock : width;
+}
+
+APH_INLINE Peak find_peak(const float* logits, int64_t width) {
+  const Floats infinity = all_floats(__builtin_inff()), one = all_floats(1.0f);
+  Floats strange = zero();  // counts NaN and infinity, which are not below infinity
+  Peak peak{-__builtin_inff(), 0, false};
+  int64_t block = 0;
+  for (int64_t begin = 0; begin < width; begin += kLogitBlock) {
+    Floats highest = zero() - infinity;
+    int64_t i = begin;
+    const int64_t end = block_end(begin, width);
+    for (; i + kLanes <= end; i += kLanes) {
+      const Floats x = load(logits + i);
+      highest = largest(x, highest);
+      strange = strange + zero_where_below(x, infinity, one);
+    }
+    if (i < end) {
+      const Floats x = within(load(logits + i, end - i), 0, static_cast<int>(end - i),
+                              -__builtin_inff());
+      highest = largest(x, highest);
+      strange = strange + zero_where_below(x, infinity, one);
+    }
+    const float value = largest(highest);
+    if (value > peak.value) {
+      peak.value = value;
+      block = begin;
+    }
+  }
+  peak.valid = sum(strange) == 0.0f && peak.value > -__builtin_inff();
+  if (peak.valid)
+    for (peak.token = block; logits[peak.token] != peak.value;) ++peak.token;
+  return peak;
+}
+
+}  // namespace aph::APH_LEVEL
