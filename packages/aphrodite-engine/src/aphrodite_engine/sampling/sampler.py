@@ -16,7 +16,6 @@ from aphrodite_kernels.backend import Backend
 from torch import Tensor
 
 from aphrodite_engine.sampling.batch import Batch, Index, make_batch, places_of
-from aphrodite_engine.sampling.blocks import argmax, draw
 from aphrodite_engine.sampling.logprobs import Scores, TokenLogprobs, score, to_host
 from aphrodite_engine.sampling.row import Row, RowSpec, make_row
 from aphrodite_engine.sampling.rows import Draws, History, Purpose, read_history
@@ -126,8 +125,8 @@ class Sampler:
         scores = None
         if composition.scored is not None:
             most = max(count or 0 for count in composition.counts)
-            scores = score(logits[composition.scored], tokens[composition.scored], most)
-        return Sampled(tokens.int(), valid, scores, composition.counts)
+            scores = score(logits[composition.scored], tokens[composition.scored].long(), most)
+        return Sampled(tokens, valid, scores, composition.counts)
 
     def _compose(self, rows: tuple[int, ...], vocabulary: int) -> _Composition:
         """Put rows together; the same rows stay together until one starts or leaves."""
@@ -146,7 +145,7 @@ class Sampler:
         return self._composition
 
     def _run(self, batch: Batch, logits: Tensor, place: "_Place") -> tuple[Tensor, Tensor]:
-        """Lead a batch through its stages and choose: tokens int64, and which are valid."""
+        """Lead a batch through its stages and choose: tokens int32, and which are valid."""
         positions = torch.tensor(place.positions, dtype=torch.int32, device=logits.device)
         draws = Draws(batch.seeds, batch.choices, positions, self._backend.uniform)
         if batch.passes:
@@ -154,7 +153,21 @@ class Sampler:
         for step in batch.passes:
             history = place.history(step.members, batch) if step.stage.needs_history else None
             step.apply(logits, draws, history)
-        return _choose(batch, logits, draws)
+        return self._choose(batch, logits.float(), draws)
+
+    def _choose(self, batch: Batch, logits: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Tokens [R] int32 and which rows are valid [R] bool."""
+        if batch.drawn is None:
+            return self._backend.argmax(logits)
+        uniform = draws.select(batch.drawn).uniform(Purpose.DRAW)
+        drawn = self._backend.draw(logits[batch.drawn], uniform)
+        if batch.greedy is None:
+            return drawn
+        tokens = torch.empty(len(logits), dtype=torch.int32, device=logits.device)
+        valid = torch.empty(len(logits), dtype=torch.bool, device=logits.device)
+        tokens[batch.drawn], valid[batch.drawn] = drawn
+        tokens[batch.greedy], valid[batch.greedy] = self._backend.argmax(logits[batch.greedy])
+        return tokens, valid
 
 
 class _Place:
@@ -179,18 +192,3 @@ class _Place:
             torch.tensor(prompts, device=device)[:, None],
             max(length - prompt for length, prompt in zip(lengths, prompts, strict=True)),
         )
-
-
-def _choose(batch: Batch, logits: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-    """Tokens [R] int64 and which rows are valid [R] bool."""
-    if batch.drawn is None:
-        return argmax(logits)
-    uniform = draws.select(batch.drawn).uniform(Purpose.DRAW)
-    drawn = draw(logits[batch.drawn].float(), uniform)
-    if batch.greedy is None:
-        return drawn
-    tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
-    valid = torch.empty(len(logits), dtype=torch.bool, device=logits.device)
-    tokens[batch.drawn], valid[batch.drawn] = drawn
-    tokens[batch.greedy], valid[batch.greedy] = argmax(logits[batch.greedy])
-    return tokens, valid
