@@ -5,6 +5,7 @@ Everything comes from the metadata and the tensors of the file. What is peculiar
 stands in the `GgufDialect` beside its model.
 """
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -155,9 +156,13 @@ def _rope(checkpoint: Checkpoint, metadata: Keys, head_dim: int) -> dict[str, ob
             "factor": metadata.number("rope.scaling.factor"),
         }
     elif kind == "yarn":
+        factor = metadata.number("rope.scaling.factor")
+        magnitude = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
         found["rope_scaling"] = {
             "rope_type": "yarn",
-            "factor": metadata.number("rope.scaling.factor"),
+            "factor": factor,
+            # Relative to yarn's own magnitude there, absolute in Hugging Face's words.
+            "attention_factor": magnitude * metadata.number("rope.scaling.attn_factor", 1.0),
             "original_max_position_embeddings": metadata.value(
                 "rope.scaling.original_context_length"
             ),
@@ -166,4 +171,6 @@ def _rope(checkpoint: Checkpoint, metadata: Keys, head_dim: int) -> dict[str, ob
         }
     elif kind != "none":
         raise metadata.wrong("rope.scaling.type", "none, linear or yarn")
+    if kind != "yarn" and metadata.number("rope.scaling.attn_factor", 1.0) != 1:
+        raise metadata.wrong("rope.scaling.attn_factor", "1, as it must be without yarn")
     return found
