@@ -9,7 +9,7 @@ from aphrodite_engine.errors import RequestError
 from aphrodite_engine.plan import RowStart
 from aphrodite_engine.sampling.blocks import largest
 from aphrodite_engine.sampling.catalog import stages_from
-from aphrodite_engine.sampling.logprobs import score, score_in_slices
+from aphrodite_engine.sampling.logprobs import score
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.sampler import Sampler
 from aphrodite_engine.sampling.stages.logit_bias import LogitBias
@@ -305,25 +305,13 @@ def test_logprobs_are_those_of_the_model_before_any_stage():
             assert_scored(drawn.logprobs, row, drawn.token, count)
 
 
-@pytest.mark.parametrize("width", [1, 7, 64, 1000, 5000])
 @pytest.mark.parametrize("count", [0, 1, 5, 20])
-def test_prompt_logprobs_in_slices(width, count):
-    generator = torch.Generator().manual_seed(width)
-    vocabulary = 150 if width == 1 else 1000
-    hidden = torch.randn(9, 16, generator=generator)
-    head = torch.randn(vocabulary, 16, generator=generator)
-    tokens = torch.randint(0, vocabulary, (9,), generator=generator)
-    widest = 0
-
-    def logits(rows, begin, end):
-        nonlocal widest
-        widest = max(widest, end - begin)
-        return hidden[rows] @ head[begin:end].T
-
-    scored = score_in_slices(logits, tokens, count, vocabulary, width).read([count] * 9)
-    assert widest == min(width, vocabulary)
-    for i, each in enumerate(scored):
-        assert_scored(each, hidden[i] @ head.T, int(tokens[i]), count)
+def test_scores_of_given_tokens(count):
+    generator = torch.Generator().manual_seed(count)
+    logits = 3 * torch.randn(9, 1000, generator=generator)
+    tokens = torch.randint(0, 1000, (9,), generator=generator)
+    for i, each in enumerate(score(logits, tokens, count).read([count] * 9)):
+        assert_scored(each, logits[i], int(tokens[i]), count)
 
 
 def test_logprobs_hold_no_infinity_and_no_nan():
@@ -331,12 +319,11 @@ def test_logprobs_hold_no_infinity_and_no_nan():
     logits = torch.tensor([[0.0, -math.inf, -math.inf], [math.nan, 1.0, 2.0]])
     tokens = torch.tensor([1, 0])
     whole = score(logits, tokens, 3).read([3, 3])
-    sliced = score_in_slices(lambda rows, a, b: logits[rows, a:b], tokens, 3, 3, 2).read([3, 3])
-    for scored in (*whole, *sliced):
+    for scored in whole:
         assert all(math.isfinite(p) for p in (scored.logprob, *(p for _, p in scored.top)))
         assert scored.rank >= 1
-    assert whole[0].logprob == sliced[0].logprob == -9999
-    assert whole[0].top[0] == sliced[0].top[0] == (0, 0.0)
+    assert whole[0].logprob == -9999
+    assert whole[0].top[0] == (0, 0.0)
 
 
 def test_a_row_start_after_preemption_goes_on_with_the_same_draws():
