@@ -165,7 +165,7 @@ def test_bad_config_files(tmp_path, capsys, content, words):
 def test_port_in_use_is_found_before_loading(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        assert main(["run", "/no/such/model", "--host", "127.0.0.1", "--port", port]) == 1
+        assert main(["run", "owner/name", "--host", "127.0.0.1", "--port", port]) == 1
     error = capsys.readouterr().err
     assert f"port {port} of 127.0.0.1 is in use" in error
 

@@ -42,12 +42,12 @@ def build_engine(
     if config.deterministic:
         backend = backend.deterministic()
     resolved, budget = resolve(config, source.facts, _machine(backend))
-    say(str(budget))
-    loaded = load_model(source, backend, resolved.max_model_len, _percentages(say))
     groups = group_layers(source.config.kv_specs)
-    runner = ModelRunner(_executor(loaded, groups, resolved))
     limits = _scheduling_limits(resolved, source.config.vocab_size, end_tokens)
     scheduler = TokenBudgetScheduler(groups, limits)
+    say(str(budget))
+    loaded = load_model(source, backend, resolved.max_model_len, _percentages(say))
+    runner = ModelRunner(_executor(loaded, groups, resolved))
     info = ModelInfo(
         name=config.model,
         path=resolved.path,

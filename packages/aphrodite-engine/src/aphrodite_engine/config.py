@@ -5,7 +5,16 @@
 `ResolvedConfig`, once, by a pure function; nothing changes afterwards.
 """
 
+from collections.abc import Collection
+from typing import Final
+
 import msgspec
+
+from aphrodite_engine.errors import ConfigError
+
+DTYPE_NAMES: Final[tuple[str, ...]] = ("float32", "bfloat16", "float16")
+POLICIES: Final[tuple[str, ...]] = ("fcfs", "priority")
+_MOST: Final = {"block_size": 256, "threads": 1024}
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,3 +91,48 @@ class ResolvedConfig(msgspec.Struct, frozen=True, kw_only=True):
     deterministic: bool
     seed: int | None
     threads: int
+
+
+def check_config(config: EngineConfig) -> None:
+    """Judge what needs neither a model nor a machine.
+
+    Raises:
+        ConfigError: a value is out of range, or is not available.
+    """
+    check_choice("dtype", config.dtype, ("auto", *DTYPE_NAMES))
+    check_choice("kv_cache_dtype", config.kv_cache_dtype, ("auto", *DTYPE_NAMES))
+    check_choice("scheduling_policy", config.scheduling_policy, POLICIES)
+    for name in (
+        "max_model_len",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+        "kv_cache_memory",
+        "threads",
+        "block_size",
+    ):
+        _check_count(name, getattr(config, name))
+    if not 0 < config.gpu_memory_utilization <= 1:
+        raise ConfigError(
+            "gpu_memory_utilization must be above 0 and at most 1, "
+            f"found {config.gpu_memory_utilization}"
+        )
+    if config.tensor_parallel_size != 1:
+        raise ConfigError(
+            "several devices for one model are not supported yet: tensor_parallel_size must be 1, "
+            f"found {config.tensor_parallel_size}"
+        )
+
+
+def check_choice(name: str, value: str, known: Collection[str]) -> None:
+    """ConfigError: the value is none of those known."""
+    if value not in known:
+        raise ConfigError(f"{name} is {value!r}, which is not one of {', '.join(known)}")
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is None:
+        return
+    if value < 1:
+        raise ConfigError(f"{name} must be at least 1, found {value}")
+    if value > _MOST.get(name, value):
+        raise ConfigError(f"{name} must be at most {_MOST[name]}, found {value}")

@@ -5,13 +5,18 @@ ConfigError that gives the numbers and says what to change.
 """
 
 from bisect import bisect_right
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
-from aphrodite_engine.config import EngineConfig, ResolvedConfig
+from aphrodite_engine.config import (
+    DTYPE_NAMES,
+    EngineConfig,
+    ResolvedConfig,
+    check_choice,
+    check_config,
+)
 from aphrodite_engine.errors import ConfigError
 from aphrodite_engine.execution.memory import block_bytes
 from aphrodite_engine.kv import group_layers
@@ -19,9 +24,7 @@ from aphrodite_engine.loading.budget import Budget, size_text
 from aphrodite_engine.model import ModelConfig
 from aphrodite_engine.scheduling.tables import blocks_needed
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_POLICIES = ("fcfs", "priority")
-_MOST_BLOCK_POSITIONS = 256
+DTYPES = dict(zip(DTYPE_NAMES, (torch.float32, torch.bfloat16, torch.float16), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,7 @@ class Resolution(NamedTuple):
 
 def named_dtype(name: str) -> torch.dtype | None:
     """The dtype of activations that a configuration names; None: the backend's choice."""
-    _check_choice("dtype", name, ("auto", *DTYPES))
+    check_choice("dtype", name, ("auto", *DTYPES))
     return DTYPES.get(name)
 
 
@@ -168,7 +171,11 @@ class _MemoryPlan:
         needed = (self._needed(length) + 1) * self._block_bytes
         given = self._config.kv_cache_memory
         have = self._usable() if given is None else given
-        cure = "lower max_model_len or max_num_batched_tokens, use a smaller model, or free memory"
+        cure = (
+            "lower max_model_len or max_num_batched_tokens, use a smaller model, or free memory"
+            if given is None
+            else "raise kv_cache_memory, or lower max_model_len"
+        )
         return ConfigError(
             f"one request of {length} tokens takes {size_text(needed)} of KV cache, but "
             f"{size_text(have)} remain for it ({self._division()}); {cure}"
@@ -196,33 +203,7 @@ def _kv_dtype(config: EngineConfig, machine: Machine) -> str:
 
 
 def _check(config: EngineConfig, model: ModelFacts) -> None:
-    _check_choice("dtype", config.dtype, ("auto", *DTYPES))
-    _check_choice("kv_cache_dtype", config.kv_cache_dtype, ("auto", *DTYPES))
-    _check_choice("scheduling_policy", config.scheduling_policy, _POLICIES)
-    for name, value in (
-        ("max_model_len", config.max_model_len),
-        ("max_num_seqs", config.max_num_seqs),
-        ("max_num_batched_tokens", config.max_num_batched_tokens),
-        ("kv_cache_memory", config.kv_cache_memory),
-        ("threads", config.threads),
-        ("block_size", config.block_size),
-    ):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} must be at least 1, found {value}")
-    if config.block_size > _MOST_BLOCK_POSITIONS:
-        raise ConfigError(
-            f"block_size must be at most {_MOST_BLOCK_POSITIONS}, found {config.block_size}"
-        )
-    if not 0 < config.gpu_memory_utilization <= 1:
-        raise ConfigError(
-            "gpu_memory_utilization must be above 0 and at most 1, "
-            f"found {config.gpu_memory_utilization}"
-        )
-    if config.tensor_parallel_size != 1:
-        raise ConfigError(
-            "several devices for one model are not supported yet: tensor_parallel_size must be 1, "
-            f"found {config.tensor_parallel_size}"
-        )
+    check_config(config)
     if config.quantization not in (None, model.format):
         raise ConfigError(
             f"quantization is {config.quantization}, but {model.path} is in the format "
@@ -233,8 +214,3 @@ def _check(config: EngineConfig, model: ModelFacts) -> None:
             f"max_model_len is {config.max_model_len}, but the model was made for "
             f"{model.config.max_position} tokens; lower it"
         )
-
-
-def _check_choice(name: str, value: str, known: Collection[str]) -> None:
-    if value not in known:
-        raise ConfigError(f"{name} is {value!r}, which is not one of {', '.join(known)}")

@@ -48,20 +48,34 @@ def find_model_path(model: str, revision: str | None, download_dir: str | None) 
         ModelNotFoundError: no such path, repository, revision or file, or it cannot be reached.
         ModelError: the repository holds no weights of a kind that is known, or several.
     """
+    place = parse_model(model)
+    if isinstance(place, Path):
+        return place
+    if place is None:
+        return _installed_demo() or download(
+            Repository(_DEMO_REPOSITORY, _DEMO_FILE, _DEMO_REVISION, download_dir)
+        )
+    return download(Repository(place["id"], place["file"], revision, download_dir))
+
+
+def parse_model(model: str) -> Path | re.Match[str] | None:
+    """What the argument is: a path that exists, the name of a repository, or `demo` (None).
+
+    Raises:
+        ModelNotFoundError: none of these.
+    """
     path = Path(model).expanduser()
     if path.exists():
         return path
     if model == "demo":
-        return _installed_demo() or download(
-            Repository(_DEMO_REPOSITORY, _DEMO_FILE, _DEMO_REVISION, download_dir)
-        )
+        return None
     match = _REPOSITORY.fullmatch(model)
     if match is None or (model.endswith((".gguf", ".safetensors")) and match["file"] is None):
         raise ModelNotFoundError(
             f"{model} does not exist; give a path, `demo`, or a Hugging Face repository as "
             "owner/name or owner/name:file.gguf"
         )
-    return download(Repository(match["id"], match["file"], revision, download_dir))
+    return match
 
 
 def _installed_demo() -> Path | None:

@@ -48,7 +48,7 @@ async def _serve(config: EngineConfig, settings: Settings, listener: socket.sock
         options = uvicorn.Config(
             app,
             log_config=None,
-            access_log=settings.log_level in ("debug", "info"),
+            access_log=False,  # gates.py has one that knows more
             lifespan="off",
             ws="none",
             server_header=False,

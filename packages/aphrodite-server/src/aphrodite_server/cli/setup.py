@@ -47,13 +47,17 @@ def listening(settings: Settings) -> Generator[socket.socket]:
         try:
             listener.bind((settings.host, settings.port))
         except OSError as error:
-            reason = (
-                "is in use"
-                if error.errno == errno.EADDRINUSE
-                else f"cannot be used: {error.strerror}"
-            )
-            raise CommandError(
-                f"port {settings.port} of {settings.host} {reason}; "
-                "stop the program that has it, or choose another with --port"
-            ) from None
+            raise CommandError(_refused(settings, error)) from None
         yield listener
+
+
+def _refused(settings: Settings, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {settings.port} of {settings.host} is in use; "
+            "stop the program that has it, or choose another with --port"
+        )
+    return (
+        f"cannot listen at {settings.host}, port {settings.port}: {error.strerror}; "
+        "choose others with --host and --port"
+    )
