@@ -1,6 +1,8 @@
 """Fields that requests bring besides the declared ones."""
 
+import json
 import logging
+from pathlib import Path
 
 import pytest
 from aphrodite_server.app import create_app
@@ -11,70 +13,7 @@ PATH = "/v1/completions"
 HEADER = "x-aphrodite-ignored-fields"
 
 # What SillyTavern 1.19 sends to a server of type "Aphrodite" when its samplers are off.
-SILLYTAVERN = {
-    "prompt": "Once upon a time",
-    "model": "fake/model",
-    "max_new_tokens": 24,
-    "max_tokens": 24,
-    "temperature": 1,
-    "top_p": 1,
-    "typical_p": 1,
-    "typical": 1,
-    "sampler_seed": 7,
-    "seed": 7,
-    "min_p": 0,
-    "repetition_penalty": 1,
-    "frequency_penalty": 0,
-    "presence_penalty": 0,
-    "top_k": -1,
-    "skew": 0,
-    "min_tokens": 0,
-    "add_bos_token": True,
-    "smoothing_factor": 0,
-    "smoothing_curve": 1,
-    "dry_allowed_length": 2,
-    "dry_multiplier": 0,
-    "dry_base": 1.75,
-    "dry_sequence_breakers": '["\\n",":","\\"","*"]',
-    "dry_penalty_last_n": 0,
-    "max_tokens_second": 0,
-    "stopping_strings": ["\nUser:"],
-    "stop": ["\nUser:"],
-    "truncation_length": 8192,
-    "ban_eos_token": False,
-    "skip_special_tokens": True,
-    "include_reasoning": True,
-    "top_a": 0,
-    "tfs": 1,
-    "epsilon_cutoff": 0,
-    "eta_cutoff": 0,
-    "mirostat_mode": 0,
-    "mirostat_tau": 5,
-    "mirostat_eta": 0.1,
-    "custom_token_bans": [],
-    "banned_strings": [],
-    "api_type": "aphrodite",
-    "api_server": "http://127.0.0.1:2242/",
-    "xtc_threshold": 0.1,
-    "xtc_probability": 0,
-    "nsigma": 0,
-    "top_n_sigma": 0,
-    "min_keep": 0,
-    "adaptive_target": -0.01,
-    "adaptive_decay": 0.9,
-    "n": 1,
-    "temperature_last": False,
-    "ignore_eos": False,
-    "spaces_between_special_tokens": True,
-    "early_stopping": False,
-    "include_stop_str_in_output": False,
-    "no_repeat_ngram_size": 0,
-    "logprobs": 10,
-    "guided_grammar": "",
-    "guided_json": {},
-    "logit_bias": {},
-    "secret_id": "x",
-}
+SILLYTAVERN = json.loads((Path(__file__).parent / "sillytavern.json").read_text())
 
 
 @pytest.mark.parametrize("strict", [False, True])
