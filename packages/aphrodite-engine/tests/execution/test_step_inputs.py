@@ -9,12 +9,14 @@ from aphrodite_engine.execution.state import BatchState
 from aphrodite_engine.kv import KVSpec, group_layers
 from aphrodite_engine.plan import BlockUpdate, Plan, RowStart, RowWork
 from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_kernels.backends import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 LIMITS = Limits(rows=6, tokens=64, positions=40, block_size=4)
 GROUPS = group_layers([KVSpec(1, 2, 8), KVSpec(1, 2, 8), KVSpec(1, 2)])
 CPU = torch.device("cpu")
+BACKEND = reference.create(CPU, threads=None, dtype=None)
 
 
 @st.composite
@@ -46,13 +48,8 @@ def seated() -> BatchState:
     return state
 
 
-@given(steps())
-@settings(deadline=None, max_examples=60)
-def test_a_step_equals_a_loop_over_its_tokens(work):
-    state = seated()
-    caches = allocate_caches(GROUPS, 10, 4, torch.float32, CPU)
-    inputs = StepInputs(LIMITS, GROUPS, caches, state, CPU)
-    inputs.fill([RowWork(row=0, start=0, count=30, samples=True)])  # something stale
+def assert_equals_a_loop(inputs, state, work):
+    """Fill the buffers, and work out token by token what must be in them."""
     step = inputs.fill(work)
     found = inputs.exact(step)
 
@@ -82,15 +79,50 @@ def test_a_step_equals_a_loop_over_its_tokens(work):
             assert meta.block_tables[request, :used].tolist() == table.tolist()
 
 
+@given(steps())
+@settings(deadline=None, max_examples=60)
+def test_a_step_equals_a_loop_over_its_tokens(work):
+    state = seated()
+    caches = allocate_caches(GROUPS, 10, 4, torch.float32, CPU)
+    inputs = StepInputs(LIMITS, GROUPS, caches, state, BACKEND)
+    inputs.fill([RowWork(row=0, start=0, count=30, samples=True)])  # something stale
+    assert_equals_a_loop(inputs, state, work)
+
+
+@given(steps(), st.lists(st.sampled_from(["blocks", "leaves", "choose", "skips"]), max_size=3))
+@settings(deadline=None, max_examples=60)
+def test_steps_that_follow_one_another_equal_the_loop(work, events):
+    """Ten decoding steps over borders of blocks, with what can happen in between."""
+    state = seated()
+    caches = allocate_caches(GROUPS, 10, 4, torch.float32, CPU)
+    inputs = StepInputs(LIMITS, GROUPS, caches, state, BACKEND)
+    for turn in range(10):
+        assert_equals_a_loop(inputs, state, work)
+        work = [
+            RowWork(row=item.row, start=(item.start + item.count) % 40, count=1, samples=True)
+            for item in work
+        ]
+        match events[turn // 3] if turn % 3 == 2 and turn // 3 < len(events) else None:
+            case "blocks":
+                update = BlockUpdate(row=work[0].row, group=1, start=0, blocks=[7 + turn] * 10)
+                state.apply(Plan(step=0, released=[], started=[], blocks=[update], work=[]))
+            case "leaves" if len(work) > 1:
+                del work[0]
+            case "choose":
+                inputs.choose(np.array([0, 0]))
+            case "skips":
+                work[-1] = RowWork(row=work[-1].row, start=2, count=1, samples=False)
+
+
 def test_buffers_stay_where_they_are_and_their_row_counts_differ():
     state = seated()
     inputs = StepInputs(
-        LIMITS, GROUPS, allocate_caches(GROUPS, 10, 4, torch.float32, CPU), state, CPU
+        LIMITS, GROUPS, allocate_caches(GROUPS, 10, 4, torch.float32, CPU), state, BACKEND
     )
     assert len({inputs.capacity, inputs.rows, inputs.outputs}) == 3
     whole = inputs.whole()
     step = inputs.fill([RowWork(row=1, start=3, count=2, samples=True)])
     exact = inputs.exact(step)
-    assert exact.tokens.data_ptr() == whole.tokens.data_ptr()
+    assert exact.positions.data_ptr() == whole.positions.data_ptr()
     assert exact.attention[0].slots.data_ptr() == whole.attention[0].slots.data_ptr()
     assert exact.attention[2].block_tables.data_ptr() == whole.attention[2].block_tables.data_ptr()

@@ -40,7 +40,7 @@ class Decoder:
         self._groups = groups
         self._blocks_per_row = limits.blocks
         self._state = BatchState(limits, len(groups), source.config.vocab_size, backend.device)
-        self._inputs = StepInputs(limits, groups, caches, self._state, backend.device)
+        self._inputs = StepInputs(limits, groups, caches, self._state, backend)
         self._programs = make_programs(self.loaded.model, backend, self._inputs, eager=eager)
 
     def start(self, row: int, tokens: Sequence[int]) -> None:

@@ -95,7 +95,7 @@ class Select(Protocol):
     """Gather rows."""
 
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
-        """x [T, K], index [R] int64 -> [R, K]."""
+        """x [T, K] of activations or int32, index [R] int64 -> [R, K]."""
         ...
 
 

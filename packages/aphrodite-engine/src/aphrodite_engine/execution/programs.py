@@ -57,9 +57,8 @@ class RecordedPrograms:
     def __init__(
         self, model: Model, backend: Backend, inputs: StepInputs, capture: Capture
     ) -> None:
-        whole = inputs.whole()
         counts = (inputs.capacity, inputs.rows, inputs.outputs)
-        self._forward, hidden = capture(lambda: model.forward(whole), *counts)
+        self._forward, hidden = capture(lambda: model.forward(inputs.whole()), *counts)
         self._head, self._logits = capture(
             lambda: model.logits(backend.select(hidden, inputs.logit_index)), *counts
         )

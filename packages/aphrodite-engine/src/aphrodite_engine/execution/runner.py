@@ -73,6 +73,6 @@ def make_executor(
     """Everything between a plan and its tokens, allocated and recorded."""
     caches = memory.allocate(limits.block_size, backend.device)
     state = BatchState(limits, len(memory.groups), vocab_size, backend.device)
-    inputs = StepInputs(limits, memory.groups, caches, state, backend.device)
+    inputs = StepInputs(limits, memory.groups, caches, state, backend)
     programs = make_programs(model, backend, inputs, eager=eager)
     return StepExecutor(state, inputs, programs, Sampler(backend), model.softcap)

@@ -30,6 +30,8 @@ class BatchState:
         """Who sits in each row."""
         self.broken: dict[int, str] = {}
         """Rows that cannot be computed, and why."""
+        self.table_changes = 0
+        """How often an entry of `tables` was set."""
         self._vocab_size = vocab_size
 
     def apply(self, plan: Plan) -> None:
@@ -68,3 +70,4 @@ class BatchState:
             )
             return
         self.tables[update.group][update.row, update.start : end] = update.blocks
+        self.table_changes += 1

@@ -49,6 +49,10 @@ def _check_select(draw: Draw, shape: tuple[int, int]) -> None:
     index = draw.integers(0, shape[0], 5)
     for x in (draw.normal(*shape), draw.strided(*shape)):
         assert torch.equal(draw.backend.select(x, index), x[index])
+    numbers = draw.integers(-(1 << 31), 1 << 31, shape[0] * shape[1]).int().view(shape)
+    chosen = draw.backend.select(numbers, index)
+    assert chosen.dtype == torch.int32
+    assert torch.equal(chosen, numbers[index])
 
 
 def _check_gated(draw: Draw, shape: tuple[int, int], activation: Activation) -> None:

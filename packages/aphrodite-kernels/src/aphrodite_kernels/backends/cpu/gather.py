@@ -42,14 +42,15 @@ class EmbedArguments(Arguments):
 
 
 def select_on(runtime: Runtime) -> Select:
-    """Rows of a matrix."""
+    """Rows of a matrix; int32 numbers travel as float32 do, as four bytes."""
     run = runtime.op("select")
 
     def select(x: Tensor, index: Tensor) -> Tensor:
-        require_rows("x", x, None, None)
+        dtype = torch.int32 if x.dtype == torch.int32 else torch.float32
+        require_rows("x", x, None, None, dtype=dtype)
         require_whole("index", index, None, dtype=torch.int64)
         rows, width = index.shape[0], x.shape[1]
-        result = runtime.empty(rows, width)
+        result = runtime.empty(rows, width, dtype=dtype)
         arguments = SelectArguments(
             rows=rows,
             x=x.data_ptr(),
