@@ -1,4 +1,4 @@
-"""The examples in the READMEs run as they stand."""
+"""The examples that need a model run as they stand."""
 
 import re
 import subprocess
@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from aphrodite_engine.loading.source import find_model_path
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,7 +18,7 @@ def examples(document: Path) -> list[str]:
 
 CASES = [
     (path, place, code)
-    for path in [ROOT / "README.md", *sorted((ROOT / "packages").glob("*/README.md"))]
+    for path in [ROOT / "README.md", ROOT / "packages" / "aphrodite-engine" / "README.md"]
     for place, code in enumerate(examples(path))
 ]
 
@@ -31,7 +30,6 @@ CASES = [
     ids=[f"{path.parent.name}-{place}" for path, place, _ in CASES],
 )
 def test_an_example_runs(path: Path, place: int, code: str, tmp_path: Path) -> None:
-    (tmp_path / "model.gguf").symlink_to(find_model_path("demo", None, None))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=tmp_path,
