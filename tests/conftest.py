@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -99,11 +99,11 @@ class Server:
     def wait_until_idle(self) -> None:
         """Return once nothing runs and every block is free."""
         names = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
-        wait_for(lambda: not any(self.metrics()[name] for name in names), 20)
+        wait_until(lambda: not any(self.metrics()[name] for name in names), 20)
 
     def wait_until_healthy(self) -> None:
         """Return once the engine answers."""
-        wait_for(lambda: self.request("GET", "/health").status == 200, START_SECONDS)
+        wait_until(lambda: self.request("GET", "/health").status == 200, START_SECONDS)
 
 
 def events(response: IO[bytes]) -> Iterator[str]:
@@ -113,7 +113,7 @@ def events(response: IO[bytes]) -> Iterator[str]:
             yield line[6:].rstrip(b"\n").decode()
 
 
-def wait_for(condition: Any, seconds: float) -> None:
+def wait_until(condition: Callable[[], object], seconds: float) -> None:
     """Return once the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -141,10 +141,16 @@ def _port(process: "subprocess.Popen[bytes]", log: Path) -> int:
         assert process.poll() is None, log.read_text()
         return "answers at" in log.read_text()
 
-    wait_for(told, START_SECONDS)
+    wait_until(told, START_SECONDS)
     found = re.search(r"answers at http://[^:]+:(\d+)", log.read_text())
     assert found is not None
     return int(found[1])
+
+
+@pytest.fixture
+def wait_for() -> Callable[[Callable[[], object], float], None]:
+    """Return once a condition holds."""
+    return wait_until
 
 
 @pytest.fixture
