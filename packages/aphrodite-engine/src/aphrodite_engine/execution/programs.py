@@ -59,13 +59,16 @@ class RecordedPrograms:
     ) -> None:
         counts = (inputs.capacity, inputs.rows, inputs.outputs)
         self._forward, hidden = capture(lambda: model.forward(inputs.whole()), *counts)
-        self._head, self._logits = capture(
+        self._head, logits = capture(
             lambda: model.logits(backend.select(hidden, inputs.logit_index)), *counts
         )
+        self._whole_logits = self._logits = logits
 
     def forward(self, step: Step) -> None:
         self._forward.replay(step.tokens, step.requests, step.outputs)
 
     def logits(self, step: Step, outputs: int) -> Tensor:
         self._head.replay(step.tokens, step.requests, outputs)
-        return self._logits[:outputs]
+        if len(self._logits) != outputs:  # a view costs 30 us, and decoding asks for the same again
+            self._logits = self._whole_logits[:outputs]
+        return self._logits

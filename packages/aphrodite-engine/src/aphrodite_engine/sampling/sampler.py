@@ -146,6 +146,8 @@ class Sampler:
 
     def _run(self, batch: Batch, logits: Tensor, place: "_Place") -> tuple[Tensor, Tensor]:
         """Lead a batch through its stages and choose: tokens int32, and which are valid."""
+        if not batch.passes and batch.drawn is None:
+            return self._backend.argmax(logits.float())
         positions = torch.tensor(place.positions, dtype=torch.int32, device=logits.device)
         draws = Draws(batch.seeds, batch.choices, positions, self._backend.uniform)
         if batch.passes:
