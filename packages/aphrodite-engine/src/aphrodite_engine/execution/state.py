@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aphrodite_engine.execution.buffers import Buffer
 from aphrodite_engine.execution.limits import Limits
 from aphrodite_engine.plan import BlockUpdate, Plan, RowStart
 
@@ -20,7 +21,8 @@ class BatchState:
         self.limits = limits
         self.width = limits.positions + 1
         """One more than the longest request: a step launched before a stop was known writes it."""
-        self.tokens: Tensor = torch.zeros(limits.rows, self.width, dtype=torch.int32, device=device)
+        self._tokens = Buffer((limits.rows, self.width), torch.int32, device)
+        self.tokens: Tensor = self._tokens.tensor
         """[rows, width] int32: every token known, on the device."""
         self.tables: tuple[NDArray[np.int32], ...] = tuple(
             np.zeros((limits.rows, limits.blocks), np.int32) for _ in range(groups)
@@ -47,8 +49,7 @@ class BatchState:
     def write(self, rows: list[int], positions: list[int], tokens: Tensor) -> None:
         """Put one token [R] int32 into each row, on the device."""
         places = [row * self.width + at for row, at in zip(rows, positions, strict=True)]
-        index = torch.tensor(places, device=self.tokens.device)
-        self.tokens.view(-1).index_copy_(0, index, tokens)
+        self._tokens.put(places, tokens)
 
     def _start(self, start: RowStart) -> None:
         self.broken.pop(start.row, None)
