@@ -68,6 +68,12 @@ class _Composition:
     scored: Index | None
     counts: tuple[int | None, ...]
 
+    def parts(self, logits: Tensor) -> list[tuple[Batch, Tensor]]:
+        """The batches, each with its logits."""
+        if len(self.batches) == 1:
+            return [(self.batches[0], logits)]
+        return [(batch, logits[batch.span]) for batch in self.batches]
+
 
 class Sampler:
     """Samples rows that were started and not yet released.
@@ -116,8 +122,8 @@ class Sampler:
         """
         composition = self._compose(tuple(rows), logits.shape[1])
         chosen = [
-            self._run(batch, logits[batch.span], _Place(rows, positions, history, batch.span))
-            for batch in composition.batches
+            self._run(batch, part, _Place(rows, positions, history, batch.span))
+            for batch, part in composition.parts(logits)
         ]
         tokens, valid = chosen[0]
         if len(chosen) > 1:
