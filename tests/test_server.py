@@ -248,3 +248,5 @@ def test_client_that_leaves_frees_its_blocks(server, stream):
         timer.join()
     server.wait_until_idle()
     assert server.metrics()["generation_tokens_total"] - before < 4 * 900
+    assert "Traceback" not in server.log.read_text()
+    assert "POST /v1/completions 499" in server.log.read_text()

@@ -40,7 +40,10 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end, or until the client goes."""
-        await while_connected(receive, self._pump(send))
+        try:
+            await while_connected(receive, self._pump(send))
+        except ClientDisconnect:
+            return  # nobody reads the rest
 
     async def _pump(self, send: Send) -> None:
         async with aclosing(self._events) as events:
