@@ -39,5 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _usage() -> str:
     lines = ["usage: aphrodite COMMAND ...", "", "commands:"]
     lines += [f"  {name:8}{text}" for name, (_, text) in COMMANDS.items()]
-    lines += ["", "`aphrodite COMMAND --help` explains a command.", "`aphrodite --version`"]
+    lines += ["", "A first try: `aphrodite run demo`, and in another terminal `aphrodite chat`."]
+    lines += ["`aphrodite COMMAND --help` explains a command; `aphrodite --version`"]
     return "\n".join(lines)

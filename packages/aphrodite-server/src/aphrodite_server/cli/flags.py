@@ -102,16 +102,26 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"aphrodite: error: {message} (see {self.prog} --help)\n")
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Room for long flags in front of their explanations."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34)
+
+
 def run_parser() -> argparse.ArgumentParser:
     """The parser of `aphrodite run`."""
     parser = Parser(
         prog="aphrodite run",
-        description="Serve a model over HTTP, as OpenAI does.",
+        usage="aphrodite run MODEL [options]",
+        description="Serve a model over HTTP, as OpenAI does. Try: aphrodite run demo",
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     parser.add_argument(
         "model",
         nargs="?",
+        metavar="MODEL",
         default=argparse.SUPPRESS,
         help="path of a GGUF file or checkpoint directory, `demo`, or a Hugging Face repository id",
     )
@@ -187,7 +197,7 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
 def _add_engine(group: Any, field: Field) -> None:
     names = [_flag(field.name)] + ([_SHORT[field.name]] if field.name in _SHORT else [])
     doc = field.doc if field.doc != EngineConfig.__doc__ else ""
-    doc = doc.replace("None:", "default:").rstrip(".")
+    doc = _uncapitalised(doc.replace("None:", "default:").rstrip("."))
     default = "" if field.default is None else f" (default {_shown(field.default)})"
     options: dict[str, Any] = {"help": (doc + default).replace("%", "%%").strip()}
     if field.type is bool:
@@ -196,6 +206,10 @@ def _add_engine(group: Any, field: Field) -> None:
         options["type"] = _reader(field)
         options["metavar"] = "SIZE" if field.name in _SIZES else field.name.split("_")[-1].upper()
     group.add_argument(*names, **options)
+
+
+def _uncapitalised(text: str) -> str:
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 
 def _shown(value: object) -> str:
