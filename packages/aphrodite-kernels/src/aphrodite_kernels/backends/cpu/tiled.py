@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
 from aphrodite_kernels.backends.cpu.tensors import require_whole
+from aphrodite_kernels.backends.cpu.weight_memory import WeightMemory
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import GgmlBlocks, GgmlType, PackedWeight
 from aphrodite_kernels.protocols import Embed, Repack
@@ -120,6 +121,7 @@ class PackArguments(Arguments):
 def pack_tiles_on(runtime: Runtime) -> Repack:
     """Packing of ggml blocks; a type that has no tiles stays as it is."""
     run = runtime.op("tile_pack")
+    memory = WeightMemory()
     code_bytes = _sizes(runtime, "aph_tile_code_bytes")
     scale_bytes = _sizes(runtime, "aph_tile_scale_bytes")
 
@@ -129,8 +131,8 @@ def pack_tiles_on(runtime: Runtime) -> Repack:
         if not code_bytes(kind, 1):
             return weight
         tiles = -(-weight.out_features // TILE)
-        codes = torch.empty(tiles, blocks, code_bytes(kind, 1), dtype=torch.uint8)
-        scales = torch.empty(tiles, scale_bytes(kind, blocks), dtype=torch.uint8)
+        codes = memory.empty(tiles, blocks, code_bytes(kind, 1))
+        scales = memory.empty(tiles, scale_bytes(kind, blocks))
         source = weight.data.contiguous()
         arguments = PackArguments(
             rows=weight.out_features,
