@@ -90,9 +90,9 @@ def main() -> None:
 
 def demo() -> Path:
     """The demo model's file."""
-    from aphrodite_engine.loading.source import resolve_source
+    from aphrodite_engine.loading.source import find_model_path
 
-    return Path(resolve_source("demo"))
+    return find_model_path("demo", None, None)
 
 
 if __name__ == "__main__":
