@@ -19,7 +19,7 @@ from aphrodite_engine.keys import Keys
 from aphrodite_engine.layers.builder import Builder, WeightSource
 from aphrodite_engine.loading.gguf import GgufModel, GgufWeights, read_gguf
 from aphrodite_engine.loading.resolve import ModelFacts
-from aphrodite_engine.loading.weights import RecordingStore, stored_bytes
+from aphrodite_engine.loading.weights import RecordingStore
 from aphrodite_engine.model import Model, ModelConfig
 from aphrodite_engine.models import find_model
 
@@ -45,7 +45,7 @@ class OpenModel:
         return ModelFacts(
             path=str(self.checkpoint.path),
             format=kind.__name__.rpartition(".")[2],
-            weight_bytes=sum(stored_bytes(store.info(name)) for name in store.names()),
+            weight_bytes=sum(store.info(name).nbytes for name in store.names()),
             config=self.config,
         )
 

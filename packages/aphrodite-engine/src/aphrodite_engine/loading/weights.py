@@ -1,10 +1,8 @@
 """Which tensors of a checkpoint were read: what nobody wanted is an error, not a shrug."""
 
-import math
 import re
 from collections.abc import Callable, Collection
 
-from aphrodite_kernels.layouts import GgmlType
 from aphrodite_quant import TensorInfo, TensorStore
 from torch import Tensor
 
@@ -13,14 +11,6 @@ from aphrodite_engine.errors import ModelError
 _DERIVED = re.compile(r".*\.rotary_emb\.inv_freq|.*\.attn\.(masked_)?bias|rope_freqs\.weight")
 """Buffers that some checkpoints carry and that follow from the configuration."""
 _NAMED_AT_MOST = 5
-
-
-def stored_bytes(info: TensorInfo) -> int:
-    """What a tensor takes in its file."""
-    elements = math.prod(info.shape)
-    if isinstance(info.type, GgmlType):
-        return elements // info.type.block_size * info.type.block_bytes
-    return elements * info.type.itemsize
 
 
 class RecordingStore:
@@ -32,7 +22,7 @@ class RecordingStore:
     def __init__(self, store: TensorStore, progress: Callable[[int, int], None]) -> None:
         self._store = store
         self._progress = progress
-        self._total = sum(stored_bytes(store.info(name)) for name in store.names())
+        self._total = sum(store.info(name).nbytes for name in store.names())
         self._seen: set[str] = set()
         self._read = 0
 
@@ -45,7 +35,7 @@ class RecordingStore:
     def read(self, name: str) -> Tensor:
         if name not in self._seen:
             self._seen.add(name)
-            self._read += stored_bytes(self.info(name))
+            self._read += self.info(name).nbytes
             self._progress(self._read, self._total)
         return self._store.read(name)
 
