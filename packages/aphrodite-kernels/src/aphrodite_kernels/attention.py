@@ -12,10 +12,17 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class KVCache:
-    """Paged keys and values of one layer, each [blocks, block_size, Hkv, D]."""
+    """Paged keys and values of one layer, each [blocks, block_size, Hkv, D].
+
+    In a dtype of one byte (float8_e4m3fn, float8_e5m2, int8) they are quantised: each vector of D
+    numbers is what is stored times a scale of its own.
+    """
 
     key: Tensor
     value: Tensor
+    key_scale: Tensor | None = None
+    """[blocks, block_size, Hkv] float32 of a quantised cache; None otherwise."""
+    value_scale: Tensor | None = None
 
     @property
     def block_size(self) -> int:
@@ -54,3 +61,5 @@ class AttentionSpec:
     """Sliding window: a query at p sees positions above p - window. None: all."""
     softcap: float | None = None
     """Scores become softcap * tanh(score / softcap)."""
+    sinks: Tensor | None = None
+    """[H] float32: a score per head that takes part in the softmax and has no value."""

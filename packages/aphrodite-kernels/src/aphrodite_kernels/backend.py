@@ -8,6 +8,7 @@ import importlib
 import logging
 import os
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +25,8 @@ from aphrodite_kernels.protocols import (
     Embed,
     Embeds,
     Gated,
+    KeepTopK,
+    KeepTopP,
     MatMul,
     MatMuls,
     Repacks,
@@ -54,6 +57,8 @@ class Backend:
     """One line for people: what runs, on which instruction set, with how many threads."""
     row_invariant: bool
     """A row's results depend on that row alone, bit for bit, in every op but `any_matmul`."""
+    kv_dtypes: tuple[torch.dtype, ...]
+    """Dtypes of the KV cache that `store_kv` and `attention` know."""
     any_matmul: MatMul
     """For layouts that `matmul` does not name."""
     any_embed: Embed
@@ -70,8 +75,15 @@ class Backend:
     uniform: Uniform
     argmax: Argmax
     draw: Draw
+    keep_top_k: KeepTopK
+    keep_top_p: KeepTopP
     capture: Capture | None = None
     """None: this backend cannot record, run the function itself each time."""
+    elastic: bool = True
+    """A captured program replays over fewer rows than it was recorded with."""
+    steady: "Callable[[], Backend] | None" = None
+    """This backend with row-invariant kernels in the place of faster ones; None: it has no others.
+    """
 
     def prepare(self, weight: PackedWeight) -> PackedWeight:
         """The weight on this device, re-tiled if this backend has a tiling for its layout."""
@@ -85,7 +97,8 @@ class Backend:
         Raises:
             BackendError: its other ops do so, too.
         """
-        if not self.row_invariant:
+        backend = self.steady() if self.steady else self
+        if not backend.row_invariant:
             raise BackendError(
                 f"the backend {self.name!r} cannot be deterministic: what it computes for a row "
                 "depends on the other rows of the step; leave the option out"
@@ -97,7 +110,7 @@ class Backend:
                 f"{type(weight).__name__}; leave the option out"
             )
 
-        return replace(self, any_matmul=refuse)
+        return replace(backend, any_matmul=refuse)
 
     def matmul_for(self, weight: PackedWeight) -> MatMul:
         """The product to bind for this weight."""

@@ -135,6 +135,29 @@ class Draw(Protocol):
         ...
 
 
+class KeepTopK(Protocol):
+    """Remove all but the likeliest tokens of each row."""
+
+    def __call__(self, logits: Tensor, count: Tensor) -> None:
+        """In place. logits [n, V] float32, count [n, 1] int64; at most 0, or V and more: all stay.
+
+        Tokens exactly as likely as the last one kept stay, too; the others become -inf.
+        """
+        ...
+
+
+class KeepTopP(Protocol):
+    """Remove all but the likeliest tokens that together reach a share (arXiv 1904.09751)."""
+
+    def __call__(self, logits: Tensor, share: Tensor) -> None:
+        """In place. logits [n, V] float32, share [n, 1] float32 in (0, 1]; 1: all stay.
+
+        Tokens exactly as likely as the last one kept stay, too; the others become -inf. Sums of
+        probabilities are good to 1e-5.
+        """
+        ...
+
+
 class Repack(Protocol):
     """Re-tile a canonical weight into a backend's own layout."""
 
@@ -148,7 +171,8 @@ class Program(Protocol):
         """Run again with the first `tokens`, `requests` and `outputs` rows of the buffers.
 
         The buffers are those that the captured function read and returned; the caller fills them
-        before and reads them after. Rows beyond the counts hold stale values.
+        before and reads them after. Rows beyond the counts hold stale values. A rigid program
+        (`Backend.elastic` is false) runs over the counts it was captured with, and no others.
         """
         ...
 
@@ -161,8 +185,8 @@ class Capture(Protocol):
     ) -> tuple[Program, Tensor]:
         """Run `function` once on full buffers and record it; also its result (a fixed buffer).
 
-        tokens, requests and outputs are the buffers' row counts: three different numbers, by which
-        the recorder knows along which of them an op's rows run.
+        tokens, requests and outputs are the buffers' row counts. An elastic recorder takes three
+        different numbers: by them it knows along which an op's rows run.
         """
         ...
 

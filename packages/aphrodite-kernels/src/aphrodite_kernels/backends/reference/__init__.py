@@ -12,7 +12,15 @@ from aphrodite_kernels.backends.reference.attention import attention, store_kv
 from aphrodite_kernels.backends.reference.matmul import embed_as, matmul, select
 from aphrodite_kernels.backends.reference.norm import add_rms_norm, rms_norm
 from aphrodite_kernels.backends.reference.rope import rotate
-from aphrodite_kernels.backends.reference.sampling import argmax, draw, uniform
+from aphrodite_kernels.backends.reference.sampling import (
+    argmax,
+    draw,
+    keep_top_k,
+    keep_top_p,
+    uniform,
+)
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 DEVICE = None
 """Made for no device in particular: it runs on all of them."""
@@ -36,6 +44,7 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         summary=f"reference: slow plain torch on {device}, {dtype}, "
         f"{torch.get_num_threads()} threads",
         row_invariant=False,  # torch chooses a product's kernel by its shape
+        kv_dtypes=(*FLOATS, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8),
         any_matmul=matmul,
         any_embed=embed_as(dtype),
         matmul={},
@@ -51,4 +60,6 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         uniform=uniform,
         argmax=argmax,
         draw=draw,
+        keep_top_k=keep_top_k,
+        keep_top_p=keep_top_p,
     )

@@ -8,9 +8,33 @@ from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 
 def store_kv(k: Tensor, v: Tensor, cache: KVCache, slots: Tensor) -> None:
     """Write each token's key and value to its slot."""
-    block, offset = slots // cache.block_size, slots % cache.block_size
-    cache.key[block, offset] = k.to(cache.key.dtype)
-    cache.value[block, offset] = v.to(cache.value.dtype)
+    place = slots // cache.block_size, slots % cache.block_size
+    for new, stored, scale in (
+        (k, cache.key, cache.key_scale),
+        (v, cache.value, cache.value_scale),
+    ):
+        if scale is None:
+            stored[place] = new.to(stored.dtype)
+        else:
+            stored[place], scale[place] = quantize(new, stored.dtype)
+
+
+def quantize(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """x [..., D] -> (in `dtype`, the scales [...] float32): the largest number becomes the largest.
+
+    A vector of zeros gets the scale 1.
+    """
+    largest = torch.iinfo(dtype).max if dtype == torch.int8 else torch.finfo(dtype).max
+    scale = x.float().abs().amax(-1) / largest
+    scale = scale.where(scale > 0, 1.0)
+    steps = x.float() / scale[..., None]
+    return (steps.round() if dtype == torch.int8 else steps).to(dtype), scale
+
+
+def gather_kv(stored: Tensor, scale: Tensor | None, place: tuple[Tensor, Tensor]) -> Tensor:
+    """The vectors at (block, offset), each [S]: [S, Hkv, D] float32."""
+    vectors = stored[place].float()
+    return vectors if scale is None else vectors * scale[place][..., None]
 
 
 def attention(q: Tensor, cache: KVCache, meta: AttentionMeta, spec: AttentionSpec) -> Tensor:
@@ -27,11 +51,11 @@ def attention(q: Tensor, cache: KVCache, meta: AttentionMeta, spec: AttentionSpe
         keys = torch.arange(first_key, seq_len, device=q.device)
         queries = torch.arange(first_query, seq_len, device=q.device)
         block = meta.block_tables[request].long()[keys // cache.block_size]
-        offset = keys % cache.block_size
+        place = block, keys % cache.block_size
         result[start:stop] = attend(
             q[start:stop].float(),
-            cache.key[block, offset].float(),
-            cache.value[block, offset].float(),
+            gather_kv(cache.key, cache.key_scale, place),
+            gather_kv(cache.value, cache.value_scale, place),
             visible(queries, keys, spec.window),
             spec,
         ).to(q.dtype)
@@ -52,5 +76,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, spec: AttentionSpec) -
     scores = torch.einsum("qhd,shd->hqs", q, k) * spec.scale
     if spec.softcap is not None:
         scores = spec.softcap * torch.tanh(scores / spec.softcap)
-    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+    scores = scores.masked_fill(~seen, -torch.inf)
+    if spec.sinks is not None:
+        sinks = spec.sinks[:, None, None].expand(-1, len(q), 1)
+        scores = torch.cat((scores, sinks), -1)
+    weights = scores.softmax(-1)[..., : len(k)]
     return torch.einsum("hqs,shd->qhd", weights, v)

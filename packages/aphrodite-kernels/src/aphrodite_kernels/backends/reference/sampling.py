@@ -35,6 +35,23 @@ def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     return (upto <= target).sum(-1, dtype=torch.int32), upto[:, -1].isfinite()
 
 
+def keep_top_k(logits: Tensor, count: Tensor) -> None:
+    """Whatever is below the count-th largest goes."""
+    vocabulary = logits.shape[1]
+    last = count.masked_fill(count <= 0, vocabulary).clamp(max=vocabulary) - 1
+    least = logits.sort(-1, descending=True).values.gather(1, last)
+    logits.masked_fill_(logits < least, -torch.inf)
+
+
+def keep_top_p(logits: Tensor, share: Tensor) -> None:
+    """Sums of the sorted probabilities in float64."""
+    probabilities = logits.double().softmax(-1)
+    ordered = probabilities.sort(-1, descending=True).values
+    missed = (ordered.cumsum(-1) < share.double()).sum(-1, keepdim=True)
+    least = ordered.gather(1, missed.clamp(max=logits.shape[1] - 1))
+    logits.masked_fill_((probabilities < least) & (share < 1), -torch.inf)
+
+
 def philox(counter: Tensor, key: Tensor) -> Tensor:
     """Counter [4, B] and key [2, B] -> block [4, B]: unsigned 32-bit words held in int64."""
     (a, b, c, d), (low, high) = counter, key

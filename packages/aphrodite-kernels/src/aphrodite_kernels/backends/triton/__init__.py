@@ -1,0 +1,31 @@
+"""Triton kernels for CUDA devices: one kernel and its launcher per file.
+
+An op that has no kernel here is the reference, which runs on the device as well. Without a device
+the kernels run in Triton's interpreter (TRITON_INTERPRET=1 before the first import), for tests.
+"""
+
+from dataclasses import replace
+
+import torch
+
+from aphrodite_kernels.backend import Backend
+from aphrodite_kernels.backends import reference
+from aphrodite_kernels.backends.triton.device import describe, device_obstacle
+
+DEVICE = "cuda"
+
+
+def obstacle() -> str | None:
+    """Why no kernel can run on this machine; None if they can."""
+    return device_obstacle()
+
+
+def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | None) -> Backend:
+    """The kernels on `device`; dtype None: bfloat16."""
+    dtype = dtype or torch.bfloat16
+    return replace(
+        reference.create(device, threads=threads, dtype=dtype),
+        name="triton",
+        summary=f"triton: kernels for {describe(device)}, {dtype}",
+        elastic=False,
+    )

@@ -1,0 +1,39 @@
+"""What the kernels run on: a CUDA device, or Triton's interpreter."""
+
+import importlib.util
+
+import torch
+
+_OLDEST = (8, 0)
+"""Compute capability: the first with bfloat16 products."""
+
+
+def interpreted() -> bool:
+    """Kernels run in Triton's interpreter, on tensors of the CPU."""
+    import triton
+
+    return bool(triton.knobs.runtime.interpret)
+
+
+def device_obstacle() -> str | None:
+    """Why no kernel can run on this machine; None if they can."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed; pip install triton"
+    if interpreted():
+        return None
+    if not torch.cuda.is_available():
+        return (
+            "PyTorch sees no CUDA device; is there a driver, and one new enough for this PyTorch?"
+        )
+    found = torch.cuda.get_device_capability()
+    if found < _OLDEST:
+        return (
+            f"{torch.cuda.get_device_name()} has compute capability {found[0]}.{found[1]}; "
+            f"the kernels need {_OLDEST[0]}.{_OLDEST[1]} (Ampere) or newer"
+        )
+    return None
+
+
+def describe(device: torch.device) -> str:
+    """The device, for people."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "Triton's interpreter"
