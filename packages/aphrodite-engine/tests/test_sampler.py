@@ -11,7 +11,7 @@ from aphrodite_engine.sampling.blocks import largest
 from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.logprobs import score
 from aphrodite_engine.sampling.params import SamplingParams
-from aphrodite_engine.sampling.sampler import Sampler
+from aphrodite_engine.sampling.sampler import Sampler, Standing
 from aphrodite_engine.sampling.stages.logit_bias import LogitBias
 from aphrodite_engine.sampling.stages.min_p import MinP
 from aphrodite_engine.sampling.stages.penalties import Penalties
@@ -55,7 +55,8 @@ def sample(sampler, logits, rows=None, positions=None, history=None):
     rows = list(range(len(logits))) if rows is None else rows
     positions = [1] * len(rows) if positions is None else positions
     history = torch.zeros(64, 64, dtype=torch.int32) if history is None else history
-    return sampler.sample(logits, rows, positions, history)
+    standing = Standing(list(rows), list(positions), torch.tensor(positions, dtype=torch.int32))
+    return sampler.sample(logits, standing, history)
 
 
 # Every mix of stages, greedy rows, and orders of their own.
@@ -97,13 +98,13 @@ def test_a_row_alone_gives_the_token_it_gives_in_a_batch(vocabulary):
     split = sample(sampler_of(*starts, at_once=5 * vocabulary), logits, None, positions, history)
     assert split.read() == together
     order = list(range(63, -1, -1))
-    backwards = sampler_of(*starts).sample(
-        logits[order], order, [positions[row] for row in order], history
+    backwards = sample(
+        sampler_of(*starts), logits[order], order, [positions[row] for row in order], history
     )
     assert backwards.read()[::-1] == together
     for row in range(64):
-        alone = sampler_of(starts[row]).sample(
-            logits[row : row + 1], [row], [positions[row]], history
+        alone = sample(
+            sampler_of(starts[row]), logits[row : row + 1], [row], [positions[row]], history
         )
         assert alone.read() == [together[row]], row
     assert all(draw.error is None for draw in together)
@@ -114,7 +115,7 @@ def test_a_row_is_the_same_with_any_number_of_threads():
     one = sample(sampler_of(*starts), logits, None, positions, history).read()
     torch.set_num_threads(2)
     alone = [
-        sampler_of(starts[row]).sample(logits[row : row + 1], [row], [positions[row]], history)
+        sample(sampler_of(starts[row]), logits[row : row + 1], [row], [positions[row]], history)
         for row in range(8)
     ]
     assert [each.read()[0].token for each in alone] == [draw.token for draw in one]
@@ -334,7 +335,7 @@ def test_a_row_start_after_preemption_goes_on_with_the_same_draws():
 
     def generate(sampler, steps):
         for step in steps:
-            token = sampler.sample(logits[step], [0], [2 + step], history).tokens
+            token = sample(sampler, logits[step], [0], [2 + step], history).tokens
             history[0, 2 + step] = token[0]
         return history.tolist()
 

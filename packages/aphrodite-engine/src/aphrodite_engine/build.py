@@ -7,16 +7,23 @@ from aphrodite_kernels.backends.cpu.cores import physical_cores
 
 from aphrodite_engine.config import EngineConfig, ResolvedConfig
 from aphrodite_engine.engine import Engine
+from aphrodite_engine.execution.assembly import KVMemory, make_executor, make_runner
 from aphrodite_engine.execution.device import choose_device
 from aphrodite_engine.execution.limits import Limits
 from aphrodite_engine.execution.memory import free_memory
-from aphrodite_engine.execution.runner import KVMemory, ModelRunner, make_executor
 from aphrodite_engine.execution.step_executor import StepExecutor
 from aphrodite_engine.info import ModelInfo
 from aphrodite_engine.kv import KVGroup, group_layers
-from aphrodite_engine.loading.model import LoadedModel, Progress, load_model, open_model
+from aphrodite_engine.loading.model import (
+    LoadedModel,
+    OpenModel,
+    Progress,
+    load_model,
+    open_model,
+)
 from aphrodite_engine.loading.resolve import DTYPES, Machine, named_dtype, resolve
 from aphrodite_engine.loading.source import find_model_path
+from aphrodite_engine.profile import profiled
 from aphrodite_engine.scheduling.intake import SchedulingLimits
 from aphrodite_engine.scheduling.scheduler import TokenBudgetScheduler
 
@@ -39,6 +46,17 @@ def build_engine(
     source = open_model(find_model_path(config.model, config.revision, config.download_dir))
     device = choose_device(config.device)
     backend = backend_for(device, threads=config.threads, dtype=named_dtype(config.dtype))
+    return engine_of(source, backend, config, end_tokens, say)
+
+
+def engine_of(
+    source: OpenModel, backend: Backend, config: EngineConfig, end_tokens: Sequence[int], say: Say
+) -> tuple[Engine, ModelInfo]:
+    """The engine of a model that is open already, wherever its weights come from.
+
+    Raises:
+        EngineError, QuantError, KernelError: see loading/errors.py.
+    """
     if config.deterministic:
         backend = backend.deterministic()
     resolved, budget = resolve(config, source.facts, _machine(backend))
@@ -47,7 +65,7 @@ def build_engine(
     scheduler = TokenBudgetScheduler(groups, limits)
     say(str(budget))
     loaded = load_model(source, backend, resolved.max_model_len, _percentages(say))
-    runner = ModelRunner(_executor(loaded, groups, resolved))
+    runner = make_runner(_executor(loaded, groups, resolved), backend)
     info = ModelInfo(
         name=config.model,
         path=resolved.path,
@@ -59,7 +77,8 @@ def build_engine(
         backend=backend.summary,
         summary=str(budget),
     )
-    return Engine(scheduler, runner), info
+    parts = (scheduler, runner)
+    return Engine(*(profiled(parts) if config.profile_steps else parts)), info
 
 
 def _machine(backend: Backend) -> Machine:

@@ -56,6 +56,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`fcfs` or `priority` (lower first)."""
     enforce_eager: bool = False
     """Do not capture programs."""
+    profile_steps: bool = False
+    """Tell now and then where the host's time of decoding steps goes."""
     deterministic: bool = False
     """Row-invariant kernels only: a seeded text is bit-identical in any company."""
     seed: int | None = None

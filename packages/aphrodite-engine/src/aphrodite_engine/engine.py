@@ -57,6 +57,10 @@ class Runner(Protocol):
         """Start a step and return at once."""
         ...
 
+    def prepare(self) -> bool:
+        """Make ready one of the things that a later step would wait for; false: all are."""
+        ...
+
     def close(self) -> None:
         """Stop after the launched steps and free the device."""
         ...
@@ -86,6 +90,10 @@ class Engine:
 
     def _launch(self, plan: Plan) -> tuple[Plan, Pending] | None:
         return (plan, self._runner.launch(plan)) if plan.work or plan.released else None
+
+    def prepare(self) -> bool:
+        """While nothing is to do: make ready what a later step would wait for; false: all is."""
+        return self._runner.prepare()
 
     @property
     def unfinished(self) -> bool:

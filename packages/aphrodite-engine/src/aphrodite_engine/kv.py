@@ -42,3 +42,9 @@ def group_layers(specs: Sequence[KVSpec]) -> tuple[KVGroup, ...]:
         for spec, layers in kinds.items()
         for start in range(0, len(layers), size)
     )
+
+
+def group_of_layers(groups: Sequence[KVGroup]) -> tuple[int, ...]:
+    """Of each layer of the model: the index of its group."""
+    pairs = ((layer, index) for index, group in enumerate(groups) for layer in group.layers)
+    return tuple(index for _, index in sorted(pairs))

@@ -1,13 +1,17 @@
 """A model whose next token follows from the last one, by a table."""
 
+import dataclasses
+
 import pytest
 import torch
+from aphrodite_engine.execution.assembly import KVMemory, parts_on_a_device, parts_on_the_host
 from aphrodite_engine.execution.limits import Limits
-from aphrodite_engine.execution.runner import KVMemory, make_executor
+from aphrodite_engine.execution.step_executor import StepExecutor
 from aphrodite_engine.kv import KVSpec, group_layers
 from aphrodite_engine.plan import Plan, RowStart, RowWork
 from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.sampler import Sampler
 from aphrodite_kernels.backends import reference
 
 VOCABULARY = 50
@@ -51,12 +55,35 @@ def model():
     return TableModel()
 
 
-@pytest.fixture
-def executor(model):
+def call_again(function, tokens, requests, outputs):
+    """What a device's capture does, as far as it can be seen: the same work at fixed places."""
+    result = function()
+
+    class Again:
+        def replay(self, *counts):
+            assert counts == (tokens, requests, outputs)
+            result.copy_(function())
+
+    return Again(), result
+
+
+@pytest.fixture(params=["host", "device", "captured"])
+def executor(request, model):
+    """Of a CPU; and of a device of its own, with and without captured steps."""
     backend = reference.create(torch.device("cpu"), threads=None, dtype=None)
+    if request.param == "captured":
+        backend = dataclasses.replace(backend, capture=call_again, elastic=False)
     memory = KVMemory(groups=group_layers([KVSpec(1, 4)]), num_blocks=40, dtype=torch.float32)
     limits = Limits(rows=4, tokens=16, positions=32, block_size=4)
-    return make_executor(model, VOCABULARY, backend, memory, limits)
+    make = parts_on_the_host if request.param == "host" else parts_on_a_device
+    parts = make(model, VOCABULARY, backend, memory, limits, eager=False)
+    return StepExecutor(*parts, Sampler(backend), model.softcap)
+
+
+@pytest.fixture
+def run(executor):
+    """One plan, to its end."""
+    return lambda plan: executor.launch(plan).wait()
 
 
 def start(row: int, tokens: list[int], **params) -> RowStart:

@@ -2,25 +2,24 @@
 
 import pytest
 import torch
-from aphrodite_engine.execution.runner import ModelRunner
+from aphrodite_engine.execution.runner import StreamRunner, ThreadRunner
 from aphrodite_engine.sampling.stage import Stage
 from aphrodite_engine.sampling.stages.temperature import Temperature
 
 
-def test_a_chunked_prompt_then_tokens_that_feed_themselves(executor, model, make):
+def test_a_chunked_prompt_then_tokens_that_feed_themselves(run, model, make):
     prompt = [3, 1, 4, 1, 5, 9]
-    first = executor.run(
-        make.plan(make.work(2, 0, 4, samples=False), started=[make.start(2, prompt)])
-    )
+    first = run(make.plan(make.work(2, 0, 4, samples=False), started=[make.start(2, prompt)]))
     assert first.rows[0].tokens == [] and first.rows[0].error is None
-    found = executor.run(make.plan(make.work(2, 4, 2))).rows[0].tokens
+    found = run(make.plan(make.work(2, 4, 2))).rows[0].tokens
     for position in range(6, 12):
-        found += executor.run(make.plan(make.work(2, position))).rows[0].tokens
+        found += run(make.plan(make.work(2, position))).rows[0].tokens
     assert found == model.follow(9, 7)
 
 
-def test_steps_run_in_order_without_waiting(executor, model, make):
-    runner = ModelRunner(executor)
+@pytest.mark.parametrize("kind", [ThreadRunner, StreamRunner])
+def test_steps_run_in_order_without_waiting(kind, executor, model, make):
+    runner = kind(executor)
     plans = [make.plan(make.work(0, 0, 2), started=[make.start(0, [7, 8])])]
     plans += [make.plan(make.work(0, position)) for position in range(2, 9)]
     launched = [runner.launch(each) for each in plans]
@@ -28,46 +27,46 @@ def test_steps_run_in_order_without_waiting(executor, model, make):
     runner.close()
 
 
-def test_rows_of_a_batch_do_not_mix(executor, model, make):
+def test_rows_of_a_batch_do_not_mix(run, model, make):
     starts = [make.start(row, [row, 10 + row]) for row in range(4)]
     mixed = [make.work(3, 0, 2), make.work(0, 0, 2), make.work(2, 0, 1, samples=False)]
-    rows = executor.run(make.plan(*mixed, started=starts)).rows
+    rows = run(make.plan(*mixed, started=starts)).rows
     assert rows[0].tokens == model.follow(13, 1)
     assert rows[1].tokens == model.follow(10, 1)
     assert rows[2].tokens == []
 
 
-def test_a_row_is_taken_again(executor, model, make):
-    executor.run(make.plan(make.work(1, 0, 2), started=[make.start(1, [1, 2])]))
+def test_a_row_is_taken_again(run, model, make):
+    run(make.plan(make.work(1, 0, 2), started=[make.start(1, [1, 2])]))
     again = make.plan(make.work(1, 0, 1), started=[make.start(1, [30])], released=[1])
-    assert executor.run(again).rows[0].tokens == model.follow(30, 1)
-    assert executor.run(make.plan(released=[1])).rows == []
+    assert run(again).rows[0].tokens == model.follow(30, 1)
+    assert run(make.plan(released=[1])).rows == []
 
 
-def test_numbers_that_are_not_finite_are_that_rows_error(executor, model, make):
+def test_numbers_that_are_not_finite_are_that_rows_error(run, model, make):
     starts = [make.start(0, [5]), make.start(1, [make.poison])]
-    rows = executor.run(make.plan(make.work(0, 0), make.work(1, 0), started=starts)).rows
+    rows = run(make.plan(make.work(0, 0), make.work(1, 0), started=starts)).rows
     assert rows[0].tokens == model.follow(5, 1)
     assert rows[1].tokens == []
     assert "not finite" in rows[1].error
 
 
 @pytest.mark.parametrize("token", [-1, 50, 2**40])
-def test_a_token_outside_the_vocabulary_is_that_rows_error(token, executor, model, make):
+def test_a_token_outside_the_vocabulary_is_that_rows_error(token, run, model, make):
     starts = [make.start(0, [5]), make.start(1, [2, token])]
-    rows = executor.run(make.plan(make.work(0, 0), make.work(1, 0, 2), started=starts)).rows
+    rows = run(make.plan(make.work(0, 0), make.work(1, 0, 2), started=starts)).rows
     assert rows[0].tokens == model.follow(5, 1)
     assert "outside the vocabulary of 50" in rows[1].error
     freed = make.plan(make.work(1, 0), started=[make.start(1, [6])], released=[1])
-    assert executor.run(freed).rows[0].tokens == model.follow(6, 1)
+    assert run(freed).rows[0].tokens == model.follow(6, 1)
 
 
-def test_too_many_tokens_are_that_rows_error(executor, make):
-    rows = executor.run(make.plan(make.work(1, 0), started=[make.start(1, [1] * 40)])).rows
+def test_too_many_tokens_are_that_rows_error(run, make):
+    rows = run(make.plan(make.work(1, 0), started=[make.start(1, [1] * 40)])).rows
     assert "40 tokens do not fit" in rows[0].error
 
 
-def test_a_stage_that_raises_is_that_rows_error(executor, model, make, monkeypatch):
+def test_a_stage_that_raises_is_that_rows_error(run, model, make, monkeypatch):
     def explode(logits, rows):
         raise ValueError("no good")
 
@@ -77,30 +76,30 @@ def test_a_stage_that_raises_is_that_rows_error(executor, model, make, monkeypat
         make.start(1, [6], stages=(Temperature(temperature=0.5),)),
     ]
     items = make.work(0, 0), make.work(1, 0)
-    rows = executor.run(make.plan(*items, started=starts)).rows
+    rows = run(make.plan(*items, started=starts)).rows
     assert rows[0].tokens == model.follow(5, 1)
     assert "sampling failed: ValueError: no good" in rows[1].error
     assert issubclass(Temperature, Stage)
 
 
-def test_a_failed_step_is_over_and_the_next_one_runs(executor, model, make):
+def test_a_failed_step_is_over_and_the_next_one_runs(run, model, make):
     starts = [make.start(0, [5]), make.start(1, [6])]
     model.fails = True
-    rows = executor.run(make.plan(make.work(0, 0), make.work(1, 0), started=starts)).rows
+    rows = run(make.plan(make.work(0, 0), make.work(1, 0), started=starts)).rows
     assert all("the step failed: RuntimeError: out of luck" in row.error for row in rows)
     model.fails = False
-    assert executor.run(make.plan(make.work(0, 0))).rows[0].tokens == model.follow(5, 1)
+    assert run(make.plan(make.work(0, 0))).rows[0].tokens == model.follow(5, 1)
 
 
-def test_log_probabilities_of_prompt_and_token(executor, model, make):
+def test_log_probabilities_of_prompt_and_token(run, model, make):
     prompt = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3]
     begin = make.start(0, prompt, logprobs=2, prompt_logprobs=3)
     chunks = [
         make.work(0, 0, 7, samples=False, prompt_logprobs=True),
         make.work(0, 7, 9, prompt_logprobs=True),
     ]
-    first = executor.run(make.plan(chunks[0], started=[begin])).rows[0]
-    last = executor.run(make.plan(chunks[1])).rows[0]
+    first = run(make.plan(chunks[0], started=[begin])).rows[0]
+    last = run(make.plan(chunks[1])).rows[0]
     scores = [*first.prompt_logprobs, *last.prompt_logprobs]
     expected = model.table[torch.tensor(prompt)].log_softmax(-1)
     assert [score.token for score in scores] == prompt[1:]

@@ -1,8 +1,12 @@
 """The tensors of a step equal what a loop over tokens makes of the same plan."""
 
 import numpy as np
+import pytest
 import torch
-from aphrodite_engine.execution.inputs import StepInputs
+from aphrodite_engine.execution.device_inputs import DeviceInputs
+from aphrodite_engine.execution.device_rows import DeviceRows
+from aphrodite_engine.execution.host_inputs import HostInputs
+from aphrodite_engine.execution.host_rows import HostRows
 from aphrodite_engine.execution.limits import Limits
 from aphrodite_engine.execution.memory import allocate_caches
 from aphrodite_engine.execution.state import BatchState
@@ -16,6 +20,7 @@ from hypothesis import strategies as st
 LIMITS = Limits(rows=6, tokens=64, positions=40, block_size=4)
 GROUPS = group_layers([KVSpec(1, 2, 8), KVSpec(1, 2, 8), KVSpec(1, 2)])
 CPU = torch.device("cpu")
+CACHES = allocate_caches(GROUPS, 10, 4, torch.float32, CPU)
 BACKEND = reference.create(CPU, threads=None, dtype=None)
 
 
@@ -30,8 +35,20 @@ def steps(draw):
     return work
 
 
-def seated() -> BatchState:
-    state = BatchState(LIMITS, len(GROUPS), 1000, CPU)
+def host():
+    """A CPU's state and inputs."""
+    rows = HostRows(LIMITS, len(GROUPS))
+    return seated(rows), HostInputs(LIMITS, GROUPS, CACHES, rows, BACKEND)
+
+
+def device():
+    """Those of a device of its own."""
+    rows = DeviceRows(LIMITS, len(GROUPS), CPU)
+    return seated(rows), DeviceInputs(LIMITS, GROUPS, CACHES, rows)
+
+
+def seated(rows) -> BatchState:
+    state = BatchState(LIMITS, 1000, rows)
     numbers = np.random.default_rng(0)
     starts, blocks = [], []
     for row in range(LIMITS.rows):
@@ -58,7 +75,7 @@ def assert_equals_a_loop(inputs, state, work):
         for position in range(item.start, item.start + item.count):
             tokens.append(int(state.tokens[item.row, position]))
             positions.append(position)
-            for group, table in enumerate(state.tables):
+            for group, table in enumerate(state.memory.tables):
                 slots[group].append(int(table[item.row, position // 4]) * 4 + position % 4)
         starts.append(len(tokens))
         if item.samples:
@@ -66,6 +83,12 @@ def assert_equals_a_loop(inputs, state, work):
     assert found.tokens.tolist() == tokens
     assert found.positions.tolist() == positions
     assert inputs.logit_index[: step.outputs].tolist() == chosen
+    ends = [(item.row, item.start + item.count) for item in work if item.samples]
+    if ends:
+        assert inputs.sampled_positions(step).tolist() == [position for _, position in ends]
+        sampled = torch.arange(500, 500 + len(ends), dtype=torch.int32)
+        inputs.write(step, sampled)
+        assert [int(state.tokens[end]) for end in ends] == sampled.tolist()
     for group, members in enumerate(GROUPS):
         meta = found.attention[members.layers[0]]
         assert meta.slots.tolist() == slots[group]
@@ -75,27 +98,28 @@ def assert_equals_a_loop(inputs, state, work):
         assert meta.max_seq == max(item.start + item.count for item in work)
         for request, item in enumerate(work):
             used = -(-(item.start + item.count) // 4)
-            table = state.tables[group][item.row, :used]
+            table = state.memory.tables[group][item.row, :used]
             assert meta.block_tables[request, :used].tolist() == table.tolist()
 
 
-@given(steps())
+@pytest.mark.parametrize("make", [host, device])
+@given(work=steps())
 @settings(deadline=None, max_examples=60)
-def test_a_step_equals_a_loop_over_its_tokens(work):
-    state = seated()
-    caches = allocate_caches(GROUPS, 10, 4, torch.float32, CPU)
-    inputs = StepInputs(LIMITS, GROUPS, caches, state, BACKEND)
+def test_a_step_equals_a_loop_over_its_tokens(make, work):
+    state, inputs = make()
     inputs.fill([RowWork(row=0, start=0, count=30, samples=True)])  # something stale
     assert_equals_a_loop(inputs, state, work)
 
 
-@given(steps(), st.lists(st.sampled_from(["blocks", "leaves", "choose", "skips"]), max_size=3))
+@pytest.mark.parametrize("make", [host, device])
+@given(
+    work=steps(),
+    events=st.lists(st.sampled_from(["blocks", "leaves", "choose", "skips"]), max_size=3),
+)
 @settings(deadline=None, max_examples=60)
-def test_steps_that_follow_one_another_equal_the_loop(work, events):
+def test_steps_that_follow_one_another_equal_the_loop(make, work, events):
     """Ten decoding steps over borders of blocks, with what can happen in between."""
-    state = seated()
-    caches = allocate_caches(GROUPS, 10, 4, torch.float32, CPU)
-    inputs = StepInputs(LIMITS, GROUPS, caches, state, BACKEND)
+    state, inputs = make()
     for turn in range(10):
         assert_equals_a_loop(inputs, state, work)
         work = [
@@ -115,10 +139,7 @@ def test_steps_that_follow_one_another_equal_the_loop(work, events):
 
 
 def test_buffers_stay_where_they_are_and_their_row_counts_differ():
-    state = seated()
-    inputs = StepInputs(
-        LIMITS, GROUPS, allocate_caches(GROUPS, 10, 4, torch.float32, CPU), state, BACKEND
-    )
+    _, inputs = host()
     assert len({inputs.capacity, inputs.rows, inputs.outputs}) == 3
     whole = inputs.whole()
     step = inputs.fill([RowWork(row=1, start=3, count=2, samples=True)])
@@ -126,3 +147,19 @@ def test_buffers_stay_where_they_are_and_their_row_counts_differ():
     assert exact.positions.data_ptr() == whole.positions.data_ptr()
     assert exact.attention[0].slots.data_ptr() == whole.attention[0].slots.data_ptr()
     assert exact.attention[2].block_tables.data_ptr() == whole.attention[2].block_tables.data_ptr()
+
+
+def test_a_padded_step_computes_what_the_exact_one_does():
+    _, inputs = device()
+    items = [RowWork(row=row, start=3 * row + 5, count=1, samples=True) for row in (4, 0, 2, 1, 3)]
+    step = inputs.fill(items)
+    exact, padded = inputs.exact(step), inputs.decoding(inputs.padded(step.requests))
+    assert padded.tokens.shape == (6,)
+    assert torch.equal(padded.tokens[:5], exact.tokens)
+    assert torch.equal(padded.positions[:5], exact.positions)
+    for wide, narrow in zip(padded.attention, exact.attention, strict=True):
+        assert torch.equal(wide.slots[:5], narrow.slots)
+        assert torch.equal(wide.seq_lens[:5], narrow.seq_lens)
+        assert torch.equal(wide.block_tables[:5], narrow.block_tables)
+        assert wide.slots[5] < 4, "a row that nobody has writes outside the null block"
+        assert wide.seq_lens[5] == 1

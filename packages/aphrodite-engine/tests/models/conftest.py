@@ -7,11 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from aphrodite_engine.execution.inputs import StepInputs
+from aphrodite_engine.execution.assembly import KVMemory, parts_on_a_device, parts_on_the_host
 from aphrodite_engine.execution.limits import Limits
-from aphrodite_engine.execution.memory import allocate_caches
-from aphrodite_engine.execution.programs import make_programs
-from aphrodite_engine.execution.state import BatchState
 from aphrodite_engine.kv import group_layers
 from aphrodite_engine.loading.model import load_model, open_model
 from aphrodite_engine.plan import BlockUpdate, Plan, RowStart, RowWork
@@ -36,12 +33,14 @@ class Decoder:
         groups = group_layers(source.config.kv_specs)
         limits = Limits(rows=ROWS, tokens=48, positions=POSITIONS, block_size=BLOCK_SIZE)
         blocks = len(groups) * ROWS * limits.blocks + 1
-        caches = allocate_caches(groups, blocks, BLOCK_SIZE, torch.float32, backend.device)
+        memory = KVMemory(groups=groups, num_blocks=blocks, dtype=torch.float32)
         self._groups = groups
         self._blocks_per_row = limits.blocks
-        self._state = BatchState(limits, len(groups), source.config.vocab_size, backend.device)
-        self._inputs = StepInputs(limits, groups, caches, self._state, backend)
-        self._programs = make_programs(self.loaded.model, backend, self._inputs, eager=eager)
+        make = parts_on_the_host if backend.elastic else parts_on_a_device
+        vocabulary = source.config.vocab_size
+        self._state, self._inputs, self._programs = make(
+            self.loaded.model, vocabulary, backend, memory, limits, eager=eager
+        )
 
     def start(self, row: int, tokens: Sequence[int]) -> None:
         """Seat a request and give it all its blocks, in scrambled order."""

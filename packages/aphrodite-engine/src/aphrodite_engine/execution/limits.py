@@ -17,6 +17,13 @@ class Limits:
     """Positions per KV block."""
 
     @property
+    def width(self) -> int:
+        """Tokens of a row: one more than the longest request has, since a step that was launched
+        before a stop was known writes it.
+        """
+        return self.positions + 1
+
+    @property
     def blocks(self) -> int:
         """Entries of a row's block table."""
-        return -(-(self.positions + 1) // self.block_size)
+        return -(-self.width // self.block_size)

@@ -10,12 +10,13 @@ from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.protocols import Capture
 from torch import Tensor
 
-from aphrodite_engine.execution.inputs import Step, StepInputs
+from aphrodite_engine.execution.host_inputs import HostInputs
+from aphrodite_engine.execution.step import Inputs, Step
 from aphrodite_engine.model import Model
 
 
 class Programs(Protocol):
-    """The two halves of a forward pass, over the buffers of `StepInputs`."""
+    """The two halves of a forward pass, over the tensors of `Inputs`."""
 
     def forward(self, step: Step) -> None:
         """Compute hidden rows, kept until the next call, and write keys and values."""
@@ -25,18 +26,15 @@ class Programs(Protocol):
         """[outputs, V] of the rows that the inputs chose; valid until the next call."""
         ...
 
-
-def make_programs(model: Model, backend: Backend, inputs: StepInputs, *, eager: bool) -> Programs:
-    """Recorded programs where the backend can record."""
-    if eager or backend.capture is None:
-        return EagerPrograms(model, backend, inputs)
-    return RecordedPrograms(model, backend, inputs, backend.capture)
+    def prepare(self) -> bool:
+        """Make ready one of the things that a later step would have to wait for; false: all are."""
+        ...
 
 
 class EagerPrograms:
     """The model itself, each time."""
 
-    def __init__(self, model: Model, backend: Backend, inputs: StepInputs) -> None:
+    def __init__(self, model: Model, backend: Backend, inputs: Inputs) -> None:
         self._model = model
         self._select = backend.select
         self._inputs = inputs
@@ -50,12 +48,16 @@ class EagerPrograms:
         chosen = self._select(self._hidden, self._inputs.logit_index[:outputs])
         return self._model.logits(chosen)
 
+    def prepare(self) -> bool:
+        """There is nothing to make ready."""
+        return False
+
 
 class RecordedPrograms:
     """One recording of each half over full buffers, replayed with the counts of the step."""
 
     def __init__(
-        self, model: Model, backend: Backend, inputs: StepInputs, capture: Capture
+        self, model: Model, backend: Backend, inputs: HostInputs, capture: Capture
     ) -> None:
         counts = (inputs.capacity, inputs.rows, inputs.outputs)
         self._forward, hidden = capture(lambda: model.forward(inputs.whole()), *counts)
@@ -72,3 +74,7 @@ class RecordedPrograms:
         if len(self._logits) != outputs:  # a view costs 30 us, and decoding asks for the same again
             self._logits = self._whole_logits[:outputs]
         return self._logits
+
+    def prepare(self) -> bool:
+        """All is recorded."""
+        return False

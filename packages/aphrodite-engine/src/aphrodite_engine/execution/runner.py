@@ -1,24 +1,31 @@
-"""The runner: a thread that executes plans, while the engine's thread makes the next one."""
+"""Runners: they execute plans in order, while the engine's thread makes the next one."""
 
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
 
-import torch
-from aphrodite_kernels.attention import KVCache
-from aphrodite_kernels.backend import Backend
-
-from aphrodite_engine.execution.inputs import StepInputs
-from aphrodite_engine.execution.limits import Limits
-from aphrodite_engine.execution.memory import allocate_caches
-from aphrodite_engine.execution.programs import make_programs
-from aphrodite_engine.execution.state import BatchState
 from aphrodite_engine.execution.step_executor import StepExecutor
-from aphrodite_engine.kv import KVGroup
-from aphrodite_engine.model import Model
+from aphrodite_engine.execution.underway import Underway
 from aphrodite_engine.outputs import StepOutput
 from aphrodite_engine.plan import Plan
-from aphrodite_engine.sampling.sampler import Sampler
+
+
+class StreamRunner:
+    """Implements engine.Runner where the device has a queue of its own."""
+
+    def __init__(self, executor: StepExecutor) -> None:
+        self._executor = executor
+
+    def launch(self, plan: Plan) -> Underway:
+        """Put a step in the device's queue, and return at once."""
+        return self._executor.launch(plan)
+
+    def prepare(self) -> bool:
+        """Make ready one of the things that a later step would wait for; false: all are."""
+        return self._executor.prepare()
+
+    def close(self) -> None:
+        """The queue ends with the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +42,8 @@ class LaunchedStep:
         return result
 
 
-class ModelRunner:
-    """Implements engine.Runner with one worker thread.
+class ThreadRunner:
+    """Implements engine.Runner where launching a step is computing it: in one worker thread.
 
     Plans and results go through queues written in C: of every step, an executor's futures take 65
     us on the runner's side, while no kernel runs, and these 25.
@@ -54,6 +61,10 @@ class ModelRunner:
         self._launched.put((plan, step))
         return step
 
+    def prepare(self) -> bool:
+        """All is ready."""
+        return False
+
     def close(self) -> None:
         """Wait for the launched steps and end the thread."""
         self._launched.put(None)
@@ -63,37 +74,6 @@ class ModelRunner:
         while (item := self._launched.get()) is not None:
             plan, step = item
             try:
-                step.result.put(self._executor.run(plan))
+                step.result.put(self._executor.launch(plan).wait())
             except BaseException as error:  # whoever waits raises it
                 step.result.put(error)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KVMemory:
-    """The pool to allocate."""
-
-    groups: tuple[KVGroup, ...]
-    num_blocks: int
-    """The null block 0 included."""
-    dtype: torch.dtype
-
-    def allocate(self, block_size: int, device: torch.device) -> tuple[KVCache, ...]:
-        """The caches of each layer."""
-        return allocate_caches(self.groups, self.num_blocks, block_size, self.dtype, device)
-
-
-def make_executor(
-    model: Model,
-    vocab_size: int,
-    backend: Backend,
-    memory: KVMemory,
-    limits: Limits,
-    *,
-    eager: bool = False,
-) -> StepExecutor:
-    """Everything between a plan and its tokens, allocated and recorded."""
-    caches = memory.allocate(limits.block_size, backend.device)
-    state = BatchState(limits, len(memory.groups), vocab_size, backend.device)
-    inputs = StepInputs(limits, memory.groups, caches, state, backend)
-    programs = make_programs(model, backend, inputs, eager=eager)
-    return StepExecutor(state, inputs, programs, Sampler(backend), model.softcap)

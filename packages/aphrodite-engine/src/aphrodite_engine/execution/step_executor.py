@@ -1,5 +1,8 @@
 """One step after the other: a plan's deltas, its forward pass, its tokens.
 
+Launching a step puts all its work in line on the device and waits for nothing: the sampled tokens
+are where the next step finds them, and a copy is on its way to the host.
+
 What goes wrong for one row (a delta that makes no sense, numbers that are not finite, a stage that
 raises) is that row's error. What goes wrong in the forward pass is an error of all rows of the step
 and of nothing else: the state changed only by the deltas.
@@ -12,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aphrodite_engine.execution.inputs import Step, StepInputs
 from aphrodite_engine.execution.programs import Programs
+from aphrodite_engine.execution.readback import Readback
 from aphrodite_engine.execution.state import BatchState
-from aphrodite_engine.outputs import RowOutput, StepOutput
+from aphrodite_engine.execution.step import Inputs, Step
+from aphrodite_engine.execution.underway import FailedDraw, PromptScores, Underway
 from aphrodite_engine.plan import Plan, RowStart, RowWork
-from aphrodite_engine.sampling.logprobs import TokenLogprobs, score
-from aphrodite_engine.sampling.sampler import Draw, Sampled, Sampler
+from aphrodite_engine.sampling.logprobs import Scores, score
+from aphrodite_engine.sampling.sampler import Sampled, Sampler, Standing
 
 _SCORED_AT_ONCE = 32
 """Prompt positions whose logits exist at the same time."""
@@ -27,12 +31,12 @@ _log = logging.getLogger(__name__)
 
 
 class StepExecutor:
-    """Executes plans in the order given, in the calling thread."""
+    """Launches plans in the order given, in the calling thread."""
 
     def __init__(
         self,
         state: BatchState,
-        inputs: StepInputs,
+        inputs: Inputs,
         programs: Programs,
         sampler: Sampler,
         softcap: float | None,
@@ -44,20 +48,22 @@ class StepExecutor:
         self._softcap = softcap
 
     @torch.inference_mode()
-    def run(self, plan: Plan) -> StepOutput:
-        """Execute a plan."""
+    def launch(self, plan: Plan) -> Underway:
+        """Put a plan in line on the device."""
         self._take_deltas(plan)
         broken = self._state.broken
-        work = [item for item in plan.work if item.row not in broken]
-        done = iter(self._compute(work) if work else [])
-        return StepOutput(
-            [
-                RowOutput(error=broken[item.row]) if item.row in broken else next(done)
-                for item in plan.work
-            ]
-            if broken
-            else list(done)
-        )
+        errors = [broken.get(item.row) for item in plan.work]
+        work = [item for item, error in zip(plan.work, errors, strict=True) if error is None]
+        underway = Underway(Readback(self._state.tokens.device), errors)
+        if work:
+            self._compute(work, underway)
+        underway.readback.seal()
+        return underway
+
+    @torch.inference_mode()
+    def prepare(self) -> bool:
+        """Make ready one of the things that a later step would wait for; false: all are."""
+        return self._programs.prepare()
 
     def _take_deltas(self, plan: Plan) -> None:
         for row in plan.released:
@@ -70,20 +76,19 @@ class StepExecutor:
             except Exception as error:
                 self._state.broken[start.row] = _described("its parameters", error)
 
-    def _compute(self, work: Sequence[RowWork]) -> list[RowOutput]:
+    def _compute(self, work: Sequence[RowWork], underway: Underway) -> None:
         try:
             step = self._inputs.fill(work)
             self._programs.forward(step)
-            draws = self._sample(step) if step.outputs else []
+            if step.outputs:
+                self._sample(step, underway)
         except Exception as error:
-            return [RowOutput(error=_described("the step", error)) for _ in work]
-        results = [RowOutput()] * len(work)
-        for index, draw in zip(step.sampling.tolist(), draws, strict=True):
-            results[index] = _row_output(draw)
+            underway.fail(_described("the step", error))
+            return
+        underway.sampling = step.sampling.tolist()
         for index, item in enumerate(work):
-            if item.prompt_logprobs and results[index].error is None:
-                results[index] = self._with_prompt_scores(step, index, item, results[index])
-        return results
+            if item.prompt_logprobs:
+                underway.prompts[index] = self._score_prompt(step, index, item, underway.readback)
 
     def _logits(self, step: Step, outputs: int) -> Tensor:
         logits = self._programs.logits(step, outputs)
@@ -91,66 +96,67 @@ class StepExecutor:
             logits.div_(self._softcap).tanh_().mul_(self._softcap)
         return logits
 
-    def _sample(self, step: Step) -> list[Draw]:
+    def _sample(self, step: Step, underway: Underway) -> None:
         """Draw tokens and put them where the next step finds them."""
         logits = self._logits(step, step.outputs)
-        rows = step.rows[step.sampling].tolist()
-        positions = step.seq_lens[step.sampling].tolist()
+        place = Standing(
+            rows=step.rows[step.sampling].tolist(),
+            positions=step.seq_lens[step.sampling].tolist(),
+            on_device=self._inputs.sampled_positions(step),
+        )
         try:
-            sampled = self._draw(logits, rows, positions)
+            sampled = self._sampler.sample(logits, place, self._state.tokens)
         except Exception:
             _log.warning("sampling a batch failed, each row is sampled alone", exc_info=True)
-            return self._sample_each(logits, rows, positions)
-        return sampled.read()
+            self._sample_each(step, logits, place, underway)
+            return
+        self._inputs.write(step, sampled.tokens)
+        underway.draws.append(sampled.map(underway.readback.take))
 
-    def _draw(self, logits: Tensor, rows: list[int], positions: list[int]) -> Sampled:
-        sampled = self._sampler.sample(logits, rows, positions, self._state.tokens)
-        self._state.write(rows, positions, sampled.tokens)
-        return sampled
-
-    def _sample_each(self, logits: Tensor, rows: list[int], positions: list[int]) -> list[Draw]:
+    def _sample_each(self, step: Step, logits: Tensor, place: Standing, underway: Underway) -> None:
         """Row by row: the row that fails is alone with its error."""
-        draws: list[Draw] = []
-        for index, (row, position) in enumerate(zip(rows, positions, strict=True)):
+        tokens = torch.zeros(len(logits), dtype=torch.int32, device=logits.device)
+        for index, row in enumerate(place.rows):
             try:
-                draws += self._draw(logits[index : index + 1], [row], [position]).read()
+                sampled = self._sample_one(logits, place, index)
             except Exception as error:
                 message = self._state.broken[row] = _described("sampling", error)
-                draws.append(Draw(0, None, message))
-        return draws
+                underway.draws.append(FailedDraw(message))
+                continue
+            tokens[index : index + 1] = sampled.tokens
+            underway.draws.append(sampled.map(underway.readback.take))
+        self._inputs.write(step, tokens)
 
-    def _with_prompt_scores(
-        self, step: Step, index: int, item: RowWork, result: RowOutput
-    ) -> RowOutput:
-        try:
-            scores = self._score_prompt(step, index, item)
-        except Exception as error:
-            return RowOutput(error=_described("scoring its prompt", error))
-        return RowOutput(tokens=result.tokens, logprobs=result.logprobs, prompt_logprobs=scores)
+    def _sample_one(self, logits: Tensor, place: Standing, index: int) -> Sampled:
+        here = slice(index, index + 1)
+        return self._sampler.sample(logits[here], place.part(here), self._state.tokens)
 
-    def _score_prompt(self, step: Step, index: int, item: RowWork) -> list[TokenLogprobs]:
+    def _score_prompt(
+        self, step: Step, index: int, item: RowWork, readback: Readback
+    ) -> PromptScores:
         """Score the prompt tokens that follow the positions of this chunk."""
         start: RowStart | None = self._state.started[item.row]
         assert start is not None, "work for a row in which nobody sits"
         likeliest = start.params.prompt_logprobs or 0
-        first_row = int(step.query_starts[index]) - item.start
+        scores: list[Scores] = []
+        error = None
+        try:
+            for first, last in self._slices(item, start):
+                shift = int(step.query_starts[index]) - item.start
+                self._inputs.choose(np.arange(shift + first, shift + last))
+                logits = self._logits(step, last - first)
+                tokens = self._state.tokens[item.row, first + 1 : last + 1].long()
+                scores.append(score(logits, tokens, likeliest).map(readback.take))
+        except Exception as raised:
+            error = _described("scoring its prompt", raised)
+        return PromptScores(likeliest, scores, error)
+
+    def _slices(self, item: RowWork, start: RowStart) -> list[tuple[int, int]]:
+        """Positions of the chunk that have a prompt token behind them, a few at a time."""
         stop = min(item.start + item.count, start.prompt_length - 1)
         at_once = min(_SCORED_AT_ONCE, self._inputs.outputs)
-        scores: list[TokenLogprobs] = []
-        for first in range(item.start, stop, at_once):
-            last = min(first + at_once, stop)
-            self._inputs.choose(np.arange(first_row + first, first_row + last))
-            logits = self._logits(step, last - first)
-            tokens = self._state.tokens[item.row, first + 1 : last + 1].long()
-            scores += score(logits, tokens, likeliest).read([likeliest] * (last - first))
-        return scores
-
-
-def _row_output(draw: Draw) -> RowOutput:
-    if draw.error is not None:
-        return RowOutput(error=draw.error)
-    logprobs = [] if draw.logprobs is None else [draw.logprobs]
-    return RowOutput(tokens=[draw.token], logprobs=logprobs)
+        firsts = range(item.start, stop, at_once)
+        return [(first, min(first + at_once, stop)) for first in firsts]
 
 
 def _described(what: str, error: Exception) -> str:

@@ -85,7 +85,8 @@ def _load(channel: Channel[ToEngine, ToFront]) -> Engine | None:
 
 def _serve(engine: Engine, channel: Channel[ToEngine, ToFront]) -> None:
     while True:
-        wait = 0.0 if engine.unfinished else HEARTBEAT_SECONDS
+        busy = engine.unfinished or engine.prepare()
+        wait = 0.0 if busy else HEARTBEAT_SECONDS
         message = channel.receive(wait)
         while message is not None:
             if isinstance(message, Stop):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from aphrodite_engine.sampling.fields import fields_of
 from aphrodite_engine.sampling.row import Row
 from aphrodite_engine.sampling.rows import Draws, Entries, History, Rows
 from aphrodite_engine.sampling.stage import Stage
+from aphrodite_engine.upload import upload
 
 Index: TypeAlias = Tensor | slice
 
@@ -63,6 +65,10 @@ class Batch:
     greedy: Index | None
     seeds: Tensor
     choices: Tensor
+    rows: Tensor
+    """[R] int64: ids."""
+    prompts: Tensor
+    """[R] int64: lengths of the prompts."""
     prompt_lengths: tuple[int, ...]
 
 
@@ -87,18 +93,20 @@ def index_of(places: Sequence[int], device: torch.device) -> Index:
     """An index for ascending places: a slice, which copies nothing, if they are neighbours."""
     if places[-1] - places[0] + 1 == len(places):
         return slice(places[0], places[-1] + 1)
-    return torch.tensor(places, device=device)
+    return upload(np.array(places, np.int64), device)
 
 
-def make_batch(span: slice, rows: list[Row], device: torch.device) -> Batch:
+def make_batch(span: slice, ids: Sequence[int], rows: list[Row], device: torch.device) -> Batch:
     """Put rows together; `span` says which of the step's rows they are."""
     return Batch(
         span=span,
         passes=passes_of([row.chain for row in rows], device),
         drawn=places_of([not row.greedy for row in rows], device),
         greedy=places_of([row.greedy for row in rows], device),
-        seeds=torch.tensor([row.seed for row in rows], dtype=torch.int64, device=device),
-        choices=torch.tensor([row.choice for row in rows], dtype=torch.int32, device=device),
+        seeds=upload(np.array([row.seed for row in rows], np.int64), device),
+        choices=upload(np.array([row.choice for row in rows], np.int32), device),
+        rows=upload(np.array(ids, np.int64), device),
+        prompts=upload(np.array([row.prompt_length for row in rows], np.int64), device),
         prompt_lengths=tuple(row.prompt_length for row in rows),
     )
 
@@ -119,8 +127,8 @@ def _make_pass(
         if field.lists_tokens:
             entries[field.name] = _entries(values, device)
         else:
-            dtype = torch.float32 if field.type is float else torch.int64
-            columns[field.name] = torch.tensor(values, dtype=dtype, device=device)[:, None]
+            dtype = np.float32 if field.type is float else np.int64
+            columns[field.name] = upload(np.array(values, dtype), device)[:, None]
     return Pass(stage, members, index_of(members, device), columns, entries)
 
 
@@ -131,7 +139,7 @@ def _entries(values: list[Mapping[int, float] | tuple[int, ...]], device: torch.
     tokens = [token for each in maps for token in each]
     numbers = [number for each in maps for number in each.values()]
     return Entries(
-        row=torch.tensor(rows, dtype=torch.int64, device=device),
-        token=torch.tensor(tokens, dtype=torch.int64, device=device),
-        value=torch.tensor(numbers, dtype=torch.float32, device=device),
+        row=upload(np.array(rows, np.int64), device),
+        token=upload(np.array(tokens, np.int64), device),
+        value=upload(np.array(numbers, np.float32), device),
     )

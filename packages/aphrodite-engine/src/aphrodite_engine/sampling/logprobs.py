@@ -4,7 +4,7 @@ A prompt is scored a few positions at a time (execution/step_executor.py), so th
 exist as a whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,10 @@ class Scores:
     """[m, K] int64."""
     top_logprobs: Tensor
     """[m, K] float32, descending."""
+
+    def map(self, move: Callable[[Tensor], Tensor]) -> "Scores":
+        """The same elsewhere."""
+        return Scores(*(move(getattr(self, name)) for name in self.__slots__))
 
     def read(self, counts: Sequence[int]) -> list[TokenLogprobs]:
         """Fetch from the device; position i with its counts[i] likeliest tokens."""

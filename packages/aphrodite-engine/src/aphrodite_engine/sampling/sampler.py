@@ -8,14 +8,14 @@ logits, parameters and (seed, choice, position) alone.
 Knows nothing of plans and models, and keeps no tokens: the caller owns the matrix of tokens.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from aphrodite_kernels.backend import Backend
 from torch import Tensor
 
-from aphrodite_engine.sampling.batch import Batch, Index, make_batch, places_of
+from aphrodite_engine.sampling.batch import Batch, Index, Pass, make_batch, places_of
 from aphrodite_engine.sampling.logprobs import Scores, TokenLogprobs, score, to_host
 from aphrodite_engine.sampling.row import Row, RowSpec, make_row
 from aphrodite_engine.sampling.rows import Draws, History, Purpose, read_history
@@ -35,6 +35,21 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the rows of a step stand: their ids, and the index of the token that each will get."""
+
+    rows: list[int]
+    positions: list[int]
+    """Counted from the prompt's first token."""
+    on_device: Tensor
+    """[R] int32: the positions, on the device."""
+
+    def part(self, span: slice) -> "Standing":
+        """Neighbouring rows."""
+        return Standing(self.rows[span], self.positions[span], self.on_device[span])
+
+
+@dataclass(frozen=True, slots=True)
 class Sampled:
     """Tokens of a step, on the device."""
 
@@ -46,6 +61,11 @@ class Sampled:
     """Of the rows that asked for log-probabilities, in order."""
     counts: tuple[int | None, ...]
     """Per row: how many likeliest tokens it asked for."""
+
+    def map(self, move: Callable[[Tensor], Tensor]) -> "Sampled":
+        """The same elsewhere."""
+        scores = None if self.scores is None else self.scores.map(move)
+        return replace(self, tokens=move(self.tokens), valid=move(self.valid), scores=scores)
 
     def read(self) -> list[Draw]:
         """Fetch from the device; waits for it."""
@@ -81,7 +101,7 @@ class Sampler:
     Use from one thread::
 
         sampler.start(row_start)                 # a request takes (or takes again) a row
-        sampled = sampler.sample(logits, rows, positions, history)
+        sampled = sampler.sample(logits, standing, history)
         sampler.release(row)
 
     `start` on a row that is taken replaces it.
@@ -108,21 +128,18 @@ class Sampler:
         self._rows.pop(row, None)
         self._composition = None
 
-    def sample(
-        self, logits: Tensor, rows: Sequence[int], positions: Sequence[int], history: Tensor
-    ) -> Sampled:
-        """Sample one token for each row of logits; only top_k and top_p wait for the device.
+    def sample(self, logits: Tensor, standing: Standing, history: Tensor) -> Sampled:
+        """Sample one token for each row of logits, without waiting for the device.
 
         Args:
             logits: [R, V] of any floating dtype; left alone.
-            rows: R row ids, in the order of the logits; at least one.
-            positions: R indices, counted from the prompt's first token, of the tokens to sample.
-            history: [max rows, max length] int32 on the device, indexed by row id; row r holds
-                its tokens before positions[r]. Read only by stages that need it.
+            standing: the rows of the logits, in their order; at least one.
+            history: [max rows, max length] int32 on the device, indexed by row id; each row holds
+                its tokens before its position. Read only by stages that need it.
         """
-        composition = self._compose(tuple(rows), logits.shape[1])
+        composition = self._compose(tuple(standing.rows), logits.shape[1])
         chosen = [
-            self._run(batch, part, _Place(rows, positions, history, batch.span))
+            self._run(batch, part, standing.part(batch.span), history)
             for batch, part in composition.parts(logits)
         ]
         tokens, valid = chosen[0]
@@ -144,22 +161,25 @@ class Sampler:
             counts = tuple(row.logprobs for row in known)
             self._composition = _Composition(
                 rows=rows,
-                batches=[make_batch(span, known[span], device) for span in spans],
+                batches=[make_batch(span, rows[span], known[span], device) for span in spans],
                 scored=places_of([count is not None for count in counts], device),
                 counts=counts,
             )
         return self._composition
 
-    def _run(self, batch: Batch, logits: Tensor, place: "_Place") -> tuple[Tensor, Tensor]:
+    def _run(
+        self, batch: Batch, logits: Tensor, standing: Standing, tokens: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Lead a batch through its stages and choose: tokens int32, and which are valid."""
         if not batch.passes and batch.drawn is None:
             return self._backend.argmax(logits.float())
-        positions = torch.tensor(place.positions, dtype=torch.int32, device=logits.device)
-        draws = Draws(batch.seeds, batch.choices, positions, self._backend.uniform)
+        draws = Draws(batch.seeds, batch.choices, standing.on_device, self._backend.uniform)
         if batch.passes:
             logits = logits.to(torch.float32, copy=True)
         for step in batch.passes:
-            history = place.history(step.members, batch) if step.stage.needs_history else None
+            history = None
+            if step.stage.needs_history:
+                history = _history(step, batch, standing, tokens)
             step.apply(logits, draws, history)
         return self._choose(batch, logits.float(), draws)
 
@@ -178,25 +198,14 @@ class Sampler:
         return tokens, valid
 
 
-class _Place:
-    """Where the rows of a batch stand in their texts."""
-
-    def __init__(
-        self, rows: Sequence[int], positions: Sequence[int], tokens: Tensor, span: slice
-    ) -> None:
-        self.positions = positions[span]
-        self._rows = rows[span]
-        self._tokens = tokens
-
-    def history(self, members: Sequence[int], batch: Batch) -> History:
-        """Of some of the rows."""
-        lengths = [self.positions[place] for place in members]
-        prompts = [batch.prompt_lengths[place] for place in members]
-        device = self._tokens.device
-        ids = torch.tensor([self._rows[place] for place in members], device=device)
-        return read_history(
-            self._tokens[ids, : max(lengths)],
-            torch.tensor(lengths, device=device)[:, None],
-            torch.tensor(prompts, device=device)[:, None],
-            max(length - prompt for length, prompt in zip(lengths, prompts, strict=True)),
-        )
+def _history(step: Pass, batch: Batch, standing: Standing, tokens: Tensor) -> History:
+    """Of the rows of a pass."""
+    lengths = [standing.positions[place] for place in step.members]
+    prompts = [batch.prompt_lengths[place] for place in step.members]
+    longest_output = max(length - prompt for length, prompt in zip(lengths, prompts, strict=True))
+    return read_history(
+        tokens[batch.rows[step.index], : max(lengths)],
+        standing.on_device[step.index, None].long(),
+        batch.prompts[step.index, None],
+        longest_output,
+    )

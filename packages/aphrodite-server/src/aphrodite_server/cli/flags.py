@@ -30,6 +30,7 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = {
         "device",
         "threads",
         "enforce_eager",
+        "profile_steps",
         "deterministic",
         "seed",
         "tensor_parallel_size",

@@ -11,6 +11,7 @@ import torch
 from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.backends import reference
 from aphrodite_kernels.backends.triton.device import describe, device_obstacle
+from aphrodite_kernels.backends.triton.graph import capture_on
 
 DEVICE = "cuda"
 
@@ -27,5 +28,6 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         reference.create(device, threads=threads, dtype=dtype),
         name="triton",
         summary=f"triton: kernels for {describe(device)}, {dtype}",
+        capture=capture_on(device) if device.type == "cuda" else None,
         elastic=False,
     )
