@@ -66,7 +66,16 @@ def open_model(path: Path) -> OpenModel:
         ModelError: not a model that is supported, or its configuration is wrong.
         QuantError: not a checkpoint, or a corrupt one.
     """
-    checkpoint = open_checkpoint(path)
+    return model_of(open_checkpoint(path))
+
+
+def model_of(checkpoint: Checkpoint) -> OpenModel:
+    """Read the configuration of a checkpoint that is open.
+
+    Raises:
+        ModelError: not a model that is supported, or its configuration is wrong.
+    """
+    path = checkpoint.path
     if checkpoint.kind == "gguf":
         gguf = read_gguf(checkpoint)
         keys = Keys(gguf.config, f"{path}: metadata")
