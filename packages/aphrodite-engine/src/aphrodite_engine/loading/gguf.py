@@ -88,7 +88,7 @@ class GgufWeights:
         weight = self.weights.packed(name, shape)
         if not name.endswith(self.model.dialect.permuted):
             return weight
-        return weight.rows(_halves(weight.out_features, self.model.head_dim))
+        return weight.rows(_halves(weight.out_features, self.model.head_dim, weight.device))
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A plain tensor as float32."""
@@ -96,13 +96,14 @@ class GgufWeights:
         if self.model.dialect.norm_offset and _NORM.fullmatch(name):
             return tensor - self.model.dialect.norm_offset
         if name.removesuffix(".bias").endswith(self.model.dialect.permuted):
-            return tensor[_halves(len(tensor), self.model.head_dim)]
+            return tensor[_halves(len(tensor), self.model.head_dim, tensor.device)]
         return tensor
 
 
-def _halves(rows: int, head_dim: int) -> Tensor:
+def _halves(rows: int, head_dim: int, device: torch.device) -> Tensor:
     """Row numbers that gather interleaved pairs a0 b0 a1 b1 … of every head into halves a, b."""
-    return torch.arange(rows).view(-1, head_dim // 2, 2).transpose(1, 2).flatten()
+    numbers = torch.arange(rows, device=device)
+    return numbers.view(-1, head_dim // 2, 2).transpose(1, 2).flatten()
 
 
 def read_gguf(checkpoint: Checkpoint) -> GgufModel:

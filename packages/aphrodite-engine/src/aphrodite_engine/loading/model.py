@@ -4,7 +4,7 @@ Opening reads the configuration and states what the weights take, so that a cont
 can be chosen, or refused, before anything large is read. Loading is a stream: each layer is made
 whole from its weights before the next is read. Beyond the page cache and the weights as the backend
 keeps them, memory in use is at most two copies of one stacked group (q, k, v or gate, up) or one of
-the head.
+the head; for a device it is the device's, and the host's is two buffers (upload.py).
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from aphrodite_engine.keys import Keys
 from aphrodite_engine.layers.builder import Builder, WeightSource
 from aphrodite_engine.loading.gguf import GgufModel, GgufWeights, read_gguf
 from aphrodite_engine.loading.resolve import ModelFacts
+from aphrodite_engine.loading.upload import read_to
 from aphrodite_engine.loading.weights import RecordingStore
 from aphrodite_engine.model import Model, ModelConfig
 from aphrodite_engine.models import find_model
@@ -96,9 +97,10 @@ def load_model(
         ModelError: tensors are left over.
         QuantError: tensors are missing or wrong.
     """
-    store = RecordingStore(source.checkpoint.store, progress)
-    model = source.config.build(Builder(_weights(source, store), backend), positions)
-    store.check_all_read(tied_head=source.config.tied)
+    recorded = RecordingStore(source.checkpoint.store, progress)
+    with read_to(backend.device, recorded) as store:
+        model = source.config.build(Builder(_weights(source, store), backend), positions)
+    recorded.check_all_read(tied_head=source.config.tied)
     return LoadedModel(source, model, backend)
 
 
