@@ -1,0 +1,113 @@
+"""What each figure is compared with: the existing engine, the floor of the card, our targets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aphrodite_kernels.layouts import GgmlType
+from formats import WeightFormat
+from random_checkpoint import q4_k_m
+from scenarios import Workload
+from shapes import LLAMA_8B, Shape
+
+READ = 4.6e12
+"""Bytes per second that a kernel reads at best on an H200."""
+MULTIPLY = 778e12
+"""FLOP per second of a large bfloat16 product there."""
+
+Key = tuple[str, str]
+"""Scenario (without its variant for those that have several), format."""
+
+PEER: Mapping[Key, float] = {
+    ("batch1", "bf16"): 6.36,
+    ("batch32", "bf16"): 5.53,
+    ("prefill", "bf16"): 43347,
+    ("throughput", "bf16"): 10032,
+    ("batch1", "fp8"): 4.65,
+    ("batch32", "fp8"): 4.60,
+    ("prefill", "fp8"): 68717,
+    ("throughput", "fp8"): 13428,
+    ("batch1", "fp8-kv"): 6.44,
+    ("batch32", "fp8-kv"): 5.55,
+    ("prefill", "fp8-kv"): 44535,
+    ("throughput", "fp8-kv"): 10618,
+    ("batch1", "q4_k_m"): 6.03,
+    ("batch32", "q4_k_m"): 33.4,
+    ("prefill", "q4_k_m"): 1342,
+    ("sampling: greedy", "bf16"): 5252,
+    ("sampling: temperature, min_p, repetition", "bf16"): 4039,
+    ("sampling: top_p, top_k", "bf16"): 3946,
+    ("start-up", "bf16"): 24,
+}
+"""Aphrodite Engine 0.20.0 on an H200, Llama-3.1-8B shape; its start-up from a warm cache."""
+
+TARGETS: Mapping[Key, tuple[float, float]] = {
+    ("batch1", "fp8"): (2.8, 2.1),
+    ("batch1", "q4_k_m"): (2.6, 1.8),
+    ("batch32", "q4_k_m"): (5.0, 3.2),
+    ("prefill", "q4_k_m"): (30000, 40000),
+    ("prefill", "fp8"): (65000, 65000),
+    ("throughput", "fp8"): (14000, 16500),
+    ("start-up", "bf16"): (15, 8),
+}
+"""At least, and aimed at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a figure stands beside; None where nobody measured, computed or promised anything."""
+
+    peer: float | None = None
+    floor: float | None = None
+    least: float | None = None
+    aim: float | None = None
+
+
+def compare(scenario: str, shape: Shape, kind: WeightFormat, workload: Workload) -> Comparison:
+    """The columns beside a figure of ours; none for a shape that nobody else ran."""
+    if shape != LLAMA_8B:
+        return Comparison()
+    key = (scenario, kind.name)
+    least, aim = TARGETS.get(key, (None, None))
+    return Comparison(PEER.get(key), floor(scenario, shape, kind, workload), least, aim)
+
+
+def floor(scenario: str, shape: Shape, kind: WeightFormat, workload: Workload) -> float | None:
+    """What the card allows if nothing but weights, KV cache and products took time."""
+    rate = 2 * MULTIPLY if kind.half_arithmetic else MULTIPLY
+    prompts = workload.requests * workload.prompt * 2 * shape.multiplied / rate
+    if scenario == "prefill":
+        return workload.requests * workload.prompt / prompts
+    if scenario in ("batch1", "batch32"):
+        return 1e3 * _step(shape, kind, workload, workload.requests)
+    if scenario == "throughput" or scenario.startswith(("sampling", "deterministic")):
+        rows = min(workload.requests, 256)
+        steps = workload.output * workload.requests / rows
+        seconds = prompts + steps * _step(shape, kind, workload, rows)
+        return workload.requests * workload.output / seconds
+    return None
+
+
+def _step(shape: Shape, kind: WeightFormat, workload: Workload, rows: int) -> float:
+    """Seconds of a decoding step, in the middle of its requests' outputs."""
+    rate = 2 * MULTIPLY if kind.half_arithmetic else MULTIPLY
+    context = workload.prompt + workload.output / 2
+    kv_bytes = rows * context * shape.kv_elements * (1 if kind.name == "fp8-kv" else 2)
+    products = max(weight_bytes(shape, kind) / READ, rows * 2 * shape.multiplied / rate)
+    return products + kv_bytes / READ
+
+
+def weight_bytes(shape: Shape, kind: WeightFormat) -> float:
+    """Bytes of all matrices that a step multiplies with."""
+    if kind.name == "q4_k_m":
+        kinds = q4_k_m(shape)
+        return sum(
+            rows * columns * _bytes_per_element(kinds[name])
+            for name, (rows, columns) in shape.matrices().items()
+            if name != "model.embed_tokens"
+        )
+    return shape.multiplied * (1 if kind.name == "fp8" else 2)
+
+
+def _bytes_per_element(kind: object) -> float:
+    assert isinstance(kind, GgmlType), "of the mix"
+    return kind.block_bytes / kind.block_size
