@@ -1,33 +1,21 @@
 """Puts an engine together: from a configuration to something that steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from aphrodite_kernels.backend import Backend, backend_for
-from aphrodite_kernels.backends.cpu.cores import physical_cores
 
 from aphrodite_engine.config import EngineConfig, ResolvedConfig
 from aphrodite_engine.engine import Engine
-from aphrodite_engine.execution.assembly import KVMemory, make_executor, make_runner
+from aphrodite_engine.execution.assembly import make_executor, make_runner
 from aphrodite_engine.execution.device import choose_device
-from aphrodite_engine.execution.limits import Limits
-from aphrodite_engine.execution.memory import free_memory
-from aphrodite_engine.execution.step_executor import StepExecutor
 from aphrodite_engine.info import ModelInfo
-from aphrodite_engine.kv import KVGroup, group_layers
-from aphrodite_engine.loading.model import (
-    LoadedModel,
-    OpenModel,
-    Progress,
-    load_model,
-    open_model,
-)
-from aphrodite_engine.loading.resolve import DTYPES, Machine, named_dtype, resolve
+from aphrodite_engine.loading.fit import Say, fit_model, limits_of
+from aphrodite_engine.loading.model import OpenModel, open_model
+from aphrodite_engine.loading.resolve import named_dtype
 from aphrodite_engine.loading.source import find_model_path
 from aphrodite_engine.profile import profiled
 from aphrodite_engine.scheduling.intake import SchedulingLimits
 from aphrodite_engine.scheduling.scheduler import TokenBudgetScheduler
-
-Say = Callable[[str], None]
 
 
 def build_engine(
@@ -59,13 +47,19 @@ def engine_of(
     """
     if config.deterministic:
         backend = backend.deterministic()
-    resolved, budget = resolve(config, source.facts, _machine(backend))
-    groups = group_layers(source.config.kv_specs)
+    model = fit_model(source, backend, config, say)
+    resolved = model.config
     limits = _scheduling_limits(resolved, source.config.vocab_size, end_tokens)
-    scheduler = TokenBudgetScheduler(groups, limits)
-    say(str(budget))
-    loaded = load_model(source, backend, resolved.max_model_len, _percentages(say))
-    runner = make_runner(_executor(loaded, groups, resolved), backend)
+    scheduler = TokenBudgetScheduler(model.memory.groups, limits)
+    executor = make_executor(
+        model.loaded.model,
+        source.config.vocab_size,
+        backend,
+        model.memory,
+        limits_of(resolved),
+        eager=resolved.enforce_eager,
+    )
+    runner = make_runner(executor, backend)
     info = ModelInfo(
         name=config.model,
         path=resolved.path,
@@ -75,41 +69,10 @@ def engine_of(
         num_blocks=resolved.num_blocks,
         block_size=resolved.block_size,
         backend=backend.summary,
-        summary=str(budget),
+        summary=str(model.budget),
     )
     parts = (scheduler, runner)
     return Engine(*(profiled(parts) if config.profile_steps else parts)), info
-
-
-def _machine(backend: Backend) -> Machine:
-    return Machine(
-        device=str(backend.device),
-        dtype=str(backend.dtype).removeprefix("torch."),
-        free_memory=free_memory(backend.device),
-        threads=physical_cores(),
-    )
-
-
-def _executor(
-    loaded: LoadedModel, groups: tuple[KVGroup, ...], resolved: ResolvedConfig
-) -> StepExecutor:
-    return make_executor(
-        loaded.model,
-        loaded.source.config.vocab_size,
-        loaded.backend,
-        KVMemory(
-            groups=groups,
-            num_blocks=resolved.num_blocks,
-            dtype=DTYPES[resolved.kv_cache_dtype],
-        ),
-        Limits(
-            rows=resolved.max_num_seqs,
-            tokens=resolved.max_num_batched_tokens,
-            positions=resolved.max_model_len,
-            block_size=resolved.block_size,
-        ),
-        eager=resolved.enforce_eager,
-    )
 
 
 def _scheduling_limits(
@@ -127,17 +90,3 @@ def _scheduling_limits(
         enable_prefix_caching=resolved.enable_prefix_caching,
         seed=resolved.seed,
     )
-
-
-def _percentages(say: Say) -> Progress:
-    """Say every tenth part of the weights once."""
-    said = -1
-
-    def progress(read: int, total: int) -> None:
-        nonlocal said
-        tenth = 10 * read // max(total, 1)
-        if tenth > said:
-            said = tenth
-            say(f"loading weights: {10 * tenth} %")
-
-    return progress

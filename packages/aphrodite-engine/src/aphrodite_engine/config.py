@@ -13,6 +13,7 @@ import msgspec
 from aphrodite_engine.errors import ConfigError
 
 DTYPE_NAMES: Final[tuple[str, ...]] = ("float32", "bfloat16", "float16")
+KV_DTYPE_NAMES: Final[tuple[str, ...]] = (*DTYPE_NAMES, "fp8", "fp8_e4m3", "fp8_e5m2", "int8")
 POLICIES: Final[tuple[str, ...]] = ("fcfs", "priority")
 _MOST: Final = {"block_size": 256, "threads": 1024}
 
@@ -37,7 +38,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     quantization: str | None = None
     """Format of the checkpoint; None: what it says of itself."""
     kv_cache_dtype: str = "auto"
-    """`auto`, `float32`, `float16` or `bfloat16`."""
+    """`auto`, `float32`, `float16`, `bfloat16`, `fp8_e4m3` (or `fp8`), `fp8_e5m2` or `int8`; those
+    of one byte hold nearly twice as many tokens as those of two."""
     max_model_len: int | None = None
     """Longest prompt + completion; None: the model's own, as far as memory allows."""
     max_num_seqs: int | None = None
@@ -102,7 +104,7 @@ def check_config(config: EngineConfig) -> None:
         ConfigError: a value is out of range, or is not available.
     """
     check_choice("dtype", config.dtype, ("auto", *DTYPE_NAMES))
-    check_choice("kv_cache_dtype", config.kv_cache_dtype, ("auto", *DTYPE_NAMES))
+    check_choice("kv_cache_dtype", config.kv_cache_dtype, ("auto", *KV_DTYPE_NAMES))
     check_choice("scheduling_policy", config.scheduling_policy, POLICIES)
     for name in (
         "max_model_len",

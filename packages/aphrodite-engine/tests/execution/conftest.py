@@ -6,6 +6,7 @@ import pytest
 import torch
 from aphrodite_engine.execution.assembly import KVMemory, parts_on_a_device, parts_on_the_host
 from aphrodite_engine.execution.limits import Limits
+from aphrodite_engine.execution.memory import allocate_caches
 from aphrodite_engine.execution.step_executor import StepExecutor
 from aphrodite_engine.kv import KVSpec, group_layers
 from aphrodite_engine.plan import Plan, RowStart, RowWork
@@ -73,7 +74,9 @@ def executor(request, model):
     backend = reference.create(torch.device("cpu"), threads=None, dtype=None)
     if request.param == "captured":
         backend = dataclasses.replace(backend, capture=call_again, elastic=False)
-    memory = KVMemory(groups=group_layers([KVSpec(1, 4)]), num_blocks=40, dtype=torch.float32)
+    groups = group_layers([KVSpec(1, 4)])
+    caches = allocate_caches(groups, 40, 4, torch.float32, torch.device("cpu"))
+    memory = KVMemory(groups=groups, caches=caches)
     limits = Limits(rows=4, tokens=16, positions=32, block_size=4)
     make = parts_on_the_host if request.param == "host" else parts_on_a_device
     parts = make(model, VOCABULARY, backend, memory, limits, eager=False)

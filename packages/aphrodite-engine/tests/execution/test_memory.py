@@ -1,9 +1,11 @@
 """The pool of KV blocks, and what is free for it."""
 
+import pytest
 import torch
 from aphrodite_engine.execution.memory import (
     _container_limit,
     allocate_caches,
+    allocate_most,
     block_bytes,
     free_memory,
     pool_depth,
@@ -32,6 +34,46 @@ def test_a_narrow_kind_uses_part_of_a_block():
     narrow.key[2] = 1
     assert wide.key[:2].sum() == 0
     assert narrow.key.shape == (3, 4, 1, 8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8])
+def test_a_quantised_pool_has_scales(dtype):
+    groups = group_layers([KVSpec(2, 8), KVSpec(4, 2, 16)])  # the narrow kind has more vectors
+    wide, many = allocate_caches(groups, 3, 4, dtype, CPU)
+    assert wide.key.dtype == dtype and wide.key.shape == (3, 4, 2, 8)
+    assert wide.key_scale.dtype == torch.float32 and wide.key_scale.shape == (3, 4, 2)
+    assert many.value_scale.shape == (3, 4, 4)
+    many.value_scale[2] = 1
+    assert wide.value_scale[:2].sum() == 0 and many.key_scale.sum() == 0
+    assert block_bytes(groups, 4, dtype) == 2 * (4 * 2 * 8 + 4 * 4 * 4)
+
+
+def test_a_quantised_pool_holds_nearly_twice_as_much():
+    groups = group_layers([KVSpec(8, 128)] * 32)
+    half, one = (block_bytes(groups, 16, dtype) for dtype in (torch.bfloat16, torch.float8_e4m3fn))
+    assert one == half // 2 * (1 + 4 / 128)
+
+
+@pytest.mark.parametrize("room", [100, 70, 10])
+def test_a_pool_that_does_not_fit_shrinks(room):
+    asked = []
+
+    def allocate(blocks):
+        asked.append(blocks)
+        if blocks > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate much")
+        return (blocks,)
+
+    (blocks,) = allocate_most(allocate, 100, 10)
+    assert 0.9 * room <= blocks <= room and asked == sorted(asked, reverse=True)
+
+
+def test_a_pool_for_less_than_one_request_is_refused():
+    def allocate(blocks):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate much")
+
+    with pytest.raises(MemoryError, match=r"no room for the 10 KV blocks .*\(CUDA out of memory"):
+        allocate_most(allocate, 100, 10)
 
 
 def test_free_memory_is_measured():

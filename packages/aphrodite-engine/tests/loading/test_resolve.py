@@ -3,10 +3,12 @@
 from dataclasses import dataclass, replace
 
 import pytest
+import torch
 from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.errors import ConfigError
 from aphrodite_engine.kv import KVSpec
-from aphrodite_engine.loading.resolve import Machine, ModelFacts, named_dtype, resolve
+from aphrodite_engine.loading.budget import MemoryUse
+from aphrodite_engine.loading.resolve import Machine, Measured, ModelFacts, named_dtype, resolve
 
 MiB, GiB = 2**20, 2**30
 
@@ -23,12 +25,19 @@ class Facts:
 
 
 MODEL = ModelFacts(path="m.gguf", format="gguf", weight_bytes=100 * MiB, config=Facts())
-CPU = Machine(device="cpu", dtype="float32", free_memory=8 * GiB, threads=4)
-GPU = Machine(device="cuda:0", dtype="bfloat16", free_memory=80 * GiB, threads=4)
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+CPU = Machine(device="cpu", dtype="float32", free_memory=8 * GiB, kv_dtypes=FLOATS, threads=4)
+GPU = Machine(
+    device="cuda:0",
+    dtype="bfloat16",
+    free_memory=80 * GiB,
+    kv_dtypes=(*FLOATS, torch.float8_e4m3fn, torch.int8),
+    threads=4,
+)
 
 
-def made(machine=CPU, model=MODEL, **options):
-    return resolve(EngineConfig(model="m", **options), model, machine)
+def made(machine=CPU, model=MODEL, measured=None, **options):
+    return resolve(EngineConfig(model="m", **options), model, machine, measured)
 
 
 def test_defaults_on_a_cpu():
@@ -92,6 +101,56 @@ def test_kv_memory_as_given():
         made(kv_cache_memory=9 * GiB)
 
 
+def test_an_eight_bit_cache_holds_nearly_twice_as_many_tokens():
+    machine = replace(GPU, free_memory=512 * MiB)
+    half, config_and_budget = made(machine).budget, made(machine, kv_cache_dtype="fp8")
+    assert config_and_budget.config.kv_cache_dtype == "fp8_e4m3"
+    assert 1.9 < config_and_budget.budget.kv_positions / half.kv_positions <= 2
+
+
+def test_a_cache_that_the_backend_does_not_have_is_refused():
+    with pytest.raises(ConfigError, match=r"is fp8, but the kernels for cpu keep .* in float32, b"):
+        made(kv_cache_dtype="fp8")
+    with pytest.raises(ConfigError, match=r"is fp8_e5m2, .* float16, fp8_e4m3, int8; choose one"):
+        made(GPU, kv_cache_dtype="fp8_e5m2")
+
+
+def test_a_device_needs_room_for_the_tables_of_all_rows():
+    short, long = (made(GPU, max_model_len=length).budget for length in (16, 4096))
+    tokens, blocks = 257 * (4096 - 16) * 4, 257 * (256 - 1) * 4
+    assert long.activations - short.activations == tokens + blocks
+
+
+def use(free=512 * MiB, weights=100 * MiB, activations=50 * MiB):
+    return MemoryUse(free=free, weights=weights, activations=activations)
+
+
+def test_measured_memory_replaces_the_estimate():
+    machine = replace(GPU, free_memory=512 * MiB)
+    planned = made(machine)
+
+    def settled(**found):
+        return made(machine, measured=Measured(use(**found), planned.config))
+
+    measured = settled(activations=200 * MiB)
+    assert measured.budget.activations > 200 * MiB > planned.budget.activations
+    assert measured.config.num_blocks < planned.config.num_blocks
+    shared = settled(free=300 * MiB)
+    assert shared.budget.kv_cache + 150 * MiB < 0.9 * 300 * MiB
+    assert settled(free=150 * MiB, activations=0).config.max_model_len < 4096
+    assert settled(activations=0).config.num_blocks == planned.config.num_blocks
+
+
+def test_memory_that_was_granted_is_as_much_as_there_is():
+    machine = replace(GPU, free_memory=512 * MiB)
+    asked = {"kv_cache_memory": 300 * MiB, "max_num_seqs": 8}
+    assert 299 * MiB < made(machine, **asked).budget.kv_cache <= 300 * MiB
+    measured = Measured(use(free=400 * MiB), made(machine, **asked).config)
+    assert 180 * MiB < made(machine, measured=measured, **asked).budget.kv_cache < 220 * MiB
+    with pytest.raises(ConfigError, match=r"kv_cache_memory is 300\.0 MiB, but"):
+        made(replace(GPU, free_memory=400 * MiB), **asked)
+
+
 def test_the_budget_is_a_table():
     lines = str(made().budget).splitlines()
     assert lines[0].split() == [
@@ -111,7 +170,7 @@ def test_the_budget_is_a_table():
 
 REFUSALS = {
     "dtype 'int8'": {"dtype": "int8"},
-    "kv_cache_dtype is 'fp8'": {"kv_cache_dtype": "fp8"},
+    "kv_cache_dtype is 'int4'": {"kv_cache_dtype": "int4"},
     "scheduling_policy is 'random'": {"scheduling_policy": "random"},
     "max_num_seqs must be at least 1, found 0": {"max_num_seqs": 0},
     "block_size must be at most 256, found 1024": {"block_size": 1024},

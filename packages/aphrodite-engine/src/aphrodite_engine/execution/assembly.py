@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from aphrodite_kernels.attention import KVCache
 from aphrodite_kernels.backend import Backend
 
@@ -13,7 +12,6 @@ from aphrodite_engine.execution.device_rows import DeviceRows
 from aphrodite_engine.execution.host_inputs import HostInputs
 from aphrodite_engine.execution.host_rows import HostRows
 from aphrodite_engine.execution.limits import Limits
-from aphrodite_engine.execution.memory import allocate_caches
 from aphrodite_engine.execution.programs import EagerPrograms, Programs, RecordedPrograms
 from aphrodite_engine.execution.runner import StreamRunner, ThreadRunner
 from aphrodite_engine.execution.state import BatchState
@@ -26,16 +24,11 @@ from aphrodite_engine.sampling.sampler import Sampler
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KVMemory:
-    """The pool to allocate."""
+    """The pool, and who shares it."""
 
     groups: tuple[KVGroup, ...]
-    num_blocks: int
-    """The null block 0 included."""
-    dtype: torch.dtype
-
-    def allocate(self, block_size: int, device: torch.device) -> tuple[KVCache, ...]:
-        """The caches of each layer."""
-        return allocate_caches(self.groups, self.num_blocks, block_size, self.dtype, device)
+    caches: tuple[KVCache, ...]
+    """Per layer."""
 
 
 def make_runner(executor: StepExecutor, backend: Backend) -> StreamRunner | ThreadRunner:
@@ -79,9 +72,8 @@ def parts_on_the_host(
     eager: bool,
 ) -> Parts:
     """Where kernels read what the host writes."""
-    caches = memory.allocate(limits.block_size, backend.device)
     rows = HostRows(limits, len(memory.groups))
-    inputs = HostInputs(limits, memory.groups, caches, rows, backend)
+    inputs = HostInputs(limits, memory.groups, memory.caches, rows, backend)
     programs: Programs
     if eager or backend.capture is None or not backend.elastic:
         programs = EagerPrograms(model, backend, inputs)
@@ -100,9 +92,8 @@ def parts_on_a_device(
     eager: bool,
 ) -> Parts:
     """Where the device is sent what changes."""
-    caches = memory.allocate(limits.block_size, backend.device)
     rows = DeviceRows(limits, len(memory.groups), backend.device)
-    inputs = DeviceInputs(limits, memory.groups, caches, rows)
+    inputs = DeviceInputs(limits, memory.groups, memory.caches, rows)
     programs: Programs = EagerPrograms(model, backend, inputs)
     if not eager and backend.capture is not None:
         programs = CapturedPrograms(model, programs, inputs, backend.capture)

@@ -1,11 +1,12 @@
 """Memory of the device: how much is free, and the pool of KV blocks in it.
 
 The pool is as many pairs of tensors as the largest KV group has layers. Every group uses all pairs,
-its i-th layer the i-th: groups own different blocks, so they never meet. See kv.py.
+its i-th layer the i-th: groups own different blocks, so they never meet. See kv.py. Beside each
+pair of a quantised pool lies one of scales.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from aphrodite_engine.kv import KVGroup
 
 _CGROUP = Path("/sys/fs/cgroup")
+_SCALE = torch.float32
 
 
 def free_memory(device: torch.device) -> int:
@@ -46,9 +48,16 @@ def _container_limit(folder: Path) -> int | None:
     return max(0, int(limit) - used + sum(cached))
 
 
+def quantized(dtype: torch.dtype) -> bool:
+    """Whether vectors of the KV cache have scales."""
+    return dtype.itemsize == 1
+
+
 def block_bytes(groups: Sequence[KVGroup], block_size: int, dtype: torch.dtype) -> int:
     """Bytes of one block: keys and values of `block_size` positions in every pair of the pool."""
-    return 2 * pool_depth(groups) * _row_elements(groups, block_size) * dtype.itemsize
+    scales = _row_vectors(groups, block_size) * _SCALE.itemsize if quantized(dtype) else 0
+    row = _row_elements(groups, block_size) * dtype.itemsize
+    return 2 * pool_depth(groups) * (row + scales)
 
 
 def pool_depth(groups: Sequence[KVGroup]) -> int:
@@ -61,6 +70,11 @@ def _row_elements(groups: Sequence[KVGroup], block_size: int) -> int:
     return max(block_size * group.spec.kv_heads * group.spec.head_dim for group in groups)
 
 
+def _row_vectors(groups: Sequence[KVGroup], block_size: int) -> int:
+    """Vectors, each with a scale, of one block in one tensor: those of the kind with most."""
+    return max(block_size * group.spec.kv_heads for group in groups)
+
+
 def allocate_caches(
     groups: Sequence[KVGroup],
     num_blocks: int,
@@ -69,20 +83,53 @@ def allocate_caches(
     device: torch.device,
 ) -> tuple[KVCache, ...]:
     """The pool, as each layer of the model sees it."""
-    shape = (num_blocks, _row_elements(groups, block_size))
+
+    def pair(row: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        shape = num_blocks, row
+        return _zeros(shape, dtype, device), _zeros(shape, dtype, device)
+
     pool = [
-        (_zeros(shape, dtype, device), _zeros(shape, dtype, device))
+        pair(_row_elements(groups, block_size), dtype)
+        + (pair(_row_vectors(groups, block_size), _SCALE) if quantized(dtype) else ())
         for _ in range(pool_depth(groups))
     ]
     caches: dict[int, KVCache] = {}
     for group in groups:
-        seen = (block_size, group.spec.kv_heads, group.spec.head_dim)
-        for (keys, values), layer in zip(pool, group.layers, strict=False):
-            caches[layer] = KVCache(_as_blocks(keys, seen), _as_blocks(values, seen))
+        vectors = (block_size, group.spec.kv_heads)
+        shapes = ((*vectors, group.spec.head_dim),) * 2 + (vectors,) * 2
+        for tensors, layer in zip(pool, group.layers, strict=False):
+            caches[layer] = KVCache(*map(_as_blocks, tensors, shapes))
     return tuple(caches[layer] for layer in sorted(caches))
 
 
-def _as_blocks(tensor: Tensor, shape: tuple[int, int, int]) -> Tensor:
+def allocate_most(
+    allocate: Callable[[int], tuple[KVCache, ...]], most: int, least: int
+) -> tuple[KVCache, ...]:
+    """The pool of `most` blocks, or, if the device has no room for that, of fewer.
+
+    Raises:
+        MemoryError: not even `least` blocks fit.
+    """
+    blocks = most
+    while True:
+        try:
+            return allocate(blocks)
+        except torch.OutOfMemoryError as error:
+            refusal = shortage(error)
+        if blocks <= least:
+            raise MemoryError(
+                f"the device has no room for the {least} KV blocks of one request ({refusal})"
+            )
+        torch.cuda.empty_cache()
+        blocks = max(least, blocks * 9 // 10)
+
+
+def shortage(error: torch.OutOfMemoryError) -> str:
+    """What PyTorch says was asked for, and what there is; without its advice to programmers."""
+    return ". ".join(str(error).split(". ")[:3])
+
+
+def _as_blocks(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     """[blocks, elements] -> [blocks, *shape], leaving what a narrow kind does not fill."""
     return tensor[:, : math.prod(shape)].view(-1, *shape)
 

@@ -4,6 +4,17 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryUse:
+    """Bytes that there are, and that are not for the KV cache: first estimated, then measured."""
+
+    free: int
+    """Before loading."""
+    weights: int
+    activations: int
+    """Of the largest step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """Bytes of one device."""
 

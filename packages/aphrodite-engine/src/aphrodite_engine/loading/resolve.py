@@ -5,7 +5,7 @@ ConfigError that gives the numbers and says what to change.
 """
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -20,11 +20,19 @@ from aphrodite_engine.config import (
 from aphrodite_engine.errors import ConfigError
 from aphrodite_engine.execution.memory import block_bytes
 from aphrodite_engine.kv import group_layers
-from aphrodite_engine.loading.budget import Budget, size_text
+from aphrodite_engine.loading.budget import Budget, MemoryUse, size_text
 from aphrodite_engine.model import ModelConfig
 from aphrodite_engine.scheduling.tables import blocks_needed
 
 DTYPES = dict(zip(DTYPE_NAMES, (torch.float32, torch.bfloat16, torch.float16), strict=True))
+KV_DTYPES = DTYPES | {
+    "fp8_e4m3": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+    "int8": torch.int8,
+}
+_SAME = {"fp8": "fp8_e4m3"}
+LOGIT_COPIES = 4
+"""Logits in float32, and what sampling on a device makes of them at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +56,8 @@ class Machine:
     """Of activations, as the backend computes them."""
     free_memory: int
     """Bytes, measured."""
+    kv_dtypes: tuple[torch.dtype, ...]
+    """That the backend can keep keys and values in."""
     threads: int
 
     @property
@@ -62,14 +72,30 @@ class Resolution(NamedTuple):
     budget: Budget
 
 
+class Measured(NamedTuple):
+    """What was found when the weights were loaded, and what was planned before."""
+
+    use: MemoryUse
+    planned: ResolvedConfig
+    """No more than this is taken."""
+
+
 def named_dtype(name: str) -> torch.dtype | None:
     """The dtype of activations that a configuration names; None: the backend's choice."""
     check_choice("dtype", name, ("auto", *DTYPES))
     return DTYPES.get(name)
 
 
-def resolve(config: EngineConfig, model: ModelFacts, machine: Machine) -> Resolution:
+def resolve(
+    config: EngineConfig, model: ModelFacts, machine: Machine, measured: Measured | None = None
+) -> Resolution:
     """Make every choice, or refuse.
+
+    Args:
+        config: what the user asks for.
+        model: what planning needs to know of it.
+        machine: what planning needs to know of it.
+        measured: what is free and taken; None: nothing is loaded yet, so it is estimated.
 
     Raises:
         ConfigError: the model on this machine cannot do what is asked.
@@ -78,8 +104,12 @@ def resolve(config: EngineConfig, model: ModelFacts, machine: Machine) -> Resolu
     rows = config.max_num_seqs or (32 if machine.on_cpu else 256)
     tokens = config.max_num_batched_tokens or max(rows, 512 if machine.on_cpu else 8192)
     kv_dtype = _kv_dtype(config, machine)
-    plan = _MemoryPlan(config, model, machine, rows, tokens, DTYPES[kv_dtype])
-    length, blocks = plan.context_and_blocks()
+    use = measured.use if measured else _estimate(model, machine, rows, tokens)
+    if not machine.on_cpu:
+        buffers = _device_buffers(config, model.config, machine, rows)
+        use = replace(use, activations=use.activations + buffers)
+    plan = _MemoryPlan(config, model.config, use, (rows, tokens), KV_DTYPES[kv_dtype])
+    length, blocks = plan.context_and_blocks(measured.planned if measured else None)
     resolved = ResolvedConfig(
         model=config.model,
         path=model.path,
@@ -107,43 +137,42 @@ class _MemoryPlan:
     def __init__(
         self,
         config: EngineConfig,
-        model: ModelFacts,
-        machine: Machine,
-        rows: int,
-        tokens: int,
+        model: ModelConfig,
+        use: MemoryUse,
+        batch: tuple[int, int],
         kv_dtype: torch.dtype,
     ) -> None:
+        """`batch` is the most rows and tokens of a step."""
         self._config = config
-        self._model = model
-        self._machine = machine
-        self._rows = rows
-        self._tokens = tokens
-        self._groups = group_layers(model.config.kv_specs)
+        self._use = use
+        self._rows, self._tokens = batch
+        self._longest = model.max_position
+        self._groups = group_layers(model.kv_specs)
         self._block_bytes = block_bytes(self._groups, config.block_size, kv_dtype)
-        self._activations = _activation_bytes(model.config, rows, tokens, DTYPES[machine.dtype])
 
-    def context_and_blocks(self) -> tuple[int, int]:
-        """max_model_len and num_blocks, the null block included."""
-        available = self._available_blocks()
-        longest = bisect_right(
-            range(1, self._model.config.max_position + 1), available, key=self._needed
-        )
+    def context_and_blocks(self, planned: ResolvedConfig | None) -> tuple[int, int]:
+        """max_model_len and num_blocks, the null block included; no more than was planned."""
+        available = self._available_blocks(granted=planned is not None)
+        longest = bisect_right(range(1, self._longest + 1), available, key=self._needed)
         length = self._config.max_model_len or longest
         if not 0 < length <= longest:
             raise self._too_small(length or 1)
         wanted = self._rows * self._needed(length)
         if self._config.kv_cache_memory is not None:
             wanted = available
-        return length, min(wanted, available) + 1
+        blocks = min(wanted, available) + 1
+        if planned is None:
+            return length, blocks
+        return min(length, planned.max_model_len), min(blocks, planned.num_blocks)
 
     def budget(self, length: int, blocks: int) -> Budget:
         """The table of what goes where."""
         requests = (blocks - 1) / self._needed(length)
         return Budget(
-            free=self._machine.free_memory,
+            free=self._use.free,
             utilization=self._config.gpu_memory_utilization,
-            weights=self._model.weight_bytes,
-            activations=self._activations,
+            weights=self._use.weights,
+            activations=self._use.activations,
             kv_cache=blocks * self._block_bytes,
             kv_positions=int(requests * length),
         )
@@ -154,13 +183,15 @@ class _MemoryPlan:
 
     def _usable(self) -> int:
         """Bytes for the KV cache."""
-        usable = int(self._machine.free_memory * self._config.gpu_memory_utilization)
-        return max(0, usable - self._model.weight_bytes - self._activations)
+        usable = int(self._use.free * self._config.gpu_memory_utilization)
+        return max(0, usable - self._use.weights - self._use.activations)
 
-    def _available_blocks(self) -> int:
+    def _available_blocks(self, *, granted: bool) -> int:
         """Blocks that there is memory for, the null block left out."""
         usable, asked = self._usable(), self._config.kv_cache_memory
-        if asked is not None and asked > usable:
+        if asked is not None and granted:
+            asked = min(asked, usable)
+        elif asked is not None and asked > usable:
             raise ConfigError(
                 f"kv_cache_memory is {size_text(asked)}, but {size_text(usable)} remain for it: "
                 f"{self._division()}"
@@ -183,23 +214,48 @@ class _MemoryPlan:
 
     def _division(self) -> str:
         return (
-            f"of {size_text(self._machine.free_memory)} free memory "
+            f"of {size_text(self._use.free)} free memory "
             f"{self._config.gpu_memory_utilization:.0%} may be used, "
-            f"{size_text(self._model.weight_bytes)} go to weights and "
-            f"{size_text(self._activations)} to activations"
+            f"{size_text(self._use.weights)} go to weights and "
+            f"{size_text(self._use.activations)} to activations"
         )
 
 
-def _activation_bytes(model: ModelConfig, rows: int, tokens: int, dtype: torch.dtype) -> int:
-    """An estimate: the widest rows of one block that live together, and logits twice in float32."""
-    widest = 6 * model.hidden_size + 3 * model.mlp_size
-    return tokens * widest * dtype.itemsize + 2 * rows * model.vocab_size * 4
+def _estimate(model: ModelFacts, machine: Machine, rows: int, tokens: int) -> MemoryUse:
+    """Activations: the widest rows of one block that live together, and logits."""
+    logits = rows * model.config.vocab_size * 4 * (2 if machine.on_cpu else LOGIT_COPIES)
+    return MemoryUse(
+        free=machine.free_memory,
+        weights=model.weight_bytes,
+        activations=tokens * _widest_row(model.config, machine) + logits,
+    )
+
+
+def _device_buffers(config: EngineConfig, model: ModelConfig, machine: Machine, rows: int) -> int:
+    """Bytes of captured decoding steps, and of the tokens and block tables of all rows."""
+    captured = rows * (_widest_row(model, machine) + model.vocab_size * 4)
+    length = config.max_model_len or model.max_position
+    tables = len(group_layers(model.kv_specs)) * -(-length // config.block_size)
+    return captured + (rows + 1) * (length + tables) * 4
+
+
+def _widest_row(model: ModelConfig, machine: Machine) -> int:
+    """Bytes of one token's activations, where most live together."""
+    return (6 * model.hidden_size + 3 * model.mlp_size) * DTYPES[machine.dtype].itemsize
 
 
 def _kv_dtype(config: EngineConfig, machine: Machine) -> str:
-    if config.kv_cache_dtype != "auto":
-        return config.kv_cache_dtype
-    return "float16" if machine.on_cpu else machine.dtype
+    """The name of the KV cache's dtype, if the backend has it."""
+    if config.kv_cache_dtype == "auto":
+        return "float16" if machine.on_cpu else machine.dtype
+    name = _SAME.get(config.kv_cache_dtype, config.kv_cache_dtype)
+    if KV_DTYPES[name] not in machine.kv_dtypes:
+        present = (name for name, dtype in KV_DTYPES.items() if dtype in machine.kv_dtypes)
+        raise ConfigError(
+            f"kv_cache_dtype is {config.kv_cache_dtype}, but the kernels for {machine.device} keep "
+            f"keys and values in {', '.join(present)}; choose one of these, or auto"
+        )
+    return name
 
 
 def _check(config: EngineConfig, model: ModelFacts) -> None:

@@ -58,9 +58,6 @@ LIMITED: Final[Mapping[str, Limited]] = {
     "quantization": Limited(
         ("auto", "gguf", "dense"), "leave it out: the format is read from the checkpoint"
     ),
-    "kv_cache_dtype": Limited(
-        ("auto", "float32", "float16", "bfloat16"), "use auto, float32, float16 or bfloat16"
-    ),
 }
 """Engine flags with values that are not there yet."""
 
