@@ -12,17 +12,16 @@ import argparse
 import re
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from aphrodite_engine.request import EngineRequest
 from aphrodite_engine.sampling.params import SamplingParams
 from formats import FORMATS
 from report import say
-from scenarios import GREEDY
+from scenarios import GREEDY, Workload, run
 from session import Session, open_session, random_prompts
 from shapes import SHAPES
 from torch.profiler import ProfilerActivity, profile
@@ -58,25 +57,21 @@ def fill(session: Session, requests: int, context: int) -> None:
         session.clock.step()
 
 
-def record(session: Session, steps: int, activity: ProfilerActivity, trace: Path | None) -> Any:
-    """The profiler's events of so many steps."""
-    with profile(activities=[activity]) as profiler:
+def record(step: Callable[[], object], steps: int, trace: Path | None) -> list[Kernel]:
+    """What the device ran in so many steps, by start; nothing if there is no device."""
+    on_gpu = torch.cuda.is_available()
+    activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
+    with profile(activities=[activity], acc_events=True) as profiler:
         for _ in range(steps):
-            session.clock.step()
-        if activity == ProfilerActivity.CUDA:
+            step()
+        if on_gpu:
             torch.cuda.synchronize()
     if trace is not None:
         profiler.export_chrome_trace(str(trace))
-    return profiler.events()
-
-
-def kernels_of(events: Any, device: torch.device) -> list[Kernel]:
-    """By start; on a CPU, operations that no other one contains."""
-    wanted = "CUDA" if device.type == "cuda" else "CPU"
     found = [
         Kernel(event.name, event.time_range.start, event.time_range.end)
-        for event in events
-        if event.device_type.name == wanted and event.cpu_parent is None
+        for event in profiler.events()
+        if event.device_type.name == "CUDA"
     ]
     return sorted(found, key=lambda kernel: kernel.start)
 
@@ -115,33 +110,44 @@ def table(kernels: Sequence[Kernel], steps: int, most: int) -> str:
 
 
 def shortened(name: str) -> str:
-    """Without template arguments; at most 70 characters."""
-    plain = re.sub(r"<.*>", "<…>", name.removeprefix("void "))
-    return re.sub(r"\(.*\)$", "", plain)[:70]
+    """Without the words that all names have; at most 90 characters."""
+    return re.sub(r"^void |at::native::|\(anonymous namespace\)::", "", name)[:90]
 
 
-def examine(session: Session, batch: int, arguments: argparse.Namespace) -> str:
-    """The report of one batch size."""
-    device = torch.device(arguments.device)
+def decode(session: Session, batch: int, arguments: argparse.Namespace) -> str:
+    """The report of decoding steps of one size."""
     fill(session, batch, arguments.context)
     started = time.perf_counter()
     for _ in range(arguments.steps):
         session.clock.step()
     alone = 1e6 * (time.perf_counter() - started) / arguments.steps
-    on_gpu = device.type == "cuda"
-    activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
     trace = arguments.trace and arguments.trace.with_stem(f"{arguments.trace.stem}-{batch}")
-    kernels = kernels_of(record(session, arguments.steps, activity, trace), device)
+    kernels = record(session.clock.step, arguments.steps, trace)
     session.clock.reset()
+    title = f"decoding, batch {batch}: {alone:.0f} us/step"
+    return report_of(title, kernels, arguments.steps, arguments.most)
+
+
+def prefill(session: Session, tokens: int, arguments: argparse.Namespace) -> str:
+    """The report of prompts of so many tokens in all, a context each; a step is all of them."""
+    load = Workload(max(1, tokens // arguments.context), arguments.context, 1)
+    run(session, load)
+    alone = 1e6 * run(session, load)
+    trace = arguments.trace and arguments.trace.with_stem(f"{arguments.trace.stem}-prefill")
+    kernels = record(lambda: run(session, load), 1, trace)
+    title = f"{load.requests} prompts of {load.prompt}: {alone:.0f} us"
+    return report_of(title, kernels, 1, arguments.most)
+
+
+def report_of(title: str, kernels: Sequence[Kernel], steps: int, most: int) -> str:
+    """Title, gaps, table."""
     if not kernels:
-        return f"batch {batch}: {alone:.0f} us/step; the profiler saw no kernels"
-    steps = arguments.steps
+        return f"{title}; the profiler saw no kernels"
     span = kernels[-1].end - kernels[0].start
     busy = busy_time(kernels)
     gaps = f"busy {busy / steps:.0f}, idle {(span - busy) / steps:.0f} us/step"
-    head = f"batch {batch}: {alone:.0f} us/step; profiled {span / steps:.0f}: {gaps}; "
-    head += f"{len(kernels) / steps:.0f} kernels/step"
-    return f"{head}\n{table(kernels, steps, arguments.most)}\n"
+    head = f"{title}; profiled {span / steps:.0f}: {gaps}; {len(kernels) / steps:.0f} kernels/step"
+    return f"{head}\n{table(kernels, steps, most)}\n"
 
 
 def main() -> None:
@@ -151,6 +157,7 @@ def main() -> None:
     parser.add_argument("--format", choices=FORMATS, default="bf16")
     parser.add_argument("--batches", default="1,32,256")
     parser.add_argument("--context", type=int, default=512, help="tokens of the prompts")
+    parser.add_argument("--prefill", type=int, default=0, help="tokens; profile prompts as well")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--most", type=int, default=25, help="kernels of the table")
     parser.add_argument("--trace", type=Path, help="write Chrome traces here, one per batch size")
@@ -170,7 +177,9 @@ def main() -> None:
     )
     say(f"{kind.name}, {shape.name}, contexts of {arguments.context}: {session.info.backend}")
     for batch in batches:
-        say(examine(session, batch, arguments))
+        say(decode(session, batch, arguments))
+    if arguments.prefill:
+        say(prefill(session, arguments.prefill, arguments))
     session.close()
 
 

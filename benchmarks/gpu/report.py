@@ -106,7 +106,7 @@ def conditions(device: torch.device, shape: str, commit: str | None) -> dict[str
     return {
         "shape": shape,
         "commit": commit or _commit(),
-        "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
         "versions": {name: _version(name) for name in VERSIONS} | {"cuda": torch.version.cuda},
         "python": platform.python_version(),
         "backend": os.environ.get("APHRODITE_BACKEND", "the device's own"),

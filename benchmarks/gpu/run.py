@@ -175,7 +175,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scenarios", type=_names(NAMES), default=",".join(NAMES[:-1]))
     parser.add_argument("--rounds", type=int, default=3, help="most runs of a scenario")
     parser.add_argument("--budget", type=float, default=30.0, help="seconds of a scenario")
-    parser.add_argument("--deadline", type=float, default=520.0, help="seconds of this call")
+    parser.add_argument("--deadline", type=float, default=480.0, help="seconds of this call")
     parser.add_argument("--no-checks", action="store_true")
     parser.add_argument("--only-checks", action="store_true")
     parser.add_argument("--profile-steps", action="store_true", help="host time by phase")
