@@ -9,6 +9,7 @@ import pytest
 import torch
 from aphrodite_engine.execution.assembly import KVMemory, parts_on_a_device, parts_on_the_host
 from aphrodite_engine.execution.limits import Limits
+from aphrodite_engine.execution.memory import allocate_caches
 from aphrodite_engine.kv import group_layers
 from aphrodite_engine.loading.model import load_model, open_model
 from aphrodite_engine.plan import BlockUpdate, Plan, RowStart, RowWork
@@ -33,7 +34,8 @@ class Decoder:
         groups = group_layers(source.config.kv_specs)
         limits = Limits(rows=ROWS, tokens=48, positions=POSITIONS, block_size=BLOCK_SIZE)
         blocks = len(groups) * ROWS * limits.blocks + 1
-        memory = KVMemory(groups=groups, num_blocks=blocks, dtype=torch.float32)
+        caches = allocate_caches(groups, blocks, BLOCK_SIZE, torch.float32, backend.device)
+        memory = KVMemory(groups=groups, caches=caches)
         self._groups = groups
         self._blocks_per_row = limits.blocks
         make = parts_on_the_host if backend.elastic else parts_on_a_device
