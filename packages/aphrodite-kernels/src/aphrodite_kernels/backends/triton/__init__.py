@@ -12,6 +12,7 @@ from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.backends import reference
 from aphrodite_kernels.backends.triton.device import describe, device_obstacle
 from aphrodite_kernels.backends.triton.graph import capture_on
+from aphrodite_kernels.layouts import Dense
 
 DEVICE = "cuda"
 
@@ -23,11 +24,17 @@ def obstacle() -> str | None:
 
 def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | None) -> Backend:
     """The kernels on `device`; dtype None: bfloat16."""
+    from aphrodite_kernels.backends.triton.dense import dense_matmul, dense_repack
+    from aphrodite_kernels.backends.triton.dense_tiles import workspace_on
+
     dtype = dtype or torch.bfloat16
+    workspace = workspace_on(device)
     return replace(
         reference.create(device, threads=threads, dtype=dtype),
         name="triton",
         summary=f"triton: kernels for {describe(device)}, {dtype}",
         capture=capture_on(device) if device.type == "cuda" else None,
         elastic=False,
+        pack={Dense: dense_repack(dtype)},
+        matmul={Dense: dense_matmul(workspace)},
     )

@@ -1,0 +1,95 @@
+"""Products with a dense weight: for each number of rows, the kernel that measures fastest.
+
+Very few rows: a program per row of W. Some rows: tiles on tensor cores. Many: the vendor's product.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from aphrodite_kernels.backends.triton.dense_steady import STEADY_TILINGS, steady
+from aphrodite_kernels.backends.triton.dense_stream import stream
+from aphrodite_kernels.backends.triton.dense_tiles import Tiling, Workspace, check_product
+from aphrodite_kernels.backends.triton.dense_vector import WIDEST, Cut, vector
+from aphrodite_kernels.errors import LayoutError
+from aphrodite_kernels.layouts import Dense, PackedWeight
+from aphrodite_kernels.protocols import MatMul, Repack
+
+Choice = TypeVar("Choice", Cut, Tiling)
+
+CUTS = {1: Cut(1, 1024, 4), 4: Cut(1, 1024, 4)}
+"""By the largest number of rows."""
+
+TILINGS = {
+    16: Tiling(16, 64, 128, num_warps=4, num_stages=4, split=0),
+    32: Tiling(32, 64, 128, num_warps=4, num_stages=4, split=0),
+    64: Tiling(64, 64, 128, num_warps=4, num_stages=4, split=0),
+}
+"""By the largest number of rows; beyond the last, the vendor's product is faster."""
+
+
+def dense_repack(dtype: torch.dtype) -> Repack:
+    """Weights in the dtype of activations, contiguous."""
+
+    def repack(weight: PackedWeight) -> PackedWeight:
+        return Dense(_matrix(weight).to(dtype).contiguous())
+
+    return repack
+
+
+def dense_matmul(workspace: Workspace) -> MatMul:
+    """The fastest products, for weights that `dense_repack` has made."""
+
+    def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+        matrix = _matrix(weight)
+        check_product(x, matrix)
+        match choose(len(x), matrix.shape[1], x.dtype):
+            case Cut() as cut:
+                return vector(x, matrix, bias, cut)
+            case Tiling() as tiling:
+                return stream(x, matrix, bias, workspace, tiling)
+            case None:
+                return vendor(x, matrix, bias)
+
+    return matmul
+
+
+def steady_matmul(workspace: Workspace) -> MatMul:
+    """Products that round a row alike in any company, for the same weights."""
+
+    def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+        matrix = _matrix(weight)
+        check_product(x, matrix)
+        return steady(x, matrix, bias, workspace, _first(STEADY_TILINGS, len(x)))
+
+    return matmul
+
+
+@cache
+def choose(rows: int, width: int, dtype: torch.dtype) -> Cut | Tiling | None:
+    """How `rows` rows are multiplied by a weight of `width` columns; None: by the vendor."""
+    if rows <= max(CUTS) and width <= WIDEST:
+        return _first(CUTS, rows)
+    if rows <= max(TILINGS) and dtype != torch.float32:  # no tensor core is exact to float32
+        return _first(TILINGS, rows)
+    return None
+
+
+def vendor(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x Wᵀ (+ bias) by cuBLAS, the bias rounded to x's dtype."""
+    if bias is None:
+        return torch.mm(x, weight.T)
+    return torch.addmm(bias.to(x.dtype), x, weight.T)
+
+
+def _first(table: Mapping[int, Choice], rows: int) -> Choice:
+    return next(entry for limit, entry in table.items() if rows <= limit)
+
+
+def _matrix(weight: PackedWeight) -> Tensor:
+    if not isinstance(weight, Dense):
+        raise LayoutError(f"a dense product needs a Dense weight, not {type(weight).__name__}")
+    return weight.weight

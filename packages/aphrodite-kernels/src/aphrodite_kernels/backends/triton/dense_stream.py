@@ -1,0 +1,170 @@
+# pyright: basic
+# pyright: reportCallIssue=false
+"""Products of some rows with a dense weight, all processors busy to the end.
+
+The blocks of K of all tiles form one line, which is cut into equal shares, one per program: no
+program waits while others finish a last wave of tiles (stream-K, arXiv 2301.03598). Programs that
+share a tile write partial sums, and the last of them to arrive adds all of them, in the order of K.
+With a share of one tile, or of a part of one, this is the ordinary tiled or split-K product.
+
+Floor: the bytes of W over the read bandwidth below about 170 rows, the arithmetic above.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from aphrodite_kernels.backends.triton.dense_tiles import (
+    Tiling,
+    Workspace,
+    accumulate,
+    described_types,
+    operands,
+    publish,
+    slot_places,
+    store_tile,
+    tile_origin,
+)
+from aphrodite_kernels.backends.triton.specimen import Specimen
+
+_GROUP = 8
+
+
+@triton.jit(do_not_specialize=["rows", "k_blocks", "share"])
+def stream_kernel(
+    x,
+    weight,
+    bias,
+    out,
+    partials,
+    arrivals,
+    x_stride,
+    rows,
+    columns,
+    width,
+    k_blocks,
+    share,
+    BLOCK_T: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    DESCRIBED: tl.constexpr,
+):
+    """Blocks [program * share, (program + 1) * share) of the line of all tiles' blocks of K.
+
+    A program writes at most two partial sums: the end of one tile (slot 2 * program) and the start
+    of another (the slot after it).
+    """
+    program = tl.program_id(0)
+    tiles = tl.cdiv(rows, BLOCK_T) * tl.cdiv(columns, BLOCK_N)
+    begin = program * share
+    end = min(begin + share, tiles * k_blocks)
+    for tile in range(begin // k_blocks, tl.cdiv(end, k_blocks)):
+        row, column = tile_origin(tile, rows, columns, BLOCK_T, BLOCK_N, GROUP)
+        start = tile * k_blocks
+        first = max(begin - start, 0)
+        last = min(end - start, k_blocks)
+        total = accumulate(
+            x,
+            weight,
+            x_stride,
+            rows,
+            columns,
+            width,
+            row,
+            column,
+            first,
+            last,
+            BLOCK_T,
+            BLOCK_N,
+            BLOCK_K,
+            DESCRIBED,
+        )
+        if last - first == k_blocks:
+            store_tile(total, bias, out, row, column, rows, columns, BLOCK_T, BLOCK_N, HAS_BIAS)
+        else:
+            slot = 2 * program + (first == 0)
+            arrived = publish(total, partials, arrivals, slot, tile, BLOCK_T, BLOCK_N)
+            opener = start // share
+            closer = (start + k_blocks - 1) // share
+            if arrived == closer - opener:
+                total = tl.load(
+                    slot_places(partials, 2 * opener + 1, BLOCK_T, BLOCK_N),
+                    cache_modifier=".cg",
+                )
+                for other in tl.range(opener + 1, closer + 1, num_stages=1):
+                    places = slot_places(partials, 2 * other, BLOCK_T, BLOCK_N)
+                    total += tl.load(places, cache_modifier=".cg")
+                tl.store(arrivals + tile, 0)
+                store_tile(total, bias, out, row, column, rows, columns, BLOCK_T, BLOCK_N, HAS_BIAS)
+
+
+def stream(
+    x: Tensor, weight: Tensor, bias: Tensor | None, workspace: Workspace, tiling: Tiling
+) -> Tensor:
+    """x [T, K] Wᵀ (+ bias), W [N, K] of the same dtype; both describable."""
+    (rows, width), columns = x.shape, weight.shape[0]
+    out = torch.empty((rows, columns), dtype=x.dtype, device=x.device)
+    k_blocks = -(-width // tiling.block_k)
+    tiles = tiling.tiles(rows, columns)
+    share = -(-tiles * k_blocks // (tiles * tiling.split or workspace.processors))
+    programs = -(-tiles * k_blocks // share)
+    if share % k_blocks:
+        workspace.check(tiling, tiles=tiles, pieces=2 * programs)
+    inputs, weights, are_described = operands(x, weight, workspace, tiling)
+    stream_kernel[(programs,)](
+        inputs,
+        weights,
+        bias,
+        out,
+        workspace.partials,
+        workspace.arrivals,
+        x.stride(0),
+        rows,
+        columns,
+        width,
+        k_blocks,
+        share,
+        BLOCK_T=tiling.block_t,
+        BLOCK_N=tiling.block_n,
+        BLOCK_K=tiling.block_k,
+        GROUP=_GROUP,
+        HAS_BIAS=bias is not None,
+        DESCRIBED=are_described,
+        num_warps=tiling.num_warps,
+        num_stages=tiling.num_stages,
+    )
+    return out
+
+
+def _specimen(tiling: Tiling) -> Specimen:
+    signature = described_types(tiling) | {
+        "bias": "*fp32",
+        "out": "*bf16",
+        "partials": "*fp32",
+        "arrivals": "*i32",
+        "x_stride": "i32",
+        "rows": "i32",
+        "columns": "i32",
+        "width": "i32",
+        "k_blocks": "i32",
+        "share": "i32",
+    }
+    constants: dict[str, object] = {
+        "BLOCK_T": tiling.block_t,
+        "BLOCK_N": tiling.block_n,
+        "BLOCK_K": tiling.block_k,
+        "GROUP": _GROUP,
+        "HAS_BIAS": True,
+        "DESCRIBED": True,
+    }
+    return Specimen(stream_kernel, signature, constants, tiling.num_warps, tiling.num_stages)
+
+
+SPECIMENS = (
+    _specimen(Tiling(16, 64, 128, num_warps=4, num_stages=4)),
+    _specimen(Tiling(64, 64, 128, num_warps=4, num_stages=4)),
+    _specimen(Tiling(256, 128, 64, num_warps=8, num_stages=4)),
+)

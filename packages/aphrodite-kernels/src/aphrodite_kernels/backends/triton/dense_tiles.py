@@ -1,0 +1,222 @@
+# pyright: basic
+"""Parts of the kernels that multiply a dense weight tile by tile on tensor cores.
+
+The tile of W is the left operand and the rows of x the right one: outᵀ = W xᵀ. A tensor core works
+on at least 64 rows of its left operand but on as few as 8 columns of its right one, and W has many
+rows where x may have one. Where the device can (sm_90) and the rows are aligned, both are read
+through tensor descriptors: whole tiles by the copy engine, zeros beyond the edge.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from aphrodite_kernels.errors import ShapeError
+
+_ALIGNMENT = 16
+"""Bytes to which a descriptor's rows must be aligned."""
+_DESCRIPTORS_FROM = (9, 0)
+_UNIT = 128 * 256
+_UNITS = 264  # two partial tiles for each of 132 processors
+_TILES = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How a kernel cuts a product: block_n outputs of block_t rows a tile, block_k of K a time."""
+
+    block_t: int
+    block_n: int
+    block_k: int
+    num_warps: int
+    num_stages: int
+    split: int = 1
+    """Programs for each tile, which share its K. 0: one for each processor, shared evenly."""
+
+    def tiles(self, rows: int, columns: int) -> int:
+        """How many tiles cover [rows, columns]."""
+        return -(-rows // self.block_t) * -(-columns // self.block_n)
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where programs that share a tile meet. Kernels of one stream at a time may use it."""
+
+    partials: Tensor
+    """float32: sums over a part of K."""
+    arrivals: Tensor
+    """int32: programs that have written their part of each tile; zero between kernels."""
+    processors: int
+    descriptors: bool
+    """The device reads tiles through tensor descriptors."""
+
+    def room(self, tiling: Tiling) -> int:
+        """How many partial tiles fit."""
+        return self.partials.numel() // (tiling.block_t * tiling.block_n)
+
+    def check(self, tiling: Tiling, *, tiles: int, pieces: int) -> None:
+        """ShapeError if there is no room for so many pieces of so many tiles."""
+        room = self.room(tiling)
+        if pieces > room or tiles > self.arrivals.numel():
+            raise ShapeError(
+                f"{pieces} pieces of {tiles} tiles do not fit into a workspace of {room} pieces "
+                f"and {self.arrivals.numel()} tiles; split {tiling} into fewer"
+            )
+
+
+def workspace_on(device: torch.device) -> Workspace:
+    """A workspace on `device`, 33 MiB."""
+    cuda = device.type == "cuda"
+    processors = torch.cuda.get_device_properties(device).multi_processor_count if cuda else 4
+    return Workspace(
+        partials=torch.empty(_UNIT * _UNITS, dtype=torch.float32, device=device),
+        arrivals=torch.zeros(_TILES, dtype=torch.int32, device=device),
+        processors=processors,
+        descriptors=not cuda or torch.cuda.get_device_capability(device) >= _DESCRIPTORS_FROM,
+    )
+
+
+Operand = Tensor | TensorDescriptor
+
+
+def operands(
+    x: Tensor, weight: Tensor, workspace: Workspace, tiling: Tiling
+) -> tuple[Operand, Operand, bool]:
+    """x and weight as the kernel takes them, and whether these are descriptors."""
+    if not (workspace.descriptors and _describable(x) and _describable(weight)):
+        return x, weight, False
+    width = tiling.block_k
+    return _described(x, tiling.block_t, width), _described(weight, tiling.block_n, width), True
+
+
+def _described(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:
+    return TensorDescriptor(matrix, list(matrix.shape), list(matrix.stride()), [rows, columns])
+
+
+def _describable(matrix: Tensor) -> bool:
+    aligned = matrix.stride(0) * matrix.itemsize % _ALIGNMENT == 0
+    return aligned and matrix.data_ptr() % _ALIGNMENT == 0
+
+
+def described_types(tiling: Tiling) -> dict[str, str]:
+    """The types of a kernel's x and weight, for ahead-of-time compilation."""
+    return {
+        "x": f"tensordesc<bf16[{tiling.block_t}, {tiling.block_k}]>",
+        "weight": f"tensordesc<bf16[{tiling.block_n}, {tiling.block_k}]>",
+    }
+
+
+def check_product(x: Tensor, weight: Tensor) -> None:
+    """ShapeError if x Wᵀ is not defined."""
+    if x.ndim != 2 or x.shape[1] != weight.shape[1] or x.dtype != weight.dtype:
+        raise ShapeError(
+            f"a product of x {list(x.shape)} {x.dtype} with W {list(weight.shape)} {weight.dtype}: "
+            "x must be [T, K] and W [N, K] of one dtype"
+        )
+
+
+@triton.jit
+def tile_origin(
+    tile,
+    rows,
+    columns,
+    BLOCK_T: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """First row of x and first row of W of a tile.
+
+    Within GROUP tiles of rows, tiles that share a part of W follow each other.
+    """
+    row_tiles = tl.cdiv(rows, BLOCK_T)
+    per_group = GROUP * tl.cdiv(columns, BLOCK_N)
+    group_start = tile // per_group * GROUP
+    height = min(row_tiles - group_start, GROUP)
+    inside = tile % per_group
+    return (group_start + inside % height) * BLOCK_T, inside // height * BLOCK_N
+
+
+@triton.jit
+def accumulate(
+    x,
+    weight,
+    x_stride,
+    rows,
+    columns,
+    width,
+    row,
+    column,
+    first,
+    last,
+    BLOCK_T: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    DESCRIBED: tl.constexpr,
+):
+    """W xᵀ [BLOCK_N, BLOCK_T] float32 over the blocks [first, last) of K, in their order."""
+    total = tl.zeros((BLOCK_N, BLOCK_T), tl.float32)
+    if not DESCRIBED:
+        n = tl.minimum(column + tl.arange(0, BLOCK_N), columns - 1)
+        t = tl.minimum(row + tl.arange(0, BLOCK_T), rows - 1)
+        lefts = weight + n[:, None].to(tl.int64) * width
+        rights = x + t[:, None].to(tl.int64) * x_stride
+    for block in tl.range(first, last):
+        if DESCRIBED:
+            left = weight.load([column, block * BLOCK_K])
+            right = x.load([row, block * BLOCK_K])
+        else:
+            k = block * BLOCK_K + tl.arange(0, BLOCK_K)[None, :]
+            left = tl.load(lefts + k, k < width, 0.0)
+            right = tl.load(rights + k, k < width, 0.0)
+        total = tl.dot(left, right.T, total, input_precision="ieee")
+    return total
+
+
+@triton.jit
+def store_tile(
+    total,
+    bias,
+    out,
+    row,
+    column,
+    rows,
+    columns,
+    BLOCK_T: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+):
+    """Add the bias, round once and write the tile to out [rows, columns]."""
+    n = column + tl.arange(0, BLOCK_N)
+    t = row + tl.arange(0, BLOCK_T)
+    if HAS_BIAS:
+        total += tl.load(bias + n, n < columns, 0.0)[:, None]
+    result = total.to(out.dtype.element_ty).T
+    places = out + t[:, None].to(tl.int64) * columns + n[None, :]
+    tl.store(places, result, (t[:, None] < rows) & (n[None, :] < columns))
+
+
+@triton.jit
+def publish(
+    total,
+    partials,
+    arrivals,
+    slot,
+    tile,
+    BLOCK_T: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """Write a partial sum to its slot; how many programs had done so for this tile before."""
+    tl.store(slot_places(partials, slot, BLOCK_T, BLOCK_N), total)
+    tl.debug_barrier()  # every thread's part is written before one thread says so
+    return tl.atomic_add(arrivals + tile, 1, sem="acq_rel", scope="gpu")
+
+
+@triton.jit
+def slot_places(partials, slot, BLOCK_T: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Addresses of a partial sum [BLOCK_N, BLOCK_T]."""
+    inside = tl.arange(0, BLOCK_N)[:, None] * BLOCK_T + tl.arange(0, BLOCK_T)[None, :]
+    return partials + slot * (BLOCK_N * BLOCK_T) + inside

@@ -1,0 +1,17 @@
+"""What a kernel is compiled with, so that it can be compiled where there is no GPU."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """One compilation that a launcher asks for. A kernel's file lists its own as `SPECIMENS`."""
+
+    kernel: Any
+    """The function under `triton.jit`."""
+    signature: dict[str, str]
+    """Triton's type of every argument that is not a constant: `*bf16`, `i32`, …"""
+    constants: dict[str, object]
+    num_warps: int = 4
+    num_stages: int = 3
