@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from aphrodite_kernels import BackendError, Dense, backend_for, backend_names, backends
+from aphrodite_kernels.backend import obstacle_on
 from aphrodite_kernels.backends import reference
 
 META = torch.device("meta")
@@ -51,6 +52,14 @@ def test_one_that_cannot_run_gives_way_and_says_so(add_zeta, caplog):
     assert backend_for(META).name == "reference"
     assert "zeta cannot run here" in caplog.text
     assert "the compiler is missing" in caplog.text
+
+
+def test_a_gpu_is_not_left_to_the_reference(monkeypatch):
+    monkeypatch.setattr("aphrodite_kernels.backends.triton.obstacle", lambda: "it is too old")
+    device = torch.device("cuda:0")
+    assert obstacle_on(device) == "it is too old" and obstacle_on(META) is None
+    with pytest.raises(BackendError, match=r"device cuda:0 cannot be used: it is too old; choose"):
+        backend_for(device)
 
 
 def test_the_override_wins(add_zeta, monkeypatch):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from aphrodite_kernels.backend import Backend, backend_for
 
 from aphrodite_engine.config import EngineConfig, ResolvedConfig
@@ -33,6 +34,8 @@ def build_engine(
     """
     source = open_model(find_model_path(config.model, config.revision, config.download_dir))
     device = choose_device(config.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # kernels are launched on the current one
     backend = backend_for(device, threads=config.threads, dtype=named_dtype(config.dtype))
     return engine_of(source, backend, config, end_tokens, say)
 

@@ -41,6 +41,7 @@ _FOLDER = "aphrodite_kernels.backends"  # by name only: every backend there impo
 _FALLBACK = "reference"
 _OVERRIDE = "APHRODITE_BACKEND"
 _INSTRUCTION_SET = "APHRODITE_CPU_ISA"
+_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 _log = logging.getLogger(__name__)
 
@@ -132,6 +133,18 @@ def instruction_set_limit() -> str | None:
     return os.environ.get(_INSTRUCTION_SET)
 
 
+def visible_devices() -> str | None:
+    """The CUDA devices that the environment shows to this process; None: all of them."""
+    return os.environ.get(_VISIBLE_DEVICES)
+
+
+def obstacle_on(device: torch.device) -> str | None:
+    """Why the backend made for such devices cannot run on this machine; None if it can."""
+    modules = (importlib.import_module(f"{_FOLDER}.{name}") for name in backend_names())
+    obstacles = [module.obstacle() for module in modules if device.type == module.DEVICE]
+    return None if None in obstacles else next(iter(obstacles), None)
+
+
 def backend_for(
     device: torch.device, *, threads: int | None = None, dtype: torch.dtype | None = None
 ) -> Backend:
@@ -146,7 +159,8 @@ def backend_for(
         dtype: of activations; None: the backend's own choice.
 
     Raises:
-        BackendError: the override names no backend, or that backend cannot run here.
+        BackendError: the override names no backend, or that backend cannot run here; or none can
+            but the reference, and the device is a GPU.
     """
     override = os.environ.get(_OVERRIDE)
     if override is not None and override not in backend_names():
@@ -164,5 +178,10 @@ def backend_for(
             return backend
         if override:
             raise BackendError(f"backend {name} cannot run here: {obstacle}")
+        if device.type == "cuda":
+            raise BackendError(
+                f"device {device} cannot be used: {obstacle}; choose device cpu, or set "
+                f"{_OVERRIDE}={_FALLBACK} for plain torch, which is very slow"
+            )
         _log.warning("backend %s cannot run here, the slow reference is used: %s", name, obstacle)
     raise BackendError("no backend can run here")  # the reference has no obstacle

@@ -1,9 +1,11 @@
 """Which failures of loading are the user's to mend, and in whose words."""
 
+import torch
 from aphrodite_kernels.errors import BackendError, KernelError
 from aphrodite_quant.errors import QuantError
 
 from aphrodite_engine.errors import ConfigError, EngineError, ModelError
+from aphrodite_engine.execution.memory import shortage
 
 
 def loading_error(error: BaseException) -> EngineError | None:
@@ -15,6 +17,11 @@ def loading_error(error: BaseException) -> EngineError | None:
             return ConfigError(str(error))
         case QuantError() | KernelError():
             return ModelError(str(error))
+        case torch.OutOfMemoryError():
+            return ConfigError(
+                f"the model does not fit: {shortage(error)}; lower --max-num-batched-tokens, use a "
+                "smaller model, or free memory that other programs hold"
+            )
         case MemoryError():
             return ConfigError(
                 f"not enough memory: {error}; lower --max-model-len or --max-num-seqs"
