@@ -31,6 +31,8 @@ class Phases:
         """A line of the loader's progress: which phase has ended."""
         if line.startswith("free memory"):
             self.mark("open and plan")
+        elif line.startswith("loaded "):
+            self.mark("read and upload")
 
     def finish(self) -> None:
         self.seconds["in all"] = round(time.time() - self._started, 3)
@@ -79,7 +81,7 @@ def main() -> None:
     session = Session(engine, info, text.tokenizer)
     if order["device"].startswith("cuda"):
         torch.cuda.synchronize()
-    phases.mark("load and allocate")
+    phases.mark("measure and allocate")
     session.generate([list(range(32))], _greedy(1), progress=False)
     phases.mark("first token")
     phases.finish()

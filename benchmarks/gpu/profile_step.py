@@ -26,7 +26,7 @@ from session import Session, open_session, random_prompts
 from shapes import SHAPES
 from torch.profiler import ProfilerActivity, profile
 
-WARM_UP, OUTPUT = 8, 96
+WARM_UP, OUTPUT = 8, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ def fill(session: Session, requests: int, context: int) -> None:
                 id=f"{requests}-{index}", prompt=prompt, params=params, arrival=time.monotonic()
             )
         )
-    begun = 0
-    while begun < requests:
-        begun += sum(len(output.tokens) == 1 for output in session.clock.engine.step())
+    begun: set[str] = set()
+    while len(begun) < requests:
+        begun |= {output.id for output in session.clock.step()}
     for _ in range(WARM_UP):
         session.clock.step()
 

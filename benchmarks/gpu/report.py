@@ -16,6 +16,7 @@ from figures import Comparison
 from scenarios import Measured
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 VERSIONS = ("torch", "triton", "transformers", "safetensors", "numpy", "msgspec")
 HEADS = (
     f"{'format':8} {'scenario':40} {'unit':8} {'ours':>9} {'peer':>9} {'ratio':>6} {'floor':>9} "
@@ -100,6 +101,14 @@ class Report:
         self.path.write_text(json.dumps(found, indent=1) + "\n")
 
 
+def folder_of(device: torch.device) -> Path:
+    """Where results of this machine lie."""
+    if device.type != "cuda":
+        return RESULTS / device.type
+    name = torch.cuda.get_device_name(device).lower().removeprefix("nvidia ")
+    return RESULTS / name.replace(" ", "-")
+
+
 def conditions(device: torch.device, shape: str, commit: str | None) -> dict[str, object]:
     """What a figure holds for."""
     on_gpu = device.type == "cuda"
@@ -122,12 +131,11 @@ def say(line: str) -> None:
 
 def _commit() -> str | None:
     """None: this is a copy without history."""
-    reply = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    try:
+        reply = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
     return reply.stdout.strip() or None
 
 

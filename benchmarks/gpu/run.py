@@ -10,6 +10,7 @@ one runs. `--shape tiny --device cpu` tries everything in a minute. NOTES.md say
 """
 
 import argparse
+import gc
 import logging
 import subprocess
 import sys
@@ -25,13 +26,12 @@ from aphrodite_engine.config import EngineConfig
 from checks import check_answers, check_company, check_session
 from figures import compare
 from formats import FORMATS, WeightFormat
-from report import HEADS, Report, Row, conditions, say
+from report import HEADS, Report, Row, conditions, folder_of, say
 from scenarios import FULL, SCENARIOS, SMALL, Measured, Patience, Workload, throughput
 from session import Session, open_session
 from shapes import CHECKED, SHAPES, TINY, Shape
 from start_up import room_for, start_twice
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
 NAMES = (*SCENARIOS, "deterministic", "start-up")
 KV_POSITIONS = 256 * 1024
 """Of the cache: the largest scenario with room to spare, so that a card of 80 GB has it as well."""
@@ -64,7 +64,7 @@ class Benchmark:
             action()
         except Exception as error:
             self.report.fail(what, error)
-        _free()
+        _free(self.device)
 
     def check(self, kind: WeightFormat, shape: Shape) -> None:
         """Both checks of a format."""
@@ -158,12 +158,10 @@ def _kv_positions(shape: Shape) -> int:
     return KV_POSITIONS if shape != TINY else 16 * 1024
 
 
-def _free() -> None:
+def _free(device: torch.device) -> None:
     """What an abandoned engine held; the traceback that held it is gone by now."""
-    import gc
-
     gc.collect()
-    if torch.cuda.is_available():
+    if device.type == "cuda" and _alive(device):
         torch.cuda.empty_cache()
 
 
@@ -240,8 +238,7 @@ def main() -> int:
     logging.getLogger("aphrodite_engine.profile").setLevel(logging.ERROR)  # said once, at the end
     device = torch.device(arguments.device)
     facts = conditions(device, arguments.shape, arguments.commit)
-    folder = RESULTS / ("h200" if device.type == "cuda" else "cpu")
-    default = folder / f"{arguments.shape}-{'-'.join(arguments.formats)}.json"
+    default = folder_of(device) / f"{arguments.shape}-{'-'.join(arguments.formats)}.json"
     benchmark = Benchmark(
         report=Report(arguments.output or default, facts),
         device=device,

@@ -107,10 +107,16 @@ def open_session(
     """An engine ready for requests, every program recorded; `backend` None: the device's own."""
     config = EngineConfig(model="random", device=str(device), seed=0, **options)
     backend = backend or backend_for(device, dtype=named_dtype(config.dtype))
-    session = Session(*engine_of(source, backend, config, [], lambda line: None))
+    session = Session(*engine_of(source, backend, config, [], _say_news))
     while session.clock.engine.prepare():
         pass
     return session
+
+
+def _say_news(line: str) -> None:
+    """What the engine says beside its budget and its progress: that it has less than planned."""
+    if "\n" not in line and not line.startswith("loading weights"):
+        print(line, flush=True)
 
 
 @cache

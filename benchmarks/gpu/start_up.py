@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,13 @@ def write_checkpoint(shape: Shape, folder: Path) -> None:
     write_tokenizer(folder, shape.vocabulary)
     pieces = _pieces(shape)
     shards = list(_shards(shape))
-    weight_map: dict[str, str] = {}
-    for index, tensors in enumerate(shards, 1):
-        name = f"model-{index:05}-of-{len(shards):05}.safetensors"
-        _write_shard(folder / name, tensors, pieces)
-        weight_map |= dict.fromkeys(tensors, name)
+    names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(lambda n, s: _write_shard(folder / n, s, pieces), names, shards):
+            pass
+    weight_map = {
+        tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard
+    }
     index_file = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index_file))
 
