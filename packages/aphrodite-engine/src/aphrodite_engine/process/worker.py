@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 
-import torch
 import zmq
 
 from aphrodite_engine.build import build_engine
@@ -61,7 +60,6 @@ def _exit_with_parent() -> None:
 
 
 def _load(channel: Channel[ToEngine, ToFront]) -> Engine | None:
-    torch.set_num_threads(1)  # the kernels have a pool of their own
     start = channel.receive(None)
     if not isinstance(start, Start):
         return None

@@ -40,12 +40,16 @@ def obstacle() -> str | None:
 
 
 def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | None) -> Backend:
-    """The compiled backend; threads None: physical cores."""
+    """The compiled backend; threads None: physical cores.
+
+    It has threads of its own, and leaves PyTorch only one.
+    """
     if dtype not in (None, torch.float32):
         raise BackendError(
             f"the compiled CPU backend computes activations in float32, not {dtype}; "
             "leave the dtype out, or use the reference backend"
         )
+    torch.set_num_threads(1)
     return backend_on(device, Runtime(threads or physical_cores(), instruction_set_limit()))
 
 
