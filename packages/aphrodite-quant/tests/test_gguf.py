@@ -9,6 +9,7 @@ import pytest
 import torch
 from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType
 from aphrodite_quant import CheckpointError, ContainerError, TensorError, Weights, open_checkpoint
+from aphrodite_quant.formats.gguf import check_types
 
 Q = gguf.GGMLQuantizationType
 
@@ -232,8 +233,12 @@ def test_a_senseless_alignment(tmp_path, alignment, write_gguf):
 def test_a_type_without_decoder_names_file_tensor_and_type(tmp_path, write_gguf):
     data = numpy.zeros((1, 66), numpy.uint8)
     path = write_gguf(tmp_path / "t.gguf", {"blk.0.ffn_up.weight": (data, Q.IQ2_XXS)})
-    weights = Weights.of(open_checkpoint(path))
-    with pytest.raises(TensorError) as caught:
-        weights.packed("blk.0.ffn_up")
-    for part in (str(path), "blk.0.ffn_up.weight", "IQ2_XXS", "Q4_K"):
-        assert part in str(caught.value)
+    checkpoint = open_checkpoint(path)
+    for refuse in (
+        lambda: check_types(checkpoint.store),
+        lambda: Weights.of(checkpoint).packed("blk.0.ffn_up"),
+    ):
+        with pytest.raises(TensorError) as caught:
+            refuse()
+        for part in (str(path), "blk.0.ffn_up.weight", "IQ2_XXS", "Q4_K"):
+            assert part in str(caught.value)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from aphrodite_kernels.layouts import PackedWeight
 from aphrodite_quant import Checkpoint, Weights
+from aphrodite_quant.formats.gguf import check_types
 from torch import Tensor
 
 from aphrodite_engine.errors import ModelError
@@ -107,7 +108,8 @@ def _halves(rows: int, head_dim: int, device: torch.device) -> Tensor:
 
 
 def read_gguf(checkpoint: Checkpoint) -> GgufModel:
-    """The model that the metadata of a GGUF file describes."""
+    """The model that the metadata of a GGUF file describes, if its tensors can be decoded."""
+    check_types(checkpoint.store)
     name = checkpoint.metadata.get("general.architecture")
     if not isinstance(name, str):
         raise ModelError(f"{checkpoint.path}: general.architecture is {name!r}, not a name")

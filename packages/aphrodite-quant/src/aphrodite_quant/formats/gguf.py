@@ -3,6 +3,7 @@
 import torch
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType, PackedWeight
+from aphrodite_kernels.layouts.ggml.decoders import DECODERS
 
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
@@ -14,6 +15,18 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 def claims(checkpoint: Checkpoint) -> bool:
     """Any GGUF file: each tensor states its own type."""
     return checkpoint.kind == "gguf"
+
+
+def check_types(store: TensorStore) -> None:
+    """TensorError naming the first tensor in ggml blocks that nobody can decode."""
+    for name in store.names():
+        info = store.info(name)
+        if isinstance(info.type, GgmlType) and info.type not in DECODERS:
+            present = ", ".join(kind.name for kind in sorted(DECODERS))
+            raise TensorError(
+                f"{info.file}: tensor {name!r} is {info}; ggml type {info.type.name} is not "
+                f"supported, present are {present} and plain floating numbers"
+            )
 
 
 def read(store: TensorStore, prefix: str) -> PackedWeight:
