@@ -77,7 +77,12 @@ def _verdict(
 
 def check_company(kind: WeightFormat, shape: Shape, device: torch.device) -> Check:
     """Deterministic answers in a crowd and in chunks, bit for bit those alone."""
-    options: dict[str, Any] = {"deterministic": True, "max_model_len": 512, **kind.options}
+    options: dict[str, Any] = {
+        "deterministic": True,
+        "enable_prefix_caching": False,  # or those that run alone would find the crowd's blocks
+        "max_model_len": 512,
+        **kind.options,
+    }
     prompts = random_prompts(CROWD, LENGTHS, shape.vocabulary)
     session = open_session(kind.open(shape, device), device, max_num_seqs=CROWD, **options)
     crowd = _answers(session, prompts)
