@@ -109,7 +109,8 @@ def stream(
     out = torch.empty((rows, columns), dtype=x.dtype, device=x.device)
     k_blocks = -(-width // tiling.block_k)
     tiles = tiling.tiles(rows, columns)
-    share = -(-tiles * k_blocks // (tiles * tiling.split or workspace.processors))
+    wanted = tiles * tiling.split or workspace.processors * tiling.resident
+    share = -(-tiles * k_blocks // wanted)
     programs = -(-tiles * k_blocks // share)
     if share % k_blocks:
         workspace.check(tiling, tiles=tiles, pieces=2 * programs)

@@ -35,7 +35,9 @@ class Tiling:
     num_warps: int
     num_stages: int
     split: int = 1
-    """Programs for each tile, which share its K. 0: one for each processor, shared evenly."""
+    """Programs for each tile, which share its K. 0: all tiles are shared by `resident` programs."""
+    resident: int = 1
+    """Programs for each processor."""
 
     def tiles(self, rows: int, columns: int) -> int:
         """How many tiles cover [rows, columns]."""
