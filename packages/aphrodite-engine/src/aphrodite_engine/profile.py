@@ -50,8 +50,7 @@ class StepProfile:
 
     def take(self, phase: str, rows: int, seconds: float) -> None:
         """One phase of one step."""
-        kept = self.seconds[phase][rows]
-        if rows and len(kept) < _KEPT:
+        if rows and len(kept := self.seconds[phase][rows]) < _KEPT:
             kept.append(seconds)
 
     def host(self, rows: int) -> float:
