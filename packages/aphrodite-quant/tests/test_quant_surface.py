@@ -35,7 +35,9 @@ def test_every_format_has_both_functions(name):
 def test_importing_loads_no_reader_of_files():
     code = (
         "import sys, aphrodite_quant; "
-        "print([name for name in ('gguf', 'safetensors', 'transformers') if name in sys.modules])"
+        "from aphrodite_quant.location import find_weights; "
+        "readers = ('torch', 'gguf', 'safetensors', 'transformers'); "
+        "print([name for name in readers if name in sys.modules])"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

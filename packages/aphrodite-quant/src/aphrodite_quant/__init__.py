@@ -1,17 +1,37 @@
 """Readers for community-quantised checkpoints: GGUF, safetensors, and the formats in them."""
 
-from aphrodite_quant.checkpoint import Checkpoint, open_checkpoint
-from aphrodite_quant.containers.gguf_header import MetadataValue
-from aphrodite_quant.containers.store import TensorInfo, TensorStore
-from aphrodite_quant.errors import (
-    CheckpointError,
-    ContainerError,
-    FormatError,
-    QuantError,
-    TensorError,
-)
-from aphrodite_quant.format import Format, find_format, format_names
-from aphrodite_quant.weights import Weights
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aphrodite_quant.checkpoint import Checkpoint, open_checkpoint
+    from aphrodite_quant.containers.gguf_header import MetadataValue
+    from aphrodite_quant.containers.store import TensorInfo, TensorStore
+    from aphrodite_quant.errors import (
+        CheckpointError,
+        ContainerError,
+        FormatError,
+        QuantError,
+        TensorError,
+    )
+    from aphrodite_quant.format import Format, find_format, format_names
+    from aphrodite_quant.weights import Weights
+
+_HOME = {
+    "Checkpoint": "checkpoint",
+    "CheckpointError": "errors",
+    "ContainerError": "errors",
+    "Format": "format",
+    "FormatError": "errors",
+    "MetadataValue": "containers.gguf_header",
+    "QuantError": "errors",
+    "TensorError": "errors",
+    "TensorInfo": "containers.store",
+    "TensorStore": "containers.store",
+    "Weights": "weights",
+    "find_format": "format",
+    "format_names": "format",
+    "open_checkpoint": "checkpoint",
+}
 
 __all__ = [
     "Checkpoint",
@@ -29,3 +49,12 @@ __all__ = [
     "format_names",
     "open_checkpoint",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import on first use: who wants to know where a checkpoint lies must not wait for torch."""
+    import importlib
+
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

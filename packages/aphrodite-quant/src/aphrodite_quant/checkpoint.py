@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from aphrodite_quant.containers.gguf import open_gguf, split_parts
+from aphrodite_quant.containers.gguf import open_gguf
 from aphrodite_quant.containers.gguf_header import MetadataValue
 from aphrodite_quant.containers.safetensors import open_index, open_safetensors
 from aphrodite_quant.containers.store import TensorStore
-from aphrodite_quant.errors import CheckpointError, listed
+from aphrodite_quant.errors import CheckpointError
 from aphrodite_quant.json_object import read_json_object
-
-_INDEX = "model.safetensors.index.json"
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+from aphrodite_quant.location import INDEX, find_weights
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -52,68 +50,11 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     Raises:
         QuantError: nothing there, not weights, or weights that are corrupt.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _open_directory(path)
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist")
-    if path.suffix == ".safetensors":
-        raise CheckpointError(f"{path}: give the directory, its config.json is needed too")
-    if path.suffix in _PICKLES:
-        raise _pickled(path)
-    return _from_gguf(path, path)
-
-
-def _open_directory(path: Path) -> Checkpoint:
-    try:
-        names = sorted(file.name for file in path.iterdir() if file.is_file())
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be listed: {error.strerror}") from error
-    if any(name.endswith(".safetensors") or name == _INDEX for name in names):
-        return _from_safetensors(path, names)
-    ggufs = [name for name in names if name.endswith(".gguf")]
-    if ggufs:
-        return _from_gguf(path, _only_gguf(path, ggufs))
-    for name in names:
-        if name.endswith(_PICKLES):
-            raise _pickled(path / name)
-    found = listed(names) or "nothing"
-    raise CheckpointError(f"{path} holds no weights (.safetensors or .gguf); found: {found}")
-
-
-def _from_safetensors(path: Path, names: list[str]) -> Checkpoint:
-    if "config.json" not in names:
-        raise CheckpointError(f"{path} has safetensors but no config.json")
-    config = read_json_object(path / "config.json")
-    if _INDEX in names:
-        store = open_index(path / _INDEX)
-    else:
-        weights = [name for name in names if name.endswith(".safetensors")]
-        if "model.safetensors" not in weights and len(weights) > 1:
-            raise CheckpointError(
-                f"{path} has several safetensors files but no {_INDEX}: {listed(weights)}"
-            )
-        chosen = "model.safetensors" if "model.safetensors" in weights else weights[0]
-        store = open_safetensors(path / chosen)
-    return Checkpoint(path, "safetensors", store, config, {})
-
-
-def _from_gguf(path: Path, file: Path) -> Checkpoint:
-    store = open_gguf(file)
-    side = path / "config.json"
+    location = find_weights(path)
+    side = location.path / "config.json"
     config = read_json_object(side) if side.is_file() else {}
-    return Checkpoint(path, "gguf", store, config, store.metadata)
-
-
-def _only_gguf(path: Path, names: list[str]) -> Path:
-    """The one GGUF of a directory, or the first part of its one split."""
-    first = path / names[0]
-    if len(names) > 1 and {path / name for name in names} != set(split_parts(first)):
-        raise CheckpointError(f"{path} has several GGUF files, name one: {listed(names)}")
-    return first
-
-
-def _pickled(path: Path) -> CheckpointError:
-    return CheckpointError(
-        f"{path} holds pickled weights, which are not supported: convert them to safetensors"
-    )
+    if location.kind == "gguf":
+        store = open_gguf(location.file)
+        return Checkpoint(location.path, "gguf", store, config, store.metadata)
+    opened = open_index if location.file.name == INDEX else open_safetensors
+    return Checkpoint(location.path, "safetensors", opened(location.file), config, {})

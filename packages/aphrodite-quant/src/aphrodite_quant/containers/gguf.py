@@ -4,7 +4,6 @@ A reader of our own: on a vocabulary of 262 144 tokens it opens in 0.3 s where g
 (two shared EPYC cores, 2026-11), and it checks every bound that the file states.
 """
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,9 +19,10 @@ from aphrodite_quant.containers.gguf_header import (
     TensorRecord,
     read_header,
 )
+from aphrodite_quant.containers.gguf_parts import split_parts
 from aphrodite_quant.containers.store import TensorInfo
-from aphrodite_quant.containers.weight_file import map_file, refuse_impostors, view_bytes
-from aphrodite_quant.errors import CheckpointError, ContainerError, TensorError, listed
+from aphrodite_quant.containers.weight_file import map_file, refuse_impostors
+from aphrodite_quant.errors import CheckpointError, ContainerError, TensorError
 
 _PLAIN: Mapping[GgmlType, torch.dtype] = {
     GgmlType.F32: torch.float32,
@@ -35,7 +35,6 @@ _PLAIN: Mapping[GgmlType, torch.dtype] = {
     GgmlType.I64: torch.int64,
 }
 _DEFAULT_ALIGNMENT = 32
-_SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,30 +93,13 @@ def open_gguf(path: Path) -> GgufStore:
     return GgufStore(files, metadata, entries)
 
 
-def split_parts(path: Path) -> tuple[Path, ...]:
-    """All parts of the split that `path` begins; `path` alone if it is no part of one."""
-    match = _SPLIT.fullmatch(path.name)
-    if match is None:
-        return (path,)
-    stem, number, count = match["stem"], int(match["number"]), int(match["count"])
-    parts = tuple(path.with_name(f"{stem}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1))
-    if number != 1:
-        raise CheckpointError(
-            f"{path} is part {number} of {count}: give the first, {parts[0].name}"
-        )
-    missing = [part.name for part in parts if not part.exists()]
-    if path.exists() and missing:
-        raise CheckpointError(f"{path} is split, and parts are missing: {listed(missing)}")
-    return parts
-
-
 def _read_file(path: Path) -> tuple[GgufHeader, dict[str, _Entry]]:
     refuse_impostors(path)
     mapped = map_file(path)
     header = read_header(mapped, path)
     alignment = _alignment(header, path)
     start = -(-header.size // alignment) * alignment
-    data = view_bytes(mapped)[start:]
+    data = torch.frombuffer(mapped, dtype=torch.uint8)[start:]
     entries: dict[str, _Entry] = {}
     for record in header.tensors:
         if record.name in entries:

@@ -3,9 +3,6 @@
 import mmap
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from aphrodite_quant.errors import CheckpointError
 
 _IMPOSTORS = (
@@ -45,8 +42,3 @@ def map_file(path: Path) -> mmap.mmap:
     """The bytes of a file that `refuse_impostors` let pass; a stray write stays in this process."""
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-
-
-def view_bytes(mapped: mmap.mmap) -> Tensor:
-    """A mapped file as a uint8 tensor."""
-    return torch.frombuffer(mapped, dtype=torch.uint8)
