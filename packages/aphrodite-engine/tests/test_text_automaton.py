@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from aphrodite_engine.outputs import RequestOutput
-from aphrodite_engine.sampling.logprobs import TokenLogprobs
 from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 from aphrodite_engine.text.automaton import TextAutomaton
 from aphrodite_engine.text.gguf_tokenizer import gguf_tokenizer
 from hypothesis import given, settings

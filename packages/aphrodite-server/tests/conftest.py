@@ -14,7 +14,7 @@ import uvicorn
 from aphrodite_engine.errors import ContextLengthError
 from aphrodite_engine.info import ModelInfo
 from aphrodite_engine.outputs import EngineStats, RequestOutput
-from aphrodite_engine.sampling.logprobs import TokenLogprobs
+from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 from aphrodite_engine.text.automaton import TextAutomaton
 from aphrodite_engine.text.chat_template import ChatTemplate
 from aphrodite_engine.text.tokenizer import SpecialTokens, Tokenizer

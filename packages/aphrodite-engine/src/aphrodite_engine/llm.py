@@ -20,8 +20,8 @@ from aphrodite_engine.errors import InternalError, RequestError
 from aphrodite_engine.loading.text import load_text
 from aphrodite_engine.outputs import RequestOutput
 from aphrodite_engine.request import EngineRequest, FinishReason
-from aphrodite_engine.sampling.logprobs import TokenLogprobs
 from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 from aphrodite_engine.text.automaton import TextAutomaton
 from aphrodite_engine.text.output import TextOutput
 

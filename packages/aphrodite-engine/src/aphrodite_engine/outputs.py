@@ -7,7 +7,7 @@ scheduler when it commits a step, and crosses to the front process, where text/ 
 import msgspec
 
 from aphrodite_engine.request import FinishReason
-from aphrodite_engine.sampling.logprobs import TokenLogprobs
+from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 
 
 class RowOutput(msgspec.Struct, frozen=True, kw_only=True):

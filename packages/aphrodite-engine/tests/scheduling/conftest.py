@@ -13,8 +13,8 @@ from aphrodite_engine.engine import Engine
 from aphrodite_engine.kv import KVGroup, KVSpec
 from aphrodite_engine.outputs import RowOutput, StepOutput
 from aphrodite_engine.request import EngineRequest
-from aphrodite_engine.sampling.logprobs import TokenLogprobs
 from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 from aphrodite_engine.scheduling.intake import SchedulingLimits
 from aphrodite_engine.scheduling.scheduler import TokenBudgetScheduler
 

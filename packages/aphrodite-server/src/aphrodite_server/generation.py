@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from aphrodite_engine.async_engine import AsyncEngine
 from aphrodite_engine.errors import InternalError
-from aphrodite_engine.sampling.logprobs import TokenLogprobs
 from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 from aphrodite_engine.text.detokenizer import Detokenizer
 from aphrodite_engine.text.output import TextOutput
 from aphrodite_engine.text.tokenizer import Tokenizer

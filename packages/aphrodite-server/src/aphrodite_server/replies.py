@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import msgspec
-from aphrodite_engine.sampling.logprobs import TokenLogprobs
+from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 from aphrodite_engine.text.tokenizer import Tokenizer
 
 from aphrodite_server.generation import Generation, Piece, Score, folded

@@ -6,8 +6,9 @@ from typing import Protocol
 
 from aphrodite_engine.execution.readback import Readback
 from aphrodite_engine.outputs import RowOutput, StepOutput
-from aphrodite_engine.sampling.logprobs import Scores, TokenLogprobs
+from aphrodite_engine.sampling.logprobs import Scores
 from aphrodite_engine.sampling.sampler import Draw
+from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 
 
 class Draws(Protocol):

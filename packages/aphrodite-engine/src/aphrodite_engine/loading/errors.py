@@ -2,20 +2,18 @@
 
 import torch
 from aphrodite_kernels.errors import BackendError, KernelError
-from aphrodite_quant.errors import QuantError
 
 from aphrodite_engine.errors import ConfigError, EngineError, ModelError
 from aphrodite_engine.execution.memory import shortage
+from aphrodite_engine.loading.file_errors import file_error
 
 
 def loading_error(error: BaseException) -> EngineError | None:
     """The error to show for a failure while loading; None if it is a defect of ours."""
     match error:
-        case EngineError():
-            return error
         case BackendError():
             return ConfigError(str(error))
-        case QuantError() | KernelError():
+        case KernelError():
             return ModelError(str(error))
         case torch.OutOfMemoryError():
             return ConfigError(
@@ -26,7 +24,5 @@ def loading_error(error: BaseException) -> EngineError | None:
             return ConfigError(
                 f"not enough memory: {error}; lower --max-model-len or --max-num-seqs"
             )
-        case OSError():
-            return ModelError(f"{error.strerror or error}: {error.filename}")
         case _:
-            return None
+            return file_error(error)

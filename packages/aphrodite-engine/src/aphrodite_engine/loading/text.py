@@ -1,19 +1,23 @@
 """The text half of a model: tokenizer and chat template, without its weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
-from aphrodite_quant import Checkpoint, open_checkpoint
+from aphrodite_quant.containers.gguf_header import MetadataValue
+from aphrodite_quant.location import Location, find_weights
 
 from aphrodite_engine.config import EngineConfig
-from aphrodite_engine.loading.errors import loading_error
+from aphrodite_engine.loading.file_errors import file_error
 from aphrodite_engine.loading.source import find_model_path
 from aphrodite_engine.text.chat_template import ChatTemplate
 from aphrodite_engine.text.gguf_tokenizer import gguf_tokenizer
 from aphrodite_engine.text.hf_tokenizer import directory_tokenizer
 from aphrodite_engine.text.template_source import directory_chat_template, gguf_chat_template
 from aphrodite_engine.text.tokenizer import Tokenizer
+
+Metadata: TypeAlias = Mapping[str, MetadataValue]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +40,30 @@ def load_text(config: EngineConfig, progress: Callable[[str], None]) -> TextMode
     try:
         path = find_model_path(config.model, config.revision, config.download_dir)
         progress(f"model: {path}")
-        checkpoint = open_checkpoint(path)
-        tokenizer = _tokenizer(config, checkpoint)
-        return TextModel(path, tokenizer, _template(config, checkpoint, tokenizer))
+        location = find_weights(path)
+        metadata = location.read_metadata()
+        tokenizer = _tokenizer(config, location, metadata)
+        return TextModel(path, tokenizer, _template(config, location, metadata, tokenizer))
     except Exception as error:
-        known = loading_error(error)
+        known = file_error(error)
         if known is None or known is error:
             raise
         raise known from error
 
 
-def _tokenizer(config: EngineConfig, checkpoint: Checkpoint) -> Tokenizer:
+def _tokenizer(config: EngineConfig, location: Location, metadata: Metadata) -> Tokenizer:
     if config.tokenizer is not None:
         return directory_tokenizer(
             find_model_path(config.tokenizer, config.revision, config.download_dir)
         )
-    if checkpoint.kind == "gguf":
-        return gguf_tokenizer(checkpoint.metadata)
-    return directory_tokenizer(checkpoint.path)
+    if location.kind == "gguf":
+        return gguf_tokenizer(metadata)
+    return directory_tokenizer(location.path)
 
 
-def _template(config: EngineConfig, checkpoint: Checkpoint, tokenizer: Tokenizer) -> ChatTemplate:
-    if checkpoint.kind == "gguf":
-        return gguf_chat_template(checkpoint.metadata, tokenizer, config.chat_template)
-    return directory_chat_template(checkpoint.path, tokenizer, config.chat_template)
+def _template(
+    config: EngineConfig, location: Location, metadata: Metadata, tokenizer: Tokenizer
+) -> ChatTemplate:
+    if location.kind == "gguf":
+        return gguf_chat_template(metadata, tokenizer, config.chat_template)
+    return directory_chat_template(location.path, tokenizer, config.chat_template)

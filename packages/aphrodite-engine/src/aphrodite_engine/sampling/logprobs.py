@@ -8,23 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from torch import Tensor
 
+from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
+
 _FLOOR = -9999.0
-
-
-class TokenLogprobs(msgspec.Struct, frozen=True):
-    """Log-probabilities at one position, before any stage."""
-
-    token: int
-    """The token that stands there."""
-    logprob: float
-    """Never below -9999."""
-    rank: int
-    """1: the likeliest."""
-    top: list[tuple[int, float]]
-    """The likeliest tokens, descending."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ done, since what is not computed has no logits.
 from aphrodite_engine.outputs import RowOutput
 from aphrodite_engine.plan import RowWork
 from aphrodite_engine.request import Request
-from aphrodite_engine.sampling.logprobs import TokenLogprobs
+from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 
 
 class PromptScores:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from aphrodite_engine.outputs import RequestOutput
 from aphrodite_engine.request import FinishReason
-from aphrodite_engine.sampling.logprobs import TokenLogprobs
 from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 from aphrodite_engine.text.detokenizer import Detokenizer
 from aphrodite_engine.text.output import TextOutput
 from aphrodite_engine.text.stop import StopSearch, StopStrings

@@ -3,7 +3,7 @@
 import msgspec
 
 from aphrodite_engine.request import FinishReason
-from aphrodite_engine.sampling.logprobs import TokenLogprobs
+from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 
 
 class TextOutput(msgspec.Struct, frozen=True, kw_only=True):
