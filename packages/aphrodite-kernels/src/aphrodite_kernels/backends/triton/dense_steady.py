@@ -14,19 +14,18 @@ import triton.language as tl
 from torch import Tensor
 
 from aphrodite_kernels.backends.triton.dense_tiles import (
+    GROUP,
     Tiling,
     Workspace,
     accumulate,
-    described_types,
     operands,
     publish,
     slot_places,
     store_tile,
     tile_origin,
+    tile_specimen,
 )
-from aphrodite_kernels.backends.triton.specimen import Specimen
 
-_GROUP = 8
 _NARROW = 4096
 """Up to so many outputs K is halved."""
 _HALF = 512
@@ -105,7 +104,7 @@ def halves_of(columns: int, width: int) -> int:
 def steady(
     x: Tensor, weight: Tensor, bias: Tensor | None, workspace: Workspace, tiling: Tiling
 ) -> Tensor:
-    """x [T, K] Wᵀ (+ bias), W [N, K] of the same dtype; both describable."""
+    """x [T, K] Wᵀ (+ bias), W [N, K] contiguous, of the same dtype."""
     rows, columns = x.shape[0], weight.shape[0]
     out = torch.empty((rows, columns), dtype=x.dtype, device=x.device)
     chunk = rows
@@ -144,7 +143,7 @@ def _launch(
         BLOCK_T=tiling.block_t,
         BLOCK_N=tiling.block_n,
         BLOCK_K=tiling.block_k,
-        GROUP=_GROUP,
+        GROUP=GROUP,
         HALVES=halves,
         HAS_BIAS=bias is not None,
         DESCRIBED=are_described,
@@ -153,33 +152,8 @@ def _launch(
     )
 
 
-_TYPES = {
-    "bias": "*fp32",
-    "out": "*bf16",
-    "partials": "*fp32",
-    "arrivals": "*i32",
-    "x_stride": "i32",
-    "rows": "i32",
-    "columns": "i32",
-    "width": "i32",
-    "k_blocks": "i32",
-}
-
-
-def _specimen(tiling: Tiling, halves: int) -> Specimen:
-    constants: dict[str, object] = {
-        "BLOCK_T": tiling.block_t,
-        "BLOCK_N": tiling.block_n,
-        "BLOCK_K": tiling.block_k,
-        "GROUP": _GROUP,
-        "HALVES": halves,
-        "HAS_BIAS": True,
-        "DESCRIBED": True,
-    }
-    signature = described_types(tiling) | _TYPES
-    return Specimen(steady_kernel, signature, constants, tiling.num_warps, tiling.num_stages)
-
-
 SPECIMENS = tuple(
-    _specimen(tiling, halves) for tiling in STEADY_TILINGS.values() for halves in (1, 2)
+    tile_specimen(steady_kernel, tiling, ("k_blocks",), described=described, HALVES=halves)
+    for tiling in STEADY_TILINGS.values()
+    for described, halves in ((True, 1), (True, 2), (False, 2))
 )

@@ -16,19 +16,17 @@ import triton.language as tl
 from torch import Tensor
 
 from aphrodite_kernels.backends.triton.dense_tiles import (
+    GROUP,
     Tiling,
     Workspace,
     accumulate,
-    described_types,
     operands,
     publish,
     slot_places,
     store_tile,
     tile_origin,
+    tile_specimen,
 )
-from aphrodite_kernels.backends.triton.specimen import Specimen
-
-_GROUP = 8
 
 
 @triton.jit(do_not_specialize=["rows", "k_blocks", "share"])
@@ -54,8 +52,7 @@ def stream_kernel(
 ):
     """Blocks [program * share, (program + 1) * share) of the line of all tiles' blocks of K.
 
-    A program writes at most two partial sums: the end of one tile (slot 2 * program) and the start
-    of another (the slot after it).
+    A program writes at most two partial sums: a tile's end (slot 2 * program), another's start.
     """
     program = tl.program_id(0)
     tiles = tl.cdiv(rows, BLOCK_T) * tl.cdiv(columns, BLOCK_N)
@@ -90,21 +87,26 @@ def stream_kernel(
             opener = start // share
             closer = (start + k_blocks - 1) // share
             if arrived == closer - opener:
-                total = tl.load(
-                    slot_places(partials, 2 * opener + 1, BLOCK_T, BLOCK_N),
-                    cache_modifier=".cg",
-                )
-                for other in tl.range(opener + 1, closer + 1, num_stages=1):
-                    places = slot_places(partials, 2 * other, BLOCK_T, BLOCK_N)
-                    total += tl.load(places, cache_modifier=".cg")
+                total = _sum(partials, opener, closer, BLOCK_T, BLOCK_N)
                 tl.store(arrivals + tile, 0)
                 store_tile(total, bias, out, row, column, rows, columns, BLOCK_T, BLOCK_N, HAS_BIAS)
+
+
+@triton.jit
+def _sum(partials, opener, closer, BLOCK_T: tl.constexpr, BLOCK_N: tl.constexpr):
+    """The whole tile, from the parts that the programs opener … closer have written."""
+    places = slot_places(partials, 2 * opener + 1, BLOCK_T, BLOCK_N)
+    total = tl.load(places, cache_modifier=".cg")
+    for program in tl.range(opener + 1, closer + 1, num_stages=1):
+        places = slot_places(partials, 2 * program, BLOCK_T, BLOCK_N)
+        total += tl.load(places, cache_modifier=".cg")
+    return total
 
 
 def stream(
     x: Tensor, weight: Tensor, bias: Tensor | None, workspace: Workspace, tiling: Tiling
 ) -> Tensor:
-    """x [T, K] Wᵀ (+ bias), W [N, K] of the same dtype; both describable."""
+    """x [T, K] Wᵀ (+ bias), W [N, K] contiguous, of the same dtype."""
     (rows, width), columns = x.shape, weight.shape[0]
     out = torch.empty((rows, columns), dtype=x.dtype, device=x.device)
     k_blocks = -(-width // tiling.block_k)
@@ -131,7 +133,7 @@ def stream(
         BLOCK_T=tiling.block_t,
         BLOCK_N=tiling.block_n,
         BLOCK_K=tiling.block_k,
-        GROUP=_GROUP,
+        GROUP=GROUP,
         HAS_BIAS=bias is not None,
         DESCRIBED=are_described,
         num_warps=tiling.num_warps,
@@ -140,32 +142,11 @@ def stream(
     return out
 
 
-def _specimen(tiling: Tiling) -> Specimen:
-    signature = described_types(tiling) | {
-        "bias": "*fp32",
-        "out": "*bf16",
-        "partials": "*fp32",
-        "arrivals": "*i32",
-        "x_stride": "i32",
-        "rows": "i32",
-        "columns": "i32",
-        "width": "i32",
-        "k_blocks": "i32",
-        "share": "i32",
-    }
-    constants: dict[str, object] = {
-        "BLOCK_T": tiling.block_t,
-        "BLOCK_N": tiling.block_n,
-        "BLOCK_K": tiling.block_k,
-        "GROUP": _GROUP,
-        "HAS_BIAS": True,
-        "DESCRIBED": True,
-    }
-    return Specimen(stream_kernel, signature, constants, tiling.num_warps, tiling.num_stages)
-
-
-SPECIMENS = (
-    _specimen(Tiling(16, 64, 128, num_warps=4, num_stages=4)),
-    _specimen(Tiling(64, 64, 128, num_warps=4, num_stages=4)),
-    _specimen(Tiling(256, 128, 64, num_warps=8, num_stages=4)),
+SPECIMENS = tuple(
+    tile_specimen(stream_kernel, tiling, ("k_blocks", "share"), described=described)
+    for tiling in (
+        Tiling(16, 64, 128, num_warps=4, num_stages=4),
+        Tiling(64, 64, 128, num_warps=4, num_stages=4),
+    )
+    for described in (True, False)
 )

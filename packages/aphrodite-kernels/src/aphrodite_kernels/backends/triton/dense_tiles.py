@@ -8,6 +8,7 @@ through tensor descriptors: whole tiles by the copy engine, zeros beyond the edg
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -15,11 +16,14 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.errors import ShapeError
 
 _ALIGNMENT = 16
 """Bytes to which a descriptor's rows must be aligned."""
 _DESCRIPTORS_FROM = (9, 0)
+GROUP = 8
+"""Tiles of rows that are worked on together."""
 _UNIT = 128 * 256
 _UNITS = 264  # two partial tiles for each of 132 processors
 _TILES = 1 << 14
@@ -104,12 +108,43 @@ def _describable(matrix: Tensor) -> bool:
     return aligned and matrix.data_ptr() % _ALIGNMENT == 0
 
 
-def described_types(tiling: Tiling) -> dict[str, str]:
-    """The types of a kernel's x and weight, for ahead-of-time compilation."""
-    return {
-        "x": f"tensordesc<bf16[{tiling.block_t}, {tiling.block_k}]>",
-        "weight": f"tensordesc<bf16[{tiling.block_n}, {tiling.block_k}]>",
+def tile_specimen(
+    kernel: Any, tiling: Tiling, extents: tuple[str, ...], *, described: bool, **constants: object
+) -> Specimen:
+    """A kernel over tiles; `extents` are the integers it takes beside those of every product."""
+    signature = {
+        "x": f"tensordesc<bf16[{tiling.block_t}, {tiling.block_k}]>" if described else "*bf16",
+        "weight": f"tensordesc<bf16[{tiling.block_n}, {tiling.block_k}]>" if described else "*bf16",
+        "bias": "*fp32",
+        "out": "*bf16",
+        "partials": "*fp32",
+        "arrivals": "*i32",
+        **dict.fromkeys(("x_stride", "rows", "columns", "width", *extents), "i32"),
     }
+    constants |= {
+        "BLOCK_T": tiling.block_t,
+        "BLOCK_N": tiling.block_n,
+        "BLOCK_K": tiling.block_k,
+        "GROUP": GROUP,
+        "HAS_BIAS": True,
+        "DESCRIBED": described,
+    }
+    pointers = ("bias", "out", "partials", "arrivals")
+    return Specimen(
+        kernel,
+        signature,
+        constants,
+        tiling.num_warps,
+        tiling.num_stages,
+        aligned=(
+            *pointers,
+            "x_stride",
+            "columns",
+            "width",
+            *(() if described else ("x", "weight")),
+        ),
+        capabilities=(90,) if described else (80, 90),
+    )
 
 
 def check_product(x: Tensor, weight: Tensor) -> None:

@@ -123,7 +123,8 @@ def _specimen(width: int, rows: int, cut: Cut) -> Specimen:
         "HAS_BIAS": True,
         "PDL": False,
     }
-    return Specimen(vector_kernel, signature, constants, cut.num_warps)
+    aligned = ("x", "weight", "bias", "out", "columns", "x_stride")
+    return Specimen(vector_kernel, signature, constants, cut.num_warps, aligned=aligned)
 
 
 SPECIMENS = tuple(

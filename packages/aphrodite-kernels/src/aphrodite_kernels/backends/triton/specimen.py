@@ -15,3 +15,8 @@ class Specimen:
     constants: dict[str, object]
     num_warps: int = 4
     num_stages: int = 3
+    aligned: tuple[str, ...] = ()
+    """Arguments divisible by 16, as addresses and extents mostly are: loads of 16 bytes hang on it.
+    """
+    capabilities: tuple[int, ...] = (80, 90)
+    """Of the devices on which it is launched so."""
