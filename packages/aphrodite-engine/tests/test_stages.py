@@ -12,7 +12,8 @@ from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling.batch import passes_of
 from aphrodite_engine.sampling.catalog import stage_fields, stages
 from aphrodite_engine.sampling.fields import fields_of
-from aphrodite_engine.sampling.rows import Draws, Rows, read_history
+from aphrodite_engine.sampling.history import read_history
+from aphrodite_engine.sampling.rows import Draws, Rows
 from aphrodite_engine.sampling.stages.logit_bias import LogitBias
 from aphrodite_engine.sampling.stages.min_p import MinP
 from aphrodite_engine.sampling.stages.min_tokens import MinTokens

@@ -7,10 +7,11 @@ Knows nothing of stages, requests or how rows come together; sampler.py makes th
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from aphrodite_kernels.protocols import Uniform
-from torch import Tensor
+if TYPE_CHECKING:
+    from aphrodite_kernels.protocols import Uniform
+    from torch import Tensor
 
 
 class Purpose(enum.IntEnum):
@@ -23,11 +24,11 @@ class Purpose(enum.IntEnum):
 class Entries:
     """A parameter that lists tokens or maps them to numbers, of all n rows, flattened."""
 
-    row: Tensor
+    row: "Tensor"
     """[E] int64, 0 … n - 1."""
-    token: Tensor
+    token: "Tensor"
     """[E] int64."""
-    value: Tensor
+    value: "Tensor"
     """[E] float32: what the token maps to; ones for a list."""
 
 
@@ -35,11 +36,11 @@ class Entries:
 class History:
     """Tokens so far, as columns for gather and scatter; tokens recur."""
 
-    seen: Tensor
+    seen: "Tensor"
     """[n, L] int64: prompt and output; a shorter row repeats its last token."""
-    generated: Tensor
+    generated: "Tensor"
     """[n, M] int64: output alone; a shorter row repeats its last token."""
-    is_generated: Tensor
+    is_generated: "Tensor"
     """[n, M] bool: false where `generated` repeats. Column 0: the row has an output."""
 
 
@@ -47,19 +48,19 @@ class History:
 class Draws:
     """Where n rows stand in their random sequences."""
 
-    seeds: Tensor
+    seeds: "Tensor"
     """[n] int64."""
-    choices: Tensor
+    choices: "Tensor"
     """[n] int32."""
-    positions: Tensor
+    positions: "Tensor"
     """[n] int32: index, counted from the prompt's first token, of the token being drawn."""
-    op: Uniform
+    op: "Uniform"
 
-    def uniform(self, purpose: Purpose) -> Tensor:
+    def uniform(self, purpose: Purpose) -> "Tensor":
         """[n] float32 in [0, 1), a function of (seed, choice, position, purpose) alone."""
         return self.op(self.seeds, self.choices, self.positions, int(purpose))
 
-    def select(self, index: Tensor | slice) -> "Draws":
+    def select(self, index: "Tensor | slice") -> "Draws":
         """Those of some rows."""
         return Draws(self.seeds[index], self.choices[index], self.positions[index], self.op)
 
@@ -68,7 +69,7 @@ class Draws:
 class Rows:
     """The n rows that a stage works on."""
 
-    columns: Mapping[str, Tensor]
+    columns: Mapping[str, "Tensor"]
     """Per number field of the stage: [n, 1], float32 or int64."""
     entries: Mapping[str, Entries]
     """Per field of the stage that lists or maps tokens."""
@@ -77,25 +78,6 @@ class Rows:
     """Given to stages that declare `needs_history`."""
 
     @property
-    def positions(self) -> Tensor:
+    def positions(self) -> "Tensor":
         """[n, 1] int32: index of the token being drawn."""
         return self.draws.positions[:, None]
-
-
-def read_history(tokens: Tensor, lengths: Tensor, prompts: Tensor, longest_output: int) -> History:
-    """The history of n rows.
-
-    Args:
-        tokens: [n, longest length] int32; beyond a row's length anything.
-        lengths: [n, 1] int64, at least 1.
-        prompts: [n, 1] int64, lengths of the prompts.
-        longest_output: the largest of lengths - prompts.
-    """
-    last = lengths - 1
-    seen = torch.arange(tokens.shape[1], device=tokens.device).minimum(last)
-    generated = torch.arange(longest_output, device=tokens.device) + prompts
-    return History(
-        seen=tokens.gather(1, seen).long(),
-        generated=tokens.gather(1, generated.minimum(last)).long(),
-        is_generated=generated <= last,
-    )

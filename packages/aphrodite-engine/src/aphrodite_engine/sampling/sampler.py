@@ -16,9 +16,10 @@ from aphrodite_kernels.backend import Backend
 from torch import Tensor
 
 from aphrodite_engine.sampling.batch import Batch, Index, Pass, make_batch, places_of
+from aphrodite_engine.sampling.history import read_history
 from aphrodite_engine.sampling.logprobs import Scores, score, to_host
 from aphrodite_engine.sampling.row import Row, RowSpec, make_row
-from aphrodite_engine.sampling.rows import Draws, History, Purpose, read_history
+from aphrodite_engine.sampling.rows import Draws, History, Purpose
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 
 _BROKEN = "the model gave numbers that are not finite, or every token is banned"

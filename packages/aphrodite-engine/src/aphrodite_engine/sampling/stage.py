@@ -6,19 +6,22 @@ stages/ registers it (catalog.py). Law of defaults: a stage whose fields stand a
 the identity.
 
 A stage knows rows of logits and its own parameters. It knows nothing of requests, batches or the
-order in which others run: sampler.py gathers the rows that use it and hands it those alone.
+order in which others run: sampler.py gathers the rows that use it and hands it those alone. Nor
+does it import torch, whose tensors it is given: the process that only reads declarations has none.
 """
 
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
-from torch import Tensor
 
 from aphrodite_engine.sampling.fields import check_value, fields_of
 from aphrodite_engine.sampling.rows import Rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _snake(name: str) -> str:
@@ -63,5 +66,5 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
 
     @classmethod
     @abstractmethod
-    def apply(cls, logits: Tensor, rows: Rows) -> None:
+    def apply(cls, logits: "Tensor", rows: Rows) -> None:
         """Change logits [n, V] float32 in place; -inf: impossible. Row i depends on row i alone."""

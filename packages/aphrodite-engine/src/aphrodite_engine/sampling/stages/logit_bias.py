@@ -1,14 +1,16 @@
 """Biases of single tokens."""
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import msgspec
 from annotated_types import Ge, Le
-from torch import Tensor
 
 from aphrodite_engine.sampling.fields import TokenId
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Bias = Annotated[float, Ge(-100), Le(100)]
 
@@ -21,6 +23,6 @@ class LogitBias(Stage, frozen=True):
     logit_bias: dict[TokenId, Bias] = msgspec.field(default_factory=dict[TokenId, Bias])
 
     @classmethod
-    def apply(cls, logits: Tensor, rows: Rows) -> None:
+    def apply(cls, logits: "Tensor", rows: Rows) -> None:
         bias = rows.entries["logit_bias"]
         logits[bias.row, bias.token] += bias.value

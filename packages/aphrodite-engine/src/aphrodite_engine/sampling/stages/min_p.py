@@ -1,13 +1,15 @@
 """Min-p."""
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge, Le
-from torch import Tensor
 
 from aphrodite_engine.sampling.blocks import keep
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class MinP(Stage, frozen=True):
@@ -19,7 +21,7 @@ class MinP(Stage, frozen=True):
     min_p: Annotated[float, Ge(0), Le(1)] = 0.0
 
     @classmethod
-    def apply(cls, logits: Tensor, rows: Rows) -> None:
+    def apply(cls, logits: "Tensor", rows: Rows) -> None:
         # Through float64, whose logarithm rounds to the same float32 at any place in a tensor.
         share = rows.columns["min_p"].double().log().float()
         keep(logits, logits, logits.amax(-1, keepdim=True) + share)

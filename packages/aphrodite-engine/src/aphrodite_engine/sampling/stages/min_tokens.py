@@ -1,14 +1,15 @@
 """A least length of the output."""
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from annotated_types import Ge
-from torch import Tensor
 
 from aphrodite_engine.sampling.fields import TokenId
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class MinTokens(Stage, frozen=True):
@@ -22,8 +23,8 @@ class MinTokens(Stage, frozen=True):
     end_tokens: tuple[TokenId, ...] = ()
 
     @classmethod
-    def apply(cls, logits: Tensor, rows: Rows) -> None:
+    def apply(cls, logits: "Tensor", rows: Rows) -> None:
         ends = rows.entries["end_tokens"]
         early = (rows.positions < rows.columns["first_end"])[ends.row, 0]
         old = logits[ends.row, ends.token]
-        logits[ends.row, ends.token] = torch.where(early, float("-inf"), old)
+        logits[ends.row, ends.token] = old.masked_fill(early, float("-inf"))

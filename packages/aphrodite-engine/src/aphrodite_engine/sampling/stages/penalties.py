@@ -1,14 +1,15 @@
 """Penalties for repetition."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
 from annotated_types import Ge, Gt, Le
-from torch import Tensor
 
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Penalty = Annotated[float, Ge(-2), Le(2)]
 
@@ -28,13 +29,13 @@ class Penalties(Stage, frozen=True):
     """Subtracted from a token's logit for each time it stands in the output; 0 is off."""
 
     @classmethod
-    def apply(cls, logits: Tensor, rows: Rows) -> None:
+    def apply(cls, logits: "Tensor", rows: Rows) -> None:
         history, columns = rows.history, rows.columns
         assert history is not None
         # A token that recurs is gathered, and then written, with the same value each time.
         old = logits.gather(1, history.seen)
         repetition = columns["repetition_penalty"]
-        logits.scatter_(1, history.seen, torch.where(old > 0, old / repetition, old * repetition))
+        logits.scatter_(1, history.seen, (old / repetition).where(old > 0, old * repetition))
         presence = columns["presence_penalty"] * history.is_generated[:, :1]
         logits.scatter_(1, history.generated, logits.gather(1, history.generated) - presence)
         frequency = columns["frequency_penalty"] * history.is_generated

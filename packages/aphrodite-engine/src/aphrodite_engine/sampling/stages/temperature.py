@@ -1,12 +1,14 @@
 """Temperature."""
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
-from torch import Tensor
 
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _GREEDY_BELOW = 1e-5
 
@@ -27,5 +29,5 @@ class Temperature(Stage, frozen=True):
         return self.temperature < _GREEDY_BELOW
 
     @classmethod
-    def apply(cls, logits: Tensor, rows: Rows) -> None:
+    def apply(cls, logits: "Tensor", rows: Rows) -> None:
         logits.div_(rows.columns["temperature"])

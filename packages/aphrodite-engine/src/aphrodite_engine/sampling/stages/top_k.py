@@ -1,14 +1,16 @@
 """Top-k."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
-from torch import Tensor
 
 from aphrodite_engine.sampling.blocks import keep, largest
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class TopK(Stage, frozen=True):
@@ -25,7 +27,7 @@ class TopK(Stage, frozen=True):
         return self.top_k > 0
 
     @classmethod
-    def apply(cls, logits: Tensor, rows: Rows) -> None:
+    def apply(cls, logits: "Tensor", rows: Rows) -> None:
         vocabulary = logits.shape[1]
         count = rows.columns["top_k"].clamp(max=vocabulary)
         count = count.masked_fill(count <= 0, vocabulary)
