@@ -10,7 +10,7 @@ import torch
 
 from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.backends import reference
-from aphrodite_kernels.backends.triton.device import describe, device_obstacle
+from aphrodite_kernels.backends.triton.device import describe, device_obstacle, overlaps
 from aphrodite_kernels.backends.triton.graph import capture_on
 from aphrodite_kernels.layouts import Dense
 
@@ -24,11 +24,16 @@ def obstacle() -> str | None:
 
 def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | None) -> Backend:
     """The kernels on `device`; dtype None: bfloat16."""
+    from aphrodite_kernels.backends.triton.activation import gated_on
     from aphrodite_kernels.backends.triton.dense import dense_matmul, dense_repack
     from aphrodite_kernels.backends.triton.dense_tiles import workspace_on
+    from aphrodite_kernels.backends.triton.gather import embed_dense_on, select_on
+    from aphrodite_kernels.backends.triton.norm import add_rms_norm_on, rms_norm_on
+    from aphrodite_kernels.backends.triton.rope import rotate_on
 
     dtype = dtype or torch.bfloat16
     workspace = workspace_on(device)
+    overlapped = overlaps(device)
     return replace(
         reference.create(device, threads=threads, dtype=dtype),
         name="triton",
@@ -37,4 +42,10 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         elastic=False,
         pack={Dense: dense_repack(dtype)},
         matmul={Dense: dense_matmul(workspace)},
+        embed={Dense: embed_dense_on(dtype, overlapped=overlapped)},
+        rms_norm=rms_norm_on(overlapped=overlapped),
+        add_rms_norm=add_rms_norm_on(overlapped=overlapped),
+        rotate=rotate_on(overlapped=overlapped),
+        gated=gated_on(overlapped=overlapped),
+        select=select_on(overlapped=overlapped),
     )

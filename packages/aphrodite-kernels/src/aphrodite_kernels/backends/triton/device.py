@@ -34,6 +34,11 @@ def device_obstacle() -> str | None:
     return None
 
 
+def overlaps(device: torch.device) -> bool:
+    """Kernels can start while the one before still runs (programmatic dependent launch)."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
 def describe(device: torch.device) -> str:
     """The device, for people."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "Triton's interpreter"
