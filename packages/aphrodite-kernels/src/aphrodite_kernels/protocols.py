@@ -115,7 +115,9 @@ class Argmax(Protocol):
     """The likeliest token of each row."""
 
     def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """logits [R, V] float32 -> tokens [R] int32: the first of the largest; valid [R] bool.
+        """logits [R, V] -> tokens [R] int32: the first of the largest; valid [R] bool.
+
+        The logits are float32 or in the backend's activation dtype.
 
         Valid: the largest is finite and none is NaN. The token of a row that is not is 0.
         """

@@ -174,7 +174,7 @@ class Sampler:
     ) -> tuple[Tensor, Tensor]:
         """Lead a batch through its stages and choose: tokens int32, and which are valid."""
         if not batch.passes and batch.drawn is None:
-            return self._backend.argmax(logits.float())
+            return self._backend.argmax(logits)
         draws = Draws(batch.seeds, batch.choices, standing.on_device, self._backend.uniform)
         if batch.passes:
             logits = logits.to(torch.float32, copy=True)

@@ -1,4 +1,5 @@
 # pyright: basic
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportArgumentType=false
 """The gated activations of an MLP. Floor: two rows in, one out, over the copy bandwidth."""
 
 import torch

@@ -1,4 +1,5 @@
 # pyright: basic
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportArgumentType=false
 """Rows of a matrix, and rows of an embedding. Floor: the rows, in and out."""
 
 import torch

@@ -1,4 +1,5 @@
 # pyright: basic
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportArgumentType=false
 """Root-mean-square norms: a program holds one row, or a few short ones, whole.
 
 Floor: rows in, rows out, over the copy bandwidth; for one token the latency of a launch, which a
@@ -67,7 +68,7 @@ def rms_norm_on(*, overlapped: bool) -> RMSNorm:
 
     def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        _launch(x, None, weight, (out, out), eps, overlapped)
+        _launch(x, None, weight, (out, out), eps, overlapped=overlapped)
         return out
 
     return rms_norm
@@ -80,7 +81,7 @@ def add_rms_norm_on(*, overlapped: bool) -> AddRMSNorm:
         x: Tensor, residual: Tensor, weight: Tensor, eps: float
     ) -> tuple[Tensor, Tensor]:
         out, total = torch.empty((2, *x.shape), dtype=x.dtype, device=x.device).unbind()
-        _launch(x, residual, weight, (out, total), eps, overlapped)
+        _launch(x, residual, weight, (out, total), eps, overlapped=overlapped)
         return out, total
 
     return add_rms_norm
@@ -92,6 +93,7 @@ def _launch(
     weight: Tensor,
     outs: tuple[Tensor, Tensor],
     eps: float,
+    *,
     overlapped: bool,
 ) -> None:
     width = x.shape[-1]

@@ -1,4 +1,5 @@
 # pyright: basic
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportArgumentType=false
 """Rotary position embedding: a program turns every head of one token, of q and of k."""
 
 import triton
