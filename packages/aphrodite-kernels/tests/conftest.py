@@ -1,5 +1,34 @@
-"""Tests of small tensors: a second torch thread would spend its time waiting."""
+"""Tests of small tensors: a second torch thread would spend its time waiting.
+
+Without a GPU, Triton kernels run in Triton's interpreter.
+"""
+
+import os
+from typing import Any
 
 import torch
 
 torch.set_num_threads(1)
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is decorated, so before any import
+
+
+def _index_by_item() -> None:
+    """Let `range` take the interpreter's scalars, arrays of one element.
+
+    Triton 3.6 calls `int` on them, which numpy refuses from version 2.4 on.
+    """
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patch_with_index(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patch_with_index
+
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    _index_by_item()

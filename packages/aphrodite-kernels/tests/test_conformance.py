@@ -15,11 +15,18 @@ CASES = conformance_cases()
 
 @cache
 def made(name):
-    """The backend in the dtype it chooses itself."""
+    """The backend in the dtype it chooses itself.
+
+    Without a GPU its kernels run in Triton's interpreter, on the CPU and in float16: numpy, by
+    which it multiplies, knows no bfloat16 and takes its bits for integers.
+    """
     module = importlib.import_module(f"aphrodite_kernels.backends.{name}")
     if obstacle := module.obstacle():
         pytest.skip(f"backend {name} cannot run on this machine: {obstacle}")
-    return module.create(torch.device(module.DEVICE or "cpu"), threads=None, dtype=None)
+    device, dtype = torch.device(module.DEVICE or "cpu"), None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        device, dtype = torch.device("cpu"), torch.float16
+    return module.create(device, threads=None, dtype=dtype)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
