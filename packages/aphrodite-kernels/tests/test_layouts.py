@@ -3,19 +3,36 @@
 import pytest
 import torch
 from aphrodite_kernels.errors import LayoutError
-from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType
+from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType, Scaled
 from aphrodite_kernels.layouts.ggml.decoders import DECODERS
 from aphrodite_kernels.testing import random_blocks
 
 
 def made(kind, rows=6, columns=1024):
     generator = torch.Generator().manual_seed(int(kind) if isinstance(kind, GgmlType) else 99)
+    if isinstance(kind, tuple):
+        return scaled(rows, columns, kind, generator)
     if isinstance(kind, GgmlType):
         return random_blocks(kind, rows, columns, generator)
     return Dense(torch.randn(rows, columns, generator=generator).to(kind))
 
 
-LAYOUTS = [torch.float32, torch.bfloat16, *DECODERS]
+def scaled(rows, columns, block, generator):
+    block = (min(block[0], rows), min(block[1], columns))
+    weight = torch.randn(rows, columns, generator=generator).to(torch.float8_e4m3fn)
+    scale = torch.rand(-(-rows // block[0]), -(-columns // block[1]), generator=generator) + 0.5
+    return Scaled(weight, scale, block)
+
+
+WHOLE = 1 << 20
+LAYOUTS = [
+    torch.float32,
+    torch.bfloat16,
+    *DECODERS,
+    (1, WHOLE),  # a scale for each row
+    (3, 128),
+    (WHOLE, WHOLE),  # one scale
+]
 
 
 @pytest.mark.parametrize("kind", LAYOUTS, ids=str)
@@ -82,3 +99,28 @@ def test_data_must_be_whole_blocks_of_bytes():
         GgmlBlocks(torch.zeros(1, 35, dtype=torch.uint8), GgmlType.Q8_0)
     with pytest.raises(LayoutError, match="int8"):
         GgmlBlocks(torch.zeros(1, 34, dtype=torch.int8), GgmlType.Q8_0)
+
+
+def test_scales_of_other_heights_stack_row_by_row():
+    generator = torch.Generator().manual_seed(3)
+    parts = [
+        scaled(rows, 256, block, generator)
+        for rows, block in ((5, (WHOLE, WHOLE)), (4, (WHOLE, WHOLE)), (3, (1, WHOLE)))
+    ]
+    stacked = Scaled.stack(parts)
+    assert stacked.per_row
+    dense = torch.cat([part.dequantize() for part in parts])
+    assert torch.equal(stacked.dequantize(), dense)
+
+
+def test_scales_that_do_not_fit_are_refused():
+    weight = torch.zeros(256, 384).to(torch.float8_e4m3fn)
+    with pytest.raises(LayoutError, match=r"are \[2, 3\] float32, not \[2, 2\]"):
+        Scaled(weight, torch.ones(2, 2), (128, 128))
+    with pytest.raises(LayoutError, match="float8_e4m3fn matrix, not torch.float32"):
+        Scaled(torch.zeros(2, 2), torch.ones(2, 1), (1, 2))
+    blocks = Scaled(weight, torch.ones(2, 3), (128, 128))
+    with pytest.raises(LayoutError, match="384 in blocks of 128 does not divide into 2"):
+        blocks.shard(1, 0, 2)
+    with pytest.raises(LayoutError, match="different width or blocks"):
+        Scaled.stack([blocks, blocks.shard(1, 0, 3)])

@@ -12,7 +12,7 @@ from aphrodite_kernels.errors import (
     LayoutError,
     ShapeError,
 )
-from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType, PackedWeight
+from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType, PackedWeight, Scaled
 
 __all__ = [
     "AttentionMeta",
@@ -27,6 +27,7 @@ __all__ = [
     "KernelError",
     "LayoutError",
     "PackedWeight",
+    "Scaled",
     "ShapeError",
     "backend_for",
     "backend_names",

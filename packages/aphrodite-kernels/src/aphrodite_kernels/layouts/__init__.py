@@ -3,5 +3,6 @@
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.dense import Dense
 from aphrodite_kernels.layouts.ggml import GgmlBlocks, GgmlType
+from aphrodite_kernels.layouts.scaled import Scaled
 
-__all__ = ["Dense", "GgmlBlocks", "GgmlType", "PackedWeight"]
+__all__ = ["Dense", "GgmlBlocks", "GgmlType", "PackedWeight", "Scaled"]
