@@ -2,6 +2,7 @@
 
 import pytest
 from aphrodite_quant import CheckpointError, FormatError, find_format, format_names, open_checkpoint
+from aphrodite_quant.location import find_weights
 
 
 def test_a_directory_of_safetensors(small_safetensors):
@@ -21,6 +22,25 @@ def test_a_gguf_file_and_a_directory_that_holds_it(small_gguf):
         assert checkpoint.metadata["llama.block_count"] == 3
         assert checkpoint.config == {}
         assert find_format(checkpoint).__name__.endswith(".gguf")
+
+
+def test_what_is_known_without_opening_weights(small_gguf, small_safetensors):
+    gguf = find_weights(small_gguf.parent)
+    assert (gguf.kind, gguf.weight_files()) == ("gguf", (small_gguf,))
+    assert gguf.read_metadata()["llama.block_count"] == 3
+    directory = find_weights(small_safetensors)
+    assert directory.weight_files() == (small_safetensors / "model.safetensors",)
+    assert directory.read_metadata() == {}
+
+
+def test_the_files_of_an_index(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "2.safetensors", "b": "1.safetensors", "c": "2.saf"}}')
+    names = [file.name for file in find_weights(tmp_path).weight_files()]
+    assert names == ["1.safetensors", "2.saf", "2.safetensors"]
+    index.write_text('{"weight_map": []}')
+    assert find_weights(tmp_path).weight_files() == ()
 
 
 def test_a_lone_file_has_no_side_files(small_gguf):

@@ -7,12 +7,13 @@ that only wants the tokenizer of a model stays small.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from aphrodite_quant.containers.gguf_header import MetadataValue, read_header
 from aphrodite_quant.containers.gguf_parts import split_parts
 from aphrodite_quant.containers.weight_file import map_file, refuse_impostors
 from aphrodite_quant.errors import CheckpointError, listed
+from aphrodite_quant.json_object import read_json_object
 
 INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -27,6 +28,22 @@ class Location:
     kind: Literal["gguf", "safetensors"]
     file: Path
     """To open first: a GGUF file (of a split: the first), an index, or a safetensors file."""
+
+    def weight_files(self) -> tuple[Path, ...]:
+        """All files that hold weights, as far as an index that may be wrong tells.
+
+        Raises:
+            QuantError: the index is no JSON object, or parts of a split are missing.
+        """
+        if self.kind == "gguf":
+            return split_parts(self.file)
+        if self.file.name != INDEX:
+            return (self.file,)
+        shards = read_json_object(self.file).get("weight_map")
+        if not isinstance(shards, dict):
+            return ()
+        names = {str(name) for name in cast("dict[str, object]", shards).values()}
+        return tuple(self.path / name for name in sorted(names))
 
     def read_metadata(self) -> Mapping[str, MetadataValue]:
         """Typed metadata of a GGUF file; empty for safetensors.

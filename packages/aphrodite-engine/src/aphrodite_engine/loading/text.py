@@ -10,6 +10,7 @@ from aphrodite_quant.location import Location, find_weights
 
 from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.loading.file_errors import file_error
+from aphrodite_engine.loading.read_ahead import read_ahead
 from aphrodite_engine.loading.source import find_model_path
 from aphrodite_engine.text.chat_template import ChatTemplate
 from aphrodite_engine.text.gguf_tokenizer import gguf_tokenizer
@@ -33,6 +34,8 @@ class TextModel:
 def load_text(config: EngineConfig, progress: Callable[[str], None]) -> TextModel:
     """Find the model, downloading it if need be, and read its tokenizer and template.
 
+    Its weights are on their way from the disk from here on.
+
     Raises:
         ModelError: there is no such model, or it has no usable tokenizer.
         ConfigError: the chat template given is none.
@@ -41,6 +44,7 @@ def load_text(config: EngineConfig, progress: Callable[[str], None]) -> TextMode
         path = find_model_path(config.model, config.revision, config.download_dir)
         progress(f"model: {path}")
         location = find_weights(path)
+        read_ahead(location.weight_files())
         metadata = location.read_metadata()
         tokenizer = _tokenizer(config, location, metadata)
         return TextModel(path, tokenizer, _template(config, location, metadata, tokenizer))

@@ -6,15 +6,18 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING
 
 import uvicorn
 from aphrodite_engine.async_engine import AsyncEngine
 from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.errors import EngineError
 
-from aphrodite_server.app import create_app
 from aphrodite_server.cli.setup import CommandError
 from aphrodite_server.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 _GRACE_SECONDS = 2
 """How long requests may go on after Ctrl-C; then they are told that the server stops."""
@@ -42,11 +45,12 @@ def _runner() -> asyncio.Runner:
 
 
 async def _serve(config: EngineConfig, settings: Settings, listener: socket.socket) -> None:
+    importing = asyncio.ensure_future(asyncio.to_thread(_import_app))
     engine = await AsyncEngine.start(config, _say)
     try:
-        app = create_app(engine, settings)
+        create_app = await importing
         options = uvicorn.Config(
-            app,
+            create_app(engine, settings),
             log_config=None,
             access_log=False,  # gates.py has one that knows more
             lifespan="off",
@@ -59,6 +63,13 @@ async def _serve(config: EngineConfig, settings: Settings, listener: socket.sock
         await server.serve([listener])
     finally:
         await engine.close()
+
+
+def _import_app() -> Callable[[AsyncEngine, Settings], "FastAPI"]:
+    """In a thread, while the engine's process comes up: half of what there is to import."""
+    from aphrodite_server.app import create_app
+
+    return create_app
 
 
 class Server(uvicorn.Server):
