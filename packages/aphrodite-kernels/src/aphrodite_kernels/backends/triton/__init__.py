@@ -30,6 +30,7 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
     from aphrodite_kernels.backends.triton.gather import embed_dense_on, select_on
     from aphrodite_kernels.backends.triton.norm import add_rms_norm_on, rms_norm_on
     from aphrodite_kernels.backends.triton.rope import rotate_on
+    from aphrodite_kernels.backends.triton.store_kv import store_kv_on
 
     dtype = dtype or torch.bfloat16
     workspace = workspace_on(device)
@@ -46,6 +47,7 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         rms_norm=rms_norm_on(overlapped=overlapped),
         add_rms_norm=add_rms_norm_on(overlapped=overlapped),
         rotate=rotate_on(overlapped=overlapped),
+        store_kv=store_kv_on(overlapped=overlapped),
         gated=gated_on(overlapped=overlapped),
         select=select_on(overlapped=overlapped),
     )
