@@ -31,6 +31,8 @@ def test_what_is_known_without_opening_weights(small_gguf, small_safetensors):
     directory = find_weights(small_safetensors)
     assert directory.weight_files() == (small_safetensors / "model.safetensors",)
     assert directory.read_metadata() == {}
+    gguf.check_files()
+    directory.check_files()
 
 
 def test_the_files_of_an_index(tmp_path):
@@ -39,6 +41,8 @@ def test_the_files_of_an_index(tmp_path):
     index.write_text('{"weight_map": {"a": "2.safetensors", "b": "1.safetensors", "c": "2.saf"}}')
     names = [file.name for file in find_weights(tmp_path).weight_files()]
     assert names == ["1.safetensors", "2.saf", "2.safetensors"]
+    with pytest.raises(CheckpointError, match=r"1\.safetensors does not exist"):
+        find_weights(tmp_path).check_files()
     index.write_text('{"weight_map": []}')
     assert find_weights(tmp_path).weight_files() == ()
 

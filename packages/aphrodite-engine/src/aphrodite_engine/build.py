@@ -50,7 +50,7 @@ def engine_of(
     """
     if config.deterministic:
         backend = backend.deterministic()
-    model = fit_model(source, backend, config, say)
+    model = fit_model(source.quantized(config.quantization), backend, config, say)
     resolved = model.config
     limits = _scheduling_limits(resolved, source.config.vocab_size, end_tokens)
     scheduler = TokenBudgetScheduler(model.memory.groups, limits)

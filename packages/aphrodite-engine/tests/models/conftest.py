@@ -28,8 +28,10 @@ Chunk = tuple[int, int, int]
 class Decoder:
     """A model over paged caches, one step at a time, without a sampler."""
 
-    def __init__(self, path: Path, backend: Backend, *, eager: bool = False) -> None:
-        source = open_model(path)
+    def __init__(
+        self, path: Path, backend: Backend, *, eager: bool = False, quantization: str | None = None
+    ) -> None:
+        source = open_model(path).quantized(quantization)
         self.loaded = load_model(source, backend, POSITIONS, lambda read, total: None)
         groups = group_layers(source.config.kv_specs)
         limits = Limits(rows=ROWS, tokens=48, positions=POSITIONS, block_size=BLOCK_SIZE)
@@ -106,7 +108,7 @@ def decoder(backend: Backend) -> Callable[[Path], Decoder]:
 
 @pytest.fixture
 def decoder_on() -> Callable[..., Decoder]:
-    """A decoder on a given backend: (path, backend, eager=…)."""
+    """A decoder on a given backend: (path, backend, eager=…, quantization=…)."""
     return Decoder
 
 

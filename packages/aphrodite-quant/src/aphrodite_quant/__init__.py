@@ -14,6 +14,11 @@ if TYPE_CHECKING:
         TensorError,
     )
     from aphrodite_quant.format import Format, find_format, format_names
+    from aphrodite_quant.quantization import (
+        Quantization,
+        find_quantization,
+        quantization_names,
+    )
     from aphrodite_quant.weights import Weights
 
 _HOME = {
@@ -24,13 +29,16 @@ _HOME = {
     "FormatError": "errors",
     "MetadataValue": "containers.gguf_header",
     "QuantError": "errors",
+    "Quantization": "quantization",
     "TensorError": "errors",
     "TensorInfo": "containers.store",
     "TensorStore": "containers.store",
     "Weights": "weights",
     "find_format": "format",
+    "find_quantization": "quantization",
     "format_names": "format",
     "open_checkpoint": "checkpoint",
+    "quantization_names": "quantization",
 }
 
 __all__ = [
@@ -41,13 +49,16 @@ __all__ = [
     "FormatError",
     "MetadataValue",
     "QuantError",
+    "Quantization",
     "TensorError",
     "TensorInfo",
     "TensorStore",
     "Weights",
     "find_format",
+    "find_quantization",
     "format_names",
     "open_checkpoint",
+    "quantization_names",
 ]
 
 

@@ -45,6 +45,11 @@ class Location:
         names = {str(name) for name in cast("dict[str, object]", shards).values()}
         return tuple(self.path / name for name in sorted(names))
 
+    def check_files(self) -> None:
+        """CheckpointError if a file of weights is missing, empty or evidently something else."""
+        for file in self.weight_files():
+            refuse_impostors(file)
+
     def read_metadata(self) -> Mapping[str, MetadataValue]:
         """Typed metadata of a GGUF file; empty for safetensors.
 

@@ -5,12 +5,12 @@ takes it takes once. At the end, `unread` are the tensors that no layer wanted: 
 some is not the model of that checkpoint.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from aphrodite_kernels.backend import Backend
-from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.layouts import Dense, PackedWeight
 from torch import Tensor
 
 from aphrodite_engine.layers.embedding import Embedding
@@ -37,10 +37,12 @@ class Builder:
     weights: WeightSource
     backend: Backend
     prefix: str = ""
+    quantize: Callable[[Dense], PackedWeight] | None = None
+    """What becomes of plain projections; embedding and head stay as they are."""
 
     def at(self, name: str) -> "Builder":
         """The builder of a part."""
-        return Builder(self.weights, self.backend, f"{self.prefix}{name}.")
+        return replace(self, prefix=f"{self.prefix}{name}.")
 
     def linear(self, name: str, shape: tuple[int, int], *, bias: bool = False) -> Linear:
         """A projection of shape [N, K]."""
@@ -70,11 +72,14 @@ class Builder:
         """The projection to logits: the embedding's weight if tied."""
         if tied is not None:
             return Linear(self.backend, tied.weight)
-        return self.linear(name, shape)
+        return replace(self, quantize=None).linear(name, shape)
 
     def _projection(
         self, name: str, shape: tuple[int, int], *, bias: bool
     ) -> tuple[PackedWeight, Tensor | None]:
         module = f"{self.prefix}{name}"
         vector = self.weights.tensor(f"{module}.bias", shape[:1]) if bias else None
-        return self.weights.packed(module, shape), vector
+        weight = self.weights.packed(module, shape)
+        if self.quantize is not None and isinstance(weight, Dense):
+            weight = self.quantize(weight)
+        return weight, vector

@@ -8,19 +8,28 @@ the head; for a device it is the device's, and the host's is two buffers (upload
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
 from aphrodite_kernels.backend import Backend
-from aphrodite_quant import Checkpoint, TensorStore, Weights, find_format, open_checkpoint
+from aphrodite_kernels.layouts import Dense, PackedWeight
+from aphrodite_quant import (
+    Checkpoint,
+    TensorStore,
+    Weights,
+    find_format,
+    find_quantization,
+    open_checkpoint,
+    quantization_names,
+)
 
 from aphrodite_engine.keys import Keys
 from aphrodite_engine.layers.builder import Builder, WeightSource
 from aphrodite_engine.loading.gguf import GgufModel, GgufWeights, read_gguf
 from aphrodite_engine.loading.resolve import ModelFacts
 from aphrodite_engine.loading.upload import read_to
-from aphrodite_engine.loading.weights import RecordingStore
+from aphrodite_engine.loading.weights import RecordingStore, loaded_bytes
 from aphrodite_engine.model import Model, ModelConfig
 from aphrodite_engine.models import find_model
 
@@ -37,18 +46,32 @@ class OpenModel:
     config: ModelConfig
     gguf: GgufModel | None
     """None: a Hugging Face directory."""
+    quantization: str | None = None
+    """What plain weights become while they are loaded."""
+
+    @property
+    def format(self) -> str:
+        """The quantisation format of the checkpoint."""
+        kind = find_format(self.checkpoint)
+        assert isinstance(kind, ModuleType), "a format is a file under formats/"
+        return kind.__name__.rpartition(".")[2]
 
     @property
     def facts(self) -> ModelFacts:
         """What planning needs to know."""
-        store, kind = self.checkpoint.store, find_format(self.checkpoint)
-        assert isinstance(kind, ModuleType), "a format is a file under formats/"
         return ModelFacts(
             path=str(self.checkpoint.path),
-            format=kind.__name__.rpartition(".")[2],
-            weight_bytes=sum(store.info(name).nbytes for name in store.names()),
+            format=self.format,
+            weight_bytes=loaded_bytes(self.checkpoint.store, self.quantization),
             config=self.config,
+            quantization=self.quantization,
         )
+
+    def quantized(self, name: str | None) -> "OpenModel":
+        """The same, its plain weights quantised while they are loaded, if there is such a way."""
+        if name in quantization_names() and self.format == "dense":
+            return replace(self, quantization=name)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +122,15 @@ def load_model(
     """
     recorded = RecordingStore(source.checkpoint.store, progress)
     with read_to(backend.device, recorded) as store:
-        model = source.config.build(Builder(_weights(source, store), backend), positions)
+        builder = Builder(_weights(source, store), backend, quantize=_quantize(source))
+        model = source.config.build(builder, positions)
     recorded.check_all_read(tied_head=source.config.tied)
     return LoadedModel(source, model, backend)
+
+
+def _quantize(source: OpenModel) -> Callable[[Dense], PackedWeight] | None:
+    name = source.quantization
+    return None if name is None else find_quantization(name).quantize
 
 
 def _weights(source: OpenModel, store: TensorStore) -> WeightSource:

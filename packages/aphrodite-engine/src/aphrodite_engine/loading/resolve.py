@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
+from aphrodite_quant import quantization_names
 
 from aphrodite_engine.config import (
     DTYPE_NAMES,
@@ -43,7 +44,10 @@ class ModelFacts:
     format: str
     """Quantisation format that claims it."""
     weight_bytes: int
+    """That they take once they are loaded."""
     config: ModelConfig
+    quantization: str | None = None
+    """What plain weights are quantised to while they are loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,13 +262,19 @@ def _kv_dtype(config: EngineConfig, machine: Machine) -> str:
     return name
 
 
+def _other_format(asked: str, model: ModelFacts) -> str:
+    names = ", ".join(quantization_names())
+    cure = f"choose {names}, or leave it out" if model.format == "dense" else "leave it out"
+    return (
+        f"quantization is {asked}, but {model.path} is in the format {model.format}; {cure}: "
+        f"plain weights can become {names} while they are loaded"
+    )
+
+
 def _check(config: EngineConfig, model: ModelFacts) -> None:
     check_config(config)
-    if config.quantization not in (None, model.format):
-        raise ConfigError(
-            f"quantization is {config.quantization}, but {model.path} is in the format "
-            f"{model.format}; leave the option out"
-        )
+    if config.quantization not in (None, model.format, model.quantization):
+        raise ConfigError(_other_format(config.quantization, model))
     if config.max_model_len is not None and config.max_model_len > model.config.max_position:
         raise ConfigError(
             f"max_model_len is {config.max_model_len}, but the model was made for "

@@ -44,6 +44,7 @@ def load_text(config: EngineConfig, progress: Callable[[str], None]) -> TextMode
         path = find_model_path(config.model, config.revision, config.download_dir)
         progress(f"model: {path}")
         location = find_weights(path)
+        location.check_files()
         read_ahead(location.weight_files())
         metadata = location.read_metadata()
         tokenizer = _tokenizer(config, location, metadata)

@@ -1,16 +1,30 @@
 """Which tensors of a checkpoint were read: what nobody wanted is an error, not a shrug."""
 
+import math
 import re
 from collections.abc import Callable, Collection
 
-from aphrodite_quant import TensorInfo, TensorStore
+from aphrodite_quant import TensorInfo, TensorStore, find_quantization
 from torch import Tensor
 
 from aphrodite_engine.errors import ModelError
 
 _DERIVED = re.compile(r".*\.rotary_emb\.inv_freq|.*\.attn\.(masked_)?bias|rope_freqs\.weight")
 """Buffers that some checkpoints carry and that follow from the configuration."""
+_IN_A_LAYER = re.compile(r"(^|\.)layers\.\d+\.")
 _NAMED_AT_MOST = 5
+
+
+def loaded_bytes(store: TensorStore, quantization: str | None) -> int:
+    """What the tensors of a store take in memory, the projections of layers quantised."""
+    size = None if quantization is None else find_quantization(quantization).PER_WEIGHT
+    infos = (store.info(name) for name in store.names())
+    return sum(
+        info.nbytes
+        if size is None or len(info.shape) != 2 or not _IN_A_LAYER.search(info.name)
+        else int(math.prod(info.shape) * size)
+        for info in infos
+    )
 
 
 class RecordingStore:
