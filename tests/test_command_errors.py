@@ -15,6 +15,7 @@ from typing import NamedTuple
 import gguf
 import numpy as np
 import pytest
+import tokenizers
 
 pytestmark = pytest.mark.weights
 
@@ -98,6 +99,9 @@ def write_files(folder: Path) -> None:
         (folder / name).mkdir()
         (folder / name / "config.json").write_text('{"model_type": "llama"}')
         (folder / name / "model.safetensors").write_bytes(content)
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0}, []))
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.save(str(folder / "header" / "tokenizer.json"))
     (folder / "bad.jinja").write_text("{% for m in messages %}{{ m.content }")
     (folder / "flags.yaml").write_text("port: 1\nfrobnicate: 2\n")
 
