@@ -7,7 +7,6 @@ import pytest
 import torch
 from aphrodite_engine.errors import RequestError
 from aphrodite_engine.plan import RowStart
-from aphrodite_engine.sampling.blocks import largest
 from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.logprobs import score
 from aphrodite_engine.sampling.params import SamplingParams
@@ -219,20 +218,6 @@ def test_draws_depend_on_seed_choice_and_position():
     assert len(seen) > 25  # of 30; equal ones are chance
     twin = [sample(sampler_of(start(0, seed=s)), logits).tokens.item() for s in (-1, 2**64 - 1)]
     assert twin[0] == twin[1]
-
-
-# Searches.
-
-
-@pytest.mark.parametrize("vocabulary", [1, 256, 300, 8193, 20001])
-def test_blocks_agree_with_torch(vocabulary):
-    generator = torch.Generator().manual_seed(vocabulary)
-    for x in (
-        torch.randn(5, vocabulary, generator=generator),
-        torch.randint(-3, 3, (5, vocabulary), generator=generator).float(),
-    ):
-        for count in {1, min(40, vocabulary), min(1000, vocabulary), vocabulary}:
-            assert torch.equal(largest(x, count), x.topk(count).values)
 
 
 # Failures.

@@ -21,9 +21,10 @@ from aphrodite_engine.sampling.stages.penalties import Penalties
 from aphrodite_engine.sampling.stages.temperature import Temperature
 from aphrodite_engine.sampling.stages.top_k import TopK
 from aphrodite_engine.sampling.stages.top_p import TopP
-from aphrodite_kernels.backends.reference.sampling import uniform
+from aphrodite_kernels import backend_for
 
 _CPU = torch.device("cpu")
+_OPS = backend_for(_CPU, threads=1)
 _INF = float("inf")
 
 # At work, with values that change something on most logits.
@@ -60,11 +61,14 @@ def run(each, logits, tokens=None, prompts=None, lengths=None):
         max(a - b for a, b in zip(lengths, prompts, strict=True)),
     )
     draws = Draws(
-        torch.arange(n), torch.zeros(n).int(), torch.tensor(lengths, dtype=torch.int32), uniform
+        torch.arange(n),
+        torch.zeros(n).int(),
+        torch.tensor(lengths, dtype=torch.int32),
+        _OPS.uniform,
     )
     (step,) = passes_of([[stage] for stage in each], _CPU)
     out = logits.clone()
-    rows = Rows(columns=step.columns, entries=step.entries, draws=draws, history=history)
+    rows = Rows(columns=step.columns, entries=step.entries, draws=draws, ops=_OPS, history=history)
     step.stage.apply(out, rows)
     return out
 

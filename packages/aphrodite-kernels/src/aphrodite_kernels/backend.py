@@ -25,6 +25,7 @@ from aphrodite_kernels.protocols import (
     Embed,
     Embeds,
     Gated,
+    Keep,
     KeepTopK,
     KeepTopP,
     MatMul,
@@ -76,6 +77,7 @@ class Backend:
     uniform: Uniform
     argmax: Argmax
     draw: Draw
+    keep: Keep
     keep_top_k: KeepTopK
     keep_top_p: KeepTopP
     capture: Capture | None = None

@@ -137,6 +137,14 @@ class Draw(Protocol):
         ...
 
 
+class Keep(Protocol):
+    """Remove the tokens below a threshold of each row."""
+
+    def __call__(self, logits: Tensor, threshold: Tensor) -> None:
+        """In place. logits [n, V], threshold [n, 1], float32: logits below it become -inf."""
+        ...
+
+
 class KeepTopK(Protocol):
     """Remove all but the likeliest tokens of each row."""
 

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
+from aphrodite_kernels.backend import Backend
 from torch import Tensor
 
 from aphrodite_engine.sampling.fields import fields_of
@@ -34,7 +35,7 @@ class Pass:
     columns: Mapping[str, Tensor]
     entries: Mapping[str, Entries]
 
-    def apply(self, logits: Tensor, draws: Draws, history: History | None) -> None:
+    def apply(self, logits: Tensor, ops: Backend, draws: Draws, history: History | None) -> None:
         """Lead the rows of the pass through the stage; logits [R, V] of the whole batch, in place.
 
         Draws are of the whole batch; the history of the pass's members, if the stage reads one.
@@ -46,6 +47,7 @@ class Pass:
                 columns=self.columns,
                 entries=self.entries,
                 draws=draws.select(self.index),
+                ops=ops,
                 history=history,
             ),
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from aphrodite_kernels.backend import Backend
     from aphrodite_kernels.protocols import Uniform
     from torch import Tensor
 
@@ -74,6 +75,8 @@ class Rows:
     entries: Mapping[str, Entries]
     """Per field of the stage that lists or maps tokens."""
     draws: Draws
+    ops: "Backend"
+    """Of the device of the logits."""
     history: History | None = None
     """Given to stages that declare `needs_history`."""
 

@@ -182,7 +182,7 @@ class Sampler:
             history = None
             if step.stage.needs_history:
                 history = _history(step, batch, standing, tokens)
-            step.apply(logits, draws, history)
+            step.apply(logits, self._backend, draws, history)
         return self._choose(batch, logits.float(), draws)
 
     def _choose(self, batch: Batch, logits: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ reference, and compares. It knows nothing of how a backend works, and does not n
 
 from aphrodite_kernels.testing.case import Case
 from aphrodite_kernels.testing.heads import attention_cases, rotate_cases, store_kv_cases
+from aphrodite_kernels.testing.keeps import keep_cases
 from aphrodite_kernels.testing.programs import check_capture
 from aphrodite_kernels.testing.rows import check_uniform, row_cases
 from aphrodite_kernels.testing.tokens import token_cases
@@ -28,5 +29,6 @@ def conformance_cases() -> list[Case]:
         *attention_cases(),
         Case("uniform", check_uniform),
         *token_cases(),
+        *keep_cases(),
         Case("capture", check_capture),
     ]

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge, Le
 
-from aphrodite_engine.sampling.blocks import keep
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
 
@@ -24,4 +23,4 @@ class MinP(Stage, frozen=True):
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
         # Through float64, whose logarithm rounds to the same float32 at any place in a tensor.
         share = rows.columns["min_p"].double().log().float()
-        keep(logits, logits, logits.amax(-1, keepdim=True) + share)
+        rows.ops.keep(logits, logits.amax(-1, keepdim=True) + share)

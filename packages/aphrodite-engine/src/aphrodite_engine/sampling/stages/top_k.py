@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
 
-from aphrodite_engine.sampling.blocks import keep, largest
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
 
@@ -28,8 +27,4 @@ class TopK(Stage, frozen=True):
 
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
-        vocabulary = logits.shape[1]
-        count = rows.columns["top_k"].clamp(max=vocabulary)
-        count = count.masked_fill(count <= 0, vocabulary)
-        top = largest(logits, int(count.max()))
-        keep(logits, logits, top.gather(1, count - 1))
+        rows.ops.keep_top_k(logits, rows.columns["top_k"])

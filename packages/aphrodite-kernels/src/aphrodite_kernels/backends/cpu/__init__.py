@@ -15,6 +15,7 @@ from aphrodite_kernels.backends.cpu.attention import attention_on, store_kv_on
 from aphrodite_kernels.backends.cpu.cores import physical_cores
 from aphrodite_kernels.backends.cpu.fallback import any_embed_on, any_matmul_on
 from aphrodite_kernels.backends.cpu.gather import embed_dense_on, select_on
+from aphrodite_kernels.backends.cpu.keep import keep, keep_top_k, keep_top_p
 from aphrodite_kernels.backends.cpu.library import open_library
 from aphrodite_kernels.backends.cpu.matmul import dense_matmul_on, tiled_matmul_on
 from aphrodite_kernels.backends.cpu.norm import add_rms_norm_on, rms_norm_on
@@ -76,5 +77,8 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         uniform=uniform_on(runtime),
         argmax=argmax_on(runtime),
         draw=draw_on(runtime),
+        keep=keep,
+        keep_top_k=keep_top_k,
+        keep_top_p=keep_top_p,
         capture=capture_on(runtime),
     )

@@ -15,6 +15,7 @@ from aphrodite_kernels.backends.reference.rope import rotate
 from aphrodite_kernels.backends.reference.sampling import (
     argmax,
     draw,
+    keep,
     keep_top_k,
     keep_top_p,
     uniform,
@@ -60,6 +61,7 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         uniform=uniform,
         argmax=argmax,
         draw=draw,
+        keep=keep,
         keep_top_k=keep_top_k,
         keep_top_p=keep_top_p,
     )

@@ -35,12 +35,16 @@ def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     return (upto <= target).sum(-1, dtype=torch.int32), upto[:, -1].isfinite()
 
 
+def keep(logits: Tensor, threshold: Tensor) -> None:
+    """Whatever is below the threshold goes."""
+    logits.masked_fill_(logits < threshold, -torch.inf)
+
+
 def keep_top_k(logits: Tensor, count: Tensor) -> None:
     """Whatever is below the count-th largest goes."""
     vocabulary = logits.shape[1]
     last = count.masked_fill(count <= 0, vocabulary).clamp(max=vocabulary) - 1
-    least = logits.sort(-1, descending=True).values.gather(1, last)
-    logits.masked_fill_(logits < least, -torch.inf)
+    keep(logits, logits.sort(-1, descending=True).values.gather(1, last))
 
 
 def keep_top_p(logits: Tensor, share: Tensor) -> None:
