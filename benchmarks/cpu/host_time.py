@@ -22,8 +22,8 @@ from pathlib import Path
 from aphrodite_engine.build import build_engine
 from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.engine import Engine
-from aphrodite_engine.execution.step import Step
 from aphrodite_engine.execution.programs import Programs
+from aphrodite_engine.execution.step import Step
 from aphrodite_engine.request import EngineRequest
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.stage import Stage

@@ -82,5 +82,5 @@ def test_only_plain_checkpoints_are_quantised(checkpoint, backend):
         device="cpu", dtype="float32", free_memory=2**30, kv_dtypes=backend.kv_dtypes, threads=1
     )
     resolve(EngineConfig(model="m", quantization="fp8"), source.facts, machine)
-    with pytest.raises(ConfigError, match="quantization is gguf, but .* is in the format fp8"):
+    with pytest.raises(ConfigError, match=r"quantization is gguf, but .* is in the format fp8"):
         resolve(EngineConfig(model="m", quantization="gguf"), source.facts, machine)
