@@ -12,7 +12,7 @@ from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.backends import reference
 from aphrodite_kernels.backends.triton.device import describe, device_obstacle, overlaps
 from aphrodite_kernels.backends.triton.graph import capture_on
-from aphrodite_kernels.layouts import Dense
+from aphrodite_kernels.layouts import Dense, GgmlBlocks
 
 DEVICE = "cuda"
 
@@ -28,6 +28,13 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
     from aphrodite_kernels.backends.triton.dense import dense_matmul, dense_repack
     from aphrodite_kernels.backends.triton.dense_tiles import workspace_on
     from aphrodite_kernels.backends.triton.gather import embed_dense_on, select_on
+    from aphrodite_kernels.backends.triton.ggml import (
+        Fragments,
+        PartWorkspace,
+        embed_fragments_on,
+        ggml_matmul,
+        pack_fragments,
+    )
     from aphrodite_kernels.backends.triton.norm import add_rms_norm_on, rms_norm_on
     from aphrodite_kernels.backends.triton.rope import rotate_on
     from aphrodite_kernels.backends.triton.store_kv import store_kv_on
@@ -41,9 +48,15 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         summary=f"triton: kernels for {describe(device)}, {dtype}",
         capture=capture_on(device) if device.type == "cuda" else None,
         elastic=False,
-        pack={Dense: dense_repack(dtype)},
-        matmul={Dense: dense_matmul(workspace)},
-        embed={Dense: embed_dense_on(dtype, overlapped=overlapped)},
+        pack={Dense: dense_repack(dtype), GgmlBlocks: pack_fragments},
+        matmul={
+            Dense: dense_matmul(workspace),
+            Fragments: ggml_matmul(PartWorkspace(device), overlapped=overlapped),
+        },
+        embed={
+            Dense: embed_dense_on(dtype, overlapped=overlapped),
+            Fragments: embed_fragments_on(dtype, overlapped=overlapped),
+        },
         rms_norm=rms_norm_on(overlapped=overlapped),
         add_rms_norm=add_rms_norm_on(overlapped=overlapped),
         rotate=rotate_on(overlapped=overlapped),

@@ -1,0 +1,18 @@
+"""Weights of the ggml family: their own layout, products and look-up."""
+
+from aphrodite_kernels.backends.triton.ggml.fragments import Fragments, pack_fragments
+from aphrodite_kernels.backends.triton.ggml.matmul import (
+    PartWorkspace,
+    ggml_matmul,
+    steady_ggml_matmul,
+)
+from aphrodite_kernels.backends.triton.ggml.rows import embed_fragments_on
+
+__all__ = [
+    "Fragments",
+    "PartWorkspace",
+    "embed_fragments_on",
+    "ggml_matmul",
+    "pack_fragments",
+    "steady_ggml_matmul",
+]

@@ -1,0 +1,189 @@
+# pyright: basic
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
+# pyright: reportOperatorIssue=false
+"""Device functions that turn the words of a record into codes, scales and shifts.
+
+Where a group has a bias, the offset that codes are made with (`assembly.py`) is left on them and
+taken off the bias. Inline assembly cannot be interpreted: EMULATE takes the same codes by plain
+arithmetic, for tests.
+"""
+
+import triton
+import triton.language as tl
+
+from aphrodite_kernels.backends.triton.ggml.assembly import code_assembly
+from aphrodite_kernels.backends.triton.ggml.encoding import IQ4_VALUES
+
+
+@triton.constexpr_function
+def made_in(dtype, emulate):
+    """The dtype of codes: as asked, but the interpreter knows no arithmetic in bfloat16."""
+    return tl.float32 if emulate and dtype == tl.bfloat16 else dtype
+
+
+@triton.constexpr_function
+def offset_of(dtype, encoding):
+    """What is left on the codes: 0 if the type has a zero."""
+    if encoding.zero is not None:
+        return 0
+    return 1024 if dtype == tl.float16 else 128
+
+
+@triton.constexpr_function
+def _table_value(code):
+    return IQ4_VALUES[code]
+
+
+@triton.jit
+def codes_of(
+    words,
+    RUN: tl.constexpr,
+    ENCODING: tl.constexpr,
+    DTYPE: tl.constexpr,
+    EMULATE: tl.constexpr,
+):
+    """Codes of run RUN in the words of both planes (int16, any shape), minus the zero.
+
+    Without a zero they are larger than the codes by `offset_of`.
+    """
+    low = words[0]
+    high = words[1] if ENCODING.high else low
+    if EMULATE:
+        return _emulated(low, high, RUN, ENCODING, DTYPE).to(DTYPE)
+    assembly: tl.constexpr = code_assembly(RUN, ENCODING, half=DTYPE == tl.float16)
+    pair = tl.inline_asm_elementwise(
+        assembly, "=r,r,r", [low, high], tl.int16, is_pure=True, pack=2
+    )
+    if DTYPE == tl.float16:
+        return pair.to(tl.float16, bitcast=True)
+    else:
+        return pair.to(tl.bfloat16, bitcast=True).to(DTYPE)
+
+
+@triton.jit
+def _emulated(low, high, RUN: tl.constexpr, ENCODING: tl.constexpr, DTYPE: tl.constexpr):
+    """`codes_of` in int32."""
+    code = _bits(low, RUN, ENCODING.low)
+    if ENCODING.high:
+        code |= _bits(high, RUN, ENCODING.high) << ENCODING.low
+    if ENCODING.table:
+        value = tl.zeros_like(code)
+        for i in tl.static_range(16):
+            value = tl.where(code == i, _table_value(i), value)
+        return value
+    elif ENCODING.signed:
+        return (code ^ 128) - 128
+    elif ENCODING.zero is None:
+        return code + offset_of(DTYPE, ENCODING)
+    else:
+        return code - ENCODING.zero
+
+
+@triton.jit
+def _bits(words, RUN: tl.constexpr, WIDTH: tl.constexpr):
+    """The field of run RUN in words of a plane, int32."""
+    return (words.to(tl.int32) >> (WIDTH * (RUN % (16 // WIDTH)))) & ((1 << WIDTH) - 1)
+
+
+@triton.jit
+def header_of(record, row, ENCODING: tl.constexpr):
+    """Pointers to the first words of the headers of rows of records."""
+    header = record + 256 * (ENCODING.low + ENCODING.high) + row * (2 * ENCODING.words)
+    return header.to(tl.pointer_type(tl.int32), bitcast=True)
+
+
+@triton.jit
+def units_of(header, ENCODING: tl.constexpr):
+    """The words of the units; 0 where there are none."""
+    if ENCODING.header == "half" or ENCODING.header == "halves":
+        return 0
+    else:
+        return tl.load(header + (ENCODING.words - 1))
+
+
+@triton.jit
+def fetch(codes, header, words, RUN: tl.constexpr, ENCODING: tl.constexpr):
+    """The words that run RUN needs, where `words` are those of the run before.
+
+    They are (low plane, high plane, scales, minima); `codes` and `header` point, in any shapes, at
+    words of the first block of the first plane and at headers.
+    """
+    low = words[0]
+    high = words[1]
+    scales = words[2]
+    minima = words[3]
+    if RUN % (16 // ENCODING.low) == 0:
+        low = tl.load(codes + RUN // (16 // ENCODING.low) * 256)
+    if ENCODING.high:
+        if RUN % (16 // ENCODING.high) == 0:
+            high = tl.load(codes + (ENCODING.low + RUN // (16 // ENCODING.high)) * 256)
+    if RUN % ENCODING.runs == 0:
+        BIT: tl.constexpr = RUN // ENCODING.runs * _scale_bits(ENCODING)
+        if BIT % 32 == 0:
+            scales = tl.load(header + BIT // 32)
+            if ENCODING.header == "bytes":
+                minima = tl.load(header + (2 + BIT // 32))
+    return low, high, scales, minima
+
+
+@triton.constexpr_function
+def _scale_bits(encoding):
+    """Bits of the header from one scale to the next."""
+    return {"half": 16, "halves": 32}.get(encoding.header, 8)
+
+
+@triton.jit
+def factors_of(
+    words,
+    units,
+    GROUP: tl.constexpr,
+    ENCODING: tl.constexpr,
+    OFFSET: tl.constexpr,
+):
+    """Scale and shift of group GROUP, float32: an element is its code times scale plus shift.
+
+    The shift is 0 with a zero.
+    """
+    scale = _scale_of(words[2], units, GROUP, ENCODING)
+    if ENCODING.zero is not None:
+        return scale, 0.0
+    else:
+        return scale, _bias_of(words, units, GROUP, ENCODING) - scale * OFFSET
+
+
+@triton.jit
+def _bias_of(words, units, GROUP: tl.constexpr, ENCODING: tl.constexpr):
+    if ENCODING.header == "bytes":
+        return _byte(words[3], GROUP).to(tl.float32) * -_half_of(units, 1)
+    elif ENCODING.header == "halves":
+        return _half_of(words[2], 1)
+    else:
+        return (_byte(words[2], GROUP) >> 4).to(tl.float32) * -_half_of(units, 1)
+
+
+@triton.jit
+def _scale_of(word, units, GROUP: tl.constexpr, ENCODING: tl.constexpr):
+    if ENCODING.header == "half":
+        return _half_of(word, GROUP % 2)
+    elif ENCODING.header == "halves":
+        return _half_of(word, 0)
+    elif ENCODING.header == "bytes":
+        return _byte(word, GROUP).to(tl.float32) * _half_of(units, 0)
+    elif ENCODING.header == "nibbles":
+        return (_byte(word, GROUP) & 15).to(tl.float32) * _half_of(units, 0)
+    else:
+        return (word << (24 - 8 * (GROUP % 4)) >> 24).to(tl.float32) * _half_of(units, 0)
+
+
+@triton.jit
+def _half_of(word, UPPER: tl.constexpr):
+    """The float16 in the lower or upper half of a word, as float32."""
+    if UPPER:
+        word = word >> 16
+    return word.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+
+
+@triton.jit
+def _byte(word, INDEX: tl.constexpr):
+    """Byte INDEX % 4 of a word."""
+    return (word >> (8 * (INDEX % 4))) & 255

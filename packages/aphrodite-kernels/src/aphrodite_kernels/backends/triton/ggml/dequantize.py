@@ -1,0 +1,97 @@
+# pyright: basic
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+"""Rows of a fragmented weight as a dense matrix, for the vendor's product.
+
+Floor: the bytes of the records read and of the matrix written over the bandwidth of a copy.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from aphrodite_kernels.backends.triton.device import interpreted
+from aphrodite_kernels.backends.triton.ggml.decode import (
+    codes_of,
+    factors_of,
+    fetch,
+    header_of,
+    made_in,
+    offset_of,
+    units_of,
+)
+from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, TILE, UNIT
+from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
+from aphrodite_kernels.backends.triton.specimen import Specimen
+from aphrodite_kernels.layouts import GgmlType
+
+_WARPS = 4
+"""Units of a program of `dequantize_kernel`, one to a warp."""
+
+
+@triton.jit
+def dequantize_kernel(
+    records,
+    out,
+    first_tile,
+    rows,
+    K: tl.constexpr,
+    ENCODING: tl.constexpr,
+    WARPS: tl.constexpr,
+    EMULATE: tl.constexpr,
+):
+    """16 rows by 256 WARPS columns of out [rows, K], from tile `first_tile` on."""
+    UNITS: tl.constexpr = (K + 255) // 256
+    DTYPE: tl.constexpr = made_in(out.dtype.element_ty, EMULATE)
+    OFFSET: tl.constexpr = offset_of(DTYPE, ENCODING)
+    tile = tl.program_id(0)
+    unit = tl.program_id(1) * WARPS + tl.arange(0, WARPS)
+    record = (first_tile + tile).to(tl.int64) * UNITS + tl.minimum(unit, UNITS - 1)
+    record = records + record * ENCODING.record
+    lane = tl.arange(0, 32)[:, None, None]
+    codes = record[None, :, None] + lane * 8 + tl.arange(0, 8)[None, None, :]
+    t = tl.arange(0, 4)[:, None, None, None, None]
+    row = tl.arange(0, 8)[None, :, None, None, None] + tl.arange(0, 2)[:, None] * 8
+    header = header_of(record[None, None, :, None, None] + t * 0, row, ENCODING)
+    row = tile * 16 + row
+    column = unit[None, None, :, None, None] * 256 + t * 4 + tl.arange(0, 4)
+    target = out + row.to(tl.int64) * K + column
+    units = units_of(header, ENCODING)
+    words = (0, 0, 0, 0)
+    for run in tl.static_range(16):
+        words = fetch(codes, header, words, run, ENCODING)
+        scale, shift = factors_of(words, units, run // ENCODING.runs, ENCODING, OFFSET)
+        code = codes_of(words, run, ENCODING, DTYPE, EMULATE)
+        code = tl.reshape(code, (8, 4, WARPS, 2, 2, 2))  # g t warp hc hr half
+        code = tl.reshape(tl.permute(code, (1, 0, 2, 4, 3, 5)), (4, 8, WARPS, 2, 4))
+        element = code.to(tl.float32) * scale + shift
+        kept = (row < rows) & (column + run * 16 < K)
+        tl.store(target + run * 16, element.to(out.dtype.element_ty), kept)
+
+
+def dequantize(weight: Fragments, start: int, out: Tensor) -> None:
+    """Rows `start` (a multiple of 16) and following into out [rows, K], contiguous."""
+    rows = len(out)
+    units = -(-weight.inputs // UNIT)
+    grid = (triton.cdiv(rows, TILE), triton.cdiv(units, _WARPS))
+    dequantize_kernel[grid](
+        weight.records,
+        out,
+        start // TILE,
+        rows,
+        K=weight.inputs,
+        ENCODING=weight.encoding,
+        WARPS=_WARPS,
+        EMULATE=interpreted(),
+        num_warps=_WARPS,
+    )
+
+
+def _specimen(kind: GgmlType) -> Specimen:
+    signature = {"records": "*i16", "out": "*bf16", "first_tile": "i32", "rows": "i32"}
+    constants = {"K": 4096, "ENCODING": ENCODINGS[kind], "WARPS": _WARPS, "EMULATE": False}
+    return Specimen(
+        dequantize_kernel, signature, constants, num_warps=_WARPS, aligned=("records", "out")
+    )
+
+
+SPECIMENS = (_specimen(GgmlType.Q4_K), _specimen(GgmlType.Q3_K))

@@ -1,0 +1,81 @@
+"""How each ggml type is written for the kernels: planes of bits, a header, and what they mean.
+
+Every type is codes q with, per group of 16 or 32 along K, a scale s and perhaps a bias b:
+w = s * (q - zero), s * q + b, or s * value[q]. Weights lie in records of 16 rows by 256 columns
+(`fragments.py`), in which a code of five bits is one plane of four and one of a single bit. Kernels
+are compiled with an `Encoding` and take all types in one way.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from aphrodite_kernels.layouts import GgmlType
+
+TILE = 16
+"""Rows of a record."""
+
+UNIT = 256
+"""Columns of a record."""
+
+IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+
+Header = Literal["half", "halves", "bytes", "signed", "nibbles"]
+"""What the header says of group g of G.
+
+half     float16 scale at 2 g
+halves   float16 scale and bias at 4 g
+bytes    8-bit scale at g, 8-bit minimum at G + g; float16 unit of scales, and of minima, at 2 G
+signed   signed 8-bit scale at g; float16 unit of scales at G
+nibbles  4-bit scale and minimum at g; float16 unit of scales, and of minima, at G
+
+A minimum is subtracted: the bias is minus its value times its unit.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """The planes and the header of one type."""
+
+    low: int
+    """Bits of a code in the first plane: 2, 4 or 8."""
+    high: int
+    """Bits of a code in the second plane, above those of the first: 0, 1 or 2."""
+    zero: int | None
+    """The code that means 0; None: groups have a bias instead."""
+    group: int
+    """Columns that share a scale: 16 or 32."""
+    header: Header
+    words: int
+    """Header of a row, in 32-bit words."""
+    signed: bool = False
+    """Codes are in two's complement."""
+    table: bool = False
+    """Codes are indices of IQ4_VALUES."""
+
+    @property
+    def runs(self) -> int:
+        """Runs of 16 columns in a group."""
+        return self.group // 16
+
+    @property
+    def record(self) -> int:
+        """16-bit words of a record."""
+        return UNIT * (self.low + self.high) + 2 * TILE * self.words
+
+
+ENCODINGS: Mapping[GgmlType, Encoding] = {
+    GgmlType.Q4_0: Encoding(4, 0, 8, 32, "half", 4),
+    GgmlType.Q4_1: Encoding(4, 0, None, 32, "halves", 8),
+    GgmlType.Q5_0: Encoding(4, 1, 16, 32, "half", 4),
+    GgmlType.Q5_1: Encoding(4, 1, None, 32, "halves", 8),
+    GgmlType.Q8_0: Encoding(8, 0, 0, 32, "half", 4, signed=True),
+    GgmlType.Q2_K: Encoding(2, 0, None, 16, "nibbles", 5),
+    GgmlType.Q3_K: Encoding(2, 1, 4, 16, "signed", 5),
+    GgmlType.Q4_K: Encoding(4, 0, None, 32, "bytes", 5),
+    GgmlType.Q5_K: Encoding(4, 1, None, 32, "bytes", 5),
+    GgmlType.Q6_K: Encoding(4, 2, 32, 16, "signed", 5),
+    GgmlType.IQ4_NL: Encoding(4, 0, 0, 32, "half", 4, table=True),
+    GgmlType.IQ4_XS: Encoding(4, 0, 0, 32, "signed", 3, table=True),
+}
+"""Bits per weight in memory: those of the file, up to 0.19 more (Q3_K) for whole header words."""

@@ -1,0 +1,114 @@
+# pyright: basic
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+"""Look-up of single rows of a fragmented weight."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra import cuda
+
+from aphrodite_kernels.backends.triton.device import interpreted
+from aphrodite_kernels.backends.triton.ggml.decode import (
+    codes_of,
+    factors_of,
+    fetch,
+    header_of,
+    made_in,
+    offset_of,
+    units_of,
+)
+from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, UNIT
+from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
+from aphrodite_kernels.backends.triton.specimen import Specimen
+from aphrodite_kernels.errors import LayoutError
+from aphrodite_kernels.layouts import GgmlType, PackedWeight
+from aphrodite_kernels.protocols import Embed
+
+_UNITS = 8
+"""Of 256 columns, to a program: four elements of a run of columns to a lane of its one warp."""
+
+
+@triton.jit
+def rows_kernel(
+    tokens,
+    records,
+    out,
+    factor,
+    K: tl.constexpr,
+    ENCODING: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PDL: tl.constexpr,
+    EMULATE: tl.constexpr,
+):
+    """BLOCK units of the row of one token, times factor."""
+    UNITS: tl.constexpr = (K + 255) // 256
+    DTYPE: tl.constexpr = made_in(out.dtype.element_ty, EMULATE)
+    OFFSET: tl.constexpr = offset_of(DTYPE, ENCODING)
+    if PDL:
+        cuda.gdc_launch_dependents()
+        cuda.gdc_wait()
+    index = tl.program_id(0)
+    row = tl.load(tokens + index)
+    unit = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[:, None, None]
+    record = (row // 16).to(tl.int64) * UNITS + tl.minimum(unit, UNITS - 1)
+    record = records + record * ENCODING.record
+    t = tl.arange(0, 4)[None, :, None]
+    pair = tl.arange(0, 4)[None, None, :]
+    codes = record + (row % 8 * 4 + t) * 8 + row % 16 // 8 * 2 + pair // 2 * 4 + pair % 2
+    header = header_of(record, row % 16, ENCODING)
+    column = unit * 256 + t * 4 + pair
+    target = out + index.to(tl.int64) * K + column
+    units = units_of(header, ENCODING)
+    words = (0, 0, 0, 0)
+    for run in tl.static_range(16):
+        words = fetch(codes, header, words, run, ENCODING)
+        scale, shift = factors_of(words, units, run // ENCODING.runs, ENCODING, OFFSET)
+        code = codes_of(words, run, ENCODING, DTYPE, EMULATE)
+        element = (code.to(tl.float32) * scale + shift) * factor
+        tl.store(target + run * 16, element.to(out.dtype.element_ty), column + run * 16 < K)
+
+
+def embed_fragments_on(dtype: torch.dtype, *, overlapped: bool) -> Embed:
+    """The look-up that answers in `dtype`."""
+
+    def embed(tokens: Tensor, weight: PackedWeight, scale: float) -> Tensor:
+        if not isinstance(weight, Fragments):
+            raise LayoutError(f"this look-up reads Fragments, not {type(weight).__name__}")
+        out = torch.empty(len(tokens), weight.inputs, dtype=dtype, device=tokens.device)
+        if not len(tokens):
+            return out
+        grid = (len(tokens), triton.cdiv(triton.cdiv(weight.inputs, UNIT), _UNITS))
+        rows_kernel[grid](
+            tokens,
+            weight.records,
+            out,
+            scale,
+            K=weight.inputs,
+            ENCODING=weight.encoding,
+            BLOCK=_UNITS,
+            PDL=overlapped,
+            EMULATE=interpreted(),
+            num_warps=1,
+            launch_pdl=overlapped,
+        )
+        return out
+
+    return embed
+
+
+SPECIMENS = (
+    Specimen(
+        rows_kernel,
+        {"tokens": "*i32", "records": "*i16", "out": "*bf16", "factor": "fp32"},
+        {
+            "K": 4096,
+            "ENCODING": ENCODINGS[GgmlType.Q6_K],
+            "BLOCK": _UNITS,
+            "PDL": False,
+            "EMULATE": False,
+        },
+        num_warps=1,
+        aligned=("tokens", "records", "out"),
+    ),
+)
