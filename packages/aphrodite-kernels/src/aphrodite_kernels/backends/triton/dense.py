@@ -63,7 +63,7 @@ def steady_matmul(workspace: Workspace) -> MatMul:
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         matrix = _matrix(weight)
         check_product(x, matrix)
-        return steady(x, matrix, bias, workspace, _first(STEADY_TILINGS, len(x)))
+        return steady(x, matrix, bias, workspace, first_of(STEADY_TILINGS, len(x)))
 
     return matmul
 
@@ -72,9 +72,9 @@ def steady_matmul(workspace: Workspace) -> MatMul:
 def choose(rows: int, width: int, dtype: torch.dtype) -> Cut | Tiling | None:
     """How `rows` rows are multiplied by a weight of `width` columns; None: by the vendor."""
     if rows <= max(CUTS) and width <= WIDEST:
-        return _first(CUTS, rows)
+        return first_of(CUTS, rows)
     if rows <= max(TILINGS) and dtype != torch.float32:  # no tensor core is exact to float32
-        return _first(TILINGS, rows)
+        return first_of(TILINGS, rows)
     return None
 
 
@@ -85,7 +85,8 @@ def vendor(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.addmm(bias.to(x.dtype), x, weight.T)
 
 
-def _first(table: Mapping[int, Choice], rows: int) -> Choice:
+def first_of(table: Mapping[int, Choice], rows: int) -> Choice:
+    """The entry for a number of rows."""
     return next(entry for limit, entry in table.items() if rows <= limit)
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.triton.dense_tiles import (
     GROUP,
+    NO_SCALES,
+    Scales,
     Tiling,
     Workspace,
     accumulate,
@@ -45,6 +47,8 @@ STEADY_TILINGS = {
 def steady_kernel(
     x,
     weight,
+    scale,
+    x_scale,
     bias,
     out,
     partials,
@@ -60,6 +64,7 @@ def steady_kernel(
     GROUP: tl.constexpr,
     HALVES: tl.constexpr,
     HAS_BIAS: tl.constexpr,
+    SCALED: tl.constexpr,
     DESCRIBED: tl.constexpr,
 ):
     """One tile, or the first (of two) or second half of its K."""
@@ -85,7 +90,21 @@ def steady_kernel(
         DESCRIBED,
     )
     if HALVES == 1:
-        store_tile(total, bias, out, row, column, rows, columns, BLOCK_T, BLOCK_N, HAS_BIAS)
+        store_tile(
+            total,
+            scale,
+            x_scale,
+            bias,
+            out,
+            row,
+            column,
+            rows,
+            columns,
+            BLOCK_T,
+            BLOCK_N,
+            HAS_BIAS,
+            SCALED,
+        )
     else:
         slot = tl.program_id(0)
         if publish(total, partials, arrivals, slot, tile, BLOCK_T, BLOCK_N) == 1:
@@ -93,7 +112,21 @@ def steady_kernel(
             places = slot_places(partials, other, BLOCK_T, BLOCK_N)
             total += tl.load(places, cache_modifier=".cg")
             tl.store(arrivals + tile, 0)
-            store_tile(total, bias, out, row, column, rows, columns, BLOCK_T, BLOCK_N, HAS_BIAS)
+            store_tile(
+                total,
+                scale,
+                x_scale,
+                bias,
+                out,
+                row,
+                column,
+                rows,
+                columns,
+                BLOCK_T,
+                BLOCK_N,
+                HAS_BIAS,
+                SCALED,
+            )
 
 
 def halves_of(columns: int, width: int) -> int:
@@ -102,9 +135,14 @@ def halves_of(columns: int, width: int) -> int:
 
 
 def steady(
-    x: Tensor, weight: Tensor, bias: Tensor | None, workspace: Workspace, tiling: Tiling
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    workspace: Workspace,
+    tiling: Tiling,
+    scales: Scales = NO_SCALES,
 ) -> Tensor:
-    """x [T, K] Wᵀ (+ bias), W [N, K] contiguous, of the same dtype."""
+    """x [T, K] Wᵀ (+ bias), W [N, K] contiguous, of the same dtype or of eight bits."""
     rows, columns = x.shape[0], weight.shape[0]
     out = torch.empty((rows, columns), dtype=x.dtype, device=x.device)
     chunk = rows
@@ -113,7 +151,7 @@ def steady(
         chunk = workspace.room(tiling) // (2 * tall) * tiling.block_t
     for first in range(0, rows, chunk):
         part = slice(first, first + chunk)
-        _launch(x[part], weight, bias, out[part], workspace, tiling)
+        _launch(x[part], weight, bias, out[part], workspace, tiling, scales)
     return out
 
 
@@ -124,6 +162,7 @@ def _launch(
     out: Tensor,
     workspace: Workspace,
     tiling: Tiling,
+    scales: Scales,
 ) -> None:
     (rows, width), columns = x.shape, weight.shape[0]
     halves = halves_of(columns, width)
@@ -131,6 +170,8 @@ def _launch(
     steady_kernel[(tiling.tiles(rows, columns) * halves,)](
         inputs,
         weights,
+        scales.weight,
+        scales.x,
         bias,
         out,
         workspace.partials,
@@ -146,6 +187,7 @@ def _launch(
         GROUP=GROUP,
         HALVES=halves,
         HAS_BIAS=bias is not None,
+        SCALED=scales.count,
         DESCRIBED=are_described,
         num_warps=tiling.num_warps,
         num_stages=tiling.num_stages,

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.triton.dense_tiles import (
     GROUP,
+    NO_SCALES,
+    Scales,
     Tiling,
     Workspace,
     accumulate,
@@ -33,6 +35,8 @@ from aphrodite_kernels.backends.triton.dense_tiles import (
 def stream_kernel(
     x,
     weight,
+    scale,
+    x_scale,
     bias,
     out,
     partials,
@@ -48,6 +52,7 @@ def stream_kernel(
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
     HAS_BIAS: tl.constexpr,
+    SCALED: tl.constexpr,
     DESCRIBED: tl.constexpr,
 ):
     """Blocks [program * share, (program + 1) * share) of the line of all tiles' blocks of K.
@@ -80,7 +85,21 @@ def stream_kernel(
             DESCRIBED,
         )
         if last - first == k_blocks:
-            store_tile(total, bias, out, row, column, rows, columns, BLOCK_T, BLOCK_N, HAS_BIAS)
+            store_tile(
+                total,
+                scale,
+                x_scale,
+                bias,
+                out,
+                row,
+                column,
+                rows,
+                columns,
+                BLOCK_T,
+                BLOCK_N,
+                HAS_BIAS,
+                SCALED,
+            )
         else:
             slot = 2 * program + (first == 0)
             arrived = publish(total, partials, arrivals, slot, tile, BLOCK_T, BLOCK_N)
@@ -89,7 +108,21 @@ def stream_kernel(
             if arrived == closer - opener:
                 total = _sum(partials, opener, closer, BLOCK_T, BLOCK_N)
                 tl.store(arrivals + tile, 0)
-                store_tile(total, bias, out, row, column, rows, columns, BLOCK_T, BLOCK_N, HAS_BIAS)
+                store_tile(
+                    total,
+                    scale,
+                    x_scale,
+                    bias,
+                    out,
+                    row,
+                    column,
+                    rows,
+                    columns,
+                    BLOCK_T,
+                    BLOCK_N,
+                    HAS_BIAS,
+                    SCALED,
+                )
 
 
 @triton.jit
@@ -104,11 +137,20 @@ def _sum(partials, opener, closer, BLOCK_T: tl.constexpr, BLOCK_N: tl.constexpr)
 
 
 def stream(
-    x: Tensor, weight: Tensor, bias: Tensor | None, workspace: Workspace, tiling: Tiling
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    workspace: Workspace,
+    tiling: Tiling,
+    scales: Scales = NO_SCALES,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """x [T, K] Wᵀ (+ bias), W [N, K] contiguous, of the same dtype."""
+    """x [T, K] Wᵀ (+ bias), W [N, K] contiguous, of the same dtype or of eight bits.
+
+    dtype: of the result; None: that of x.
+    """
     (rows, width), columns = x.shape, weight.shape[0]
-    out = torch.empty((rows, columns), dtype=x.dtype, device=x.device)
+    out = torch.empty((rows, columns), dtype=dtype or x.dtype, device=x.device)
     k_blocks = -(-width // tiling.block_k)
     tiles = tiling.tiles(rows, columns)
     wanted = tiles * tiling.split or workspace.processors * tiling.resident
@@ -120,6 +162,8 @@ def stream(
     stream_kernel[(programs,)](
         inputs,
         weights,
+        scales.weight,
+        scales.x,
         bias,
         out,
         workspace.partials,
@@ -135,6 +179,7 @@ def stream(
         BLOCK_K=tiling.block_k,
         GROUP=GROUP,
         HAS_BIAS=bias is not None,
+        SCALED=scales.count,
         DESCRIBED=are_described,
         num_warps=tiling.num_warps,
         num_stages=tiling.num_stages,
@@ -149,4 +194,11 @@ SPECIMENS = tuple(
         Tiling(64, 64, 128, num_warps=4, num_stages=4),
     )
     for described in (True, False)
+) + tuple(
+    tile_specimen(stream_kernel, tiling, ("k_blocks", "share"), described=True, kinds=kinds)
+    for tiling, kinds in (
+        (Tiling(16, 64, 128, num_warps=4, num_stages=4), ("bf16", "fp8e4nv")),
+        (Tiling(64, 64, 128, num_warps=4, num_stages=4), ("bf16", "fp8e4nv")),
+        (Tiling(128, 128, 128, num_warps=8, num_stages=3), ("fp8e4nv", "fp8e4nv")),
+    )
 )

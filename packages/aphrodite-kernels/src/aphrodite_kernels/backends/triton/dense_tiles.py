@@ -1,10 +1,13 @@
 # pyright: basic
-"""Parts of the kernels that multiply a dense weight tile by tile on tensor cores.
+"""Parts of the kernels that multiply a weight tile by tile on tensor cores.
 
 The tile of W is the left operand and the rows of x the right one: outᵀ = W xᵀ. A tensor core works
 on at least 64 rows of its left operand but on as few as 8 columns of its right one, and W has many
 rows where x may have one. Where the device can (sm_90) and the rows are aligned, both are read
 through tensor descriptors: whole tiles by the copy engine, zeros beyond the edge.
+
+W in eight-bit floats is widened to the dtype of x on its way from shared memory, or multiplied as
+it is by an x of eight bits; scales of W's rows, and of x's, are factors of the finished sums.
 """
 
 from dataclasses import dataclass
@@ -86,6 +89,23 @@ def workspace_on(device: torch.device) -> Workspace:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """Factors of the sums: of each row of W, and of each row of x; None: one."""
+
+    weight: Tensor | None = None
+    """[N] float32."""
+    x: Tensor | None = None
+    """[T] float32, if W has factors."""
+
+    @property
+    def count(self) -> int:
+        """As kernels are told: 0, 1 (W's) or 2 (x's as well)."""
+        return (self.weight is not None) + (self.x is not None)
+
+
+NO_SCALES = Scales()
+
 Operand = Tensor | TensorDescriptor
 
 
@@ -109,12 +129,32 @@ def _describable(matrix: Tensor) -> bool:
 
 
 def tile_specimen(
-    kernel: Any, tiling: Tiling, extents: tuple[str, ...], *, described: bool, **constants: object
+    kernel: Any,
+    tiling: Tiling,
+    extents: tuple[str, ...],
+    *,
+    described: bool,
+    kinds: tuple[str, str] = ("bf16", "bf16"),
+    **constants: object,
 ) -> Specimen:
-    """A kernel over tiles; `extents` are the integers it takes beside those of every product."""
+    """A kernel over tiles.
+
+    Args:
+        kernel: the function.
+        tiling: its tiles.
+        extents: the integers it takes beside those of every product.
+        described: operands are read through descriptors.
+        kinds: Triton's types of x and W; `fp8e4nv` is float8_e4m3fn.
+        constants: of this kernel.
+    """
+    of_x, of_weight = kinds
+    x_type = f"tensordesc<{of_x}[{tiling.block_t}, {tiling.block_k}]>"
+    weight_type = f"tensordesc<{of_weight}[{tiling.block_n}, {tiling.block_k}]>"
     signature = {
-        "x": f"tensordesc<bf16[{tiling.block_t}, {tiling.block_k}]>" if described else "*bf16",
-        "weight": f"tensordesc<bf16[{tiling.block_n}, {tiling.block_k}]>" if described else "*bf16",
+        "x": x_type if described else f"*{of_x}",
+        "weight": weight_type if described else f"*{of_weight}",
+        "scale": "*fp32",
+        "x_scale": "*fp32",
         "bias": "*fp32",
         "out": "*bf16",
         "partials": "*fp32",
@@ -127,9 +167,10 @@ def tile_specimen(
         "BLOCK_K": tiling.block_k,
         "GROUP": GROUP,
         "HAS_BIAS": True,
+        "SCALED": (of_weight != "bf16") + (of_x != "bf16"),
         "DESCRIBED": described,
     }
-    pointers = ("bias", "out", "partials", "arrivals")
+    pointers = ("scale", "x_scale", "bias", "out", "partials", "arrivals")
     return Specimen(
         kernel,
         signature,
@@ -149,10 +190,11 @@ def tile_specimen(
 
 def check_product(x: Tensor, weight: Tensor) -> None:
     """ShapeError if x Wᵀ is not defined."""
-    if x.ndim != 2 or x.shape[1] != weight.shape[1] or x.dtype != weight.dtype:
+    fits = weight.dtype in (x.dtype, torch.float8_e4m3fn)
+    if x.ndim != 2 or x.shape[1] != weight.shape[1] or not fits:
         raise ShapeError(
             f"a product of x {list(x.shape)} {x.dtype} with W {list(weight.shape)} {weight.dtype}: "
-            "x must be [T, K] and W [N, K] of one dtype"
+            "x must be [T, K] and W [N, K] of the same dtype or float8_e4m3fn"
         )
 
 
@@ -209,6 +251,8 @@ def accumulate(
             k = block * BLOCK_K + tl.arange(0, BLOCK_K)[None, :]
             left = tl.load(lefts + k, k < width, 0.0)
             right = tl.load(rights + k, k < width, 0.0)
+        if left.dtype != right.dtype:
+            left = left.to(right.dtype)
         total = tl.dot(left, right.T, total, input_precision="ieee")
     return total
 
@@ -216,6 +260,8 @@ def accumulate(
 @triton.jit
 def store_tile(
     total,
+    scale,
+    x_scale,
     bias,
     out,
     row,
@@ -225,10 +271,15 @@ def store_tile(
     BLOCK_T: tl.constexpr,
     BLOCK_N: tl.constexpr,
     HAS_BIAS: tl.constexpr,
+    SCALED: tl.constexpr,
 ):
-    """Add the bias, round once and write the tile to out [rows, columns]."""
+    """Scale, add the bias, round once and write the tile to out [rows, columns]."""
     n = column + tl.arange(0, BLOCK_N)
     t = row + tl.arange(0, BLOCK_T)
+    if SCALED >= 1:
+        total *= tl.load(scale + n, n < columns, 0.0)[:, None]
+    if SCALED == 2:
+        total *= tl.load(x_scale + t, t < rows, 0.0)[None, :]
     if HAS_BIAS:
         total += tl.load(bias + n, n < columns, 0.0)[:, None]
     result = total.to(out.dtype.element_ty).T

@@ -1,6 +1,6 @@
 # pyright: basic
 # pyright: reportGeneralTypeIssues=false, reportCallIssue=false
-"""Products of very few rows with a dense weight: every program holds its rows of W whole.
+"""Products of very few rows with a weight: every program holds its rows of W whole.
 
 All of a program's loads of W are under way before it needs the first. Floor: the bytes of W over
 the read bandwidth; 8 columns to a thread and load, so 16 bytes.
@@ -24,6 +24,7 @@ WIDEST = 32768
 def vector_kernel(
     x,
     weight,
+    scale,
     bias,
     out,
     columns,
@@ -33,6 +34,7 @@ def vector_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     HAS_BIAS: tl.constexpr,
+    SCALED: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """BLOCK_N columns of out for each of ROWS rows.
@@ -64,6 +66,8 @@ def vector_kernel(
                 factor = tl.load(x + row * x_stride + k, k < K, 0.0)
             total += tiles[step].to(tl.float32) * factor.to(tl.float32)
         result = tl.sum(total, 1)
+        if SCALED:
+            result *= tl.load(scale + n, n < columns, 0.0)
         if HAS_BIAS:
             result += tl.load(bias + n, n < columns, 0.0)
         tl.store(out + row * columns + n, result.to(out.dtype.element_ty), n < columns)
@@ -79,9 +83,15 @@ class Cut:
 
 
 def vector(
-    x: Tensor, weight: Tensor, bias: Tensor | None, cut: Cut, *, overlapped: bool = False
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cut: Cut,
+    scale: Tensor | None = None,
+    *,
+    overlapped: bool = False,
 ) -> Tensor:
-    """x [T, K] Wᵀ (+ bias) for a T of 1 to 8, W [N, K] contiguous.
+    """x [T, K] Wᵀ (+ bias) for a T of 1 to 8, W [N, K] contiguous, times scale [N] if given.
 
     overlapped: start while the kernel before still runs (from sm_90 on).
     """
@@ -90,6 +100,7 @@ def vector(
     vector_kernel[(triton.cdiv(columns, cut.block_n),)](
         x,
         weight,
+        scale,
         bias,
         out,
         columns,
@@ -99,6 +110,7 @@ def vector(
         BLOCK_N=cut.block_n,
         BLOCK_K=cut.block_k,
         HAS_BIAS=bias is not None,
+        SCALED=scale is not None,
         PDL=overlapped,
         num_warps=cut.num_warps,
         launch_pdl=overlapped,
@@ -106,10 +118,11 @@ def vector(
     return out
 
 
-def _specimen(width: int, rows: int, cut: Cut) -> Specimen:
+def _specimen(width: int, rows: int, cut: Cut, kind: str = "bf16") -> Specimen:
     signature = {
         "x": "*bf16",
-        "weight": "*bf16",
+        "weight": f"*{kind}",
+        "scale": "*fp32",
         "bias": "*fp32",
         "out": "*bf16",
         "columns": "i32",
@@ -121,12 +134,22 @@ def _specimen(width: int, rows: int, cut: Cut) -> Specimen:
         "BLOCK_N": cut.block_n,
         "BLOCK_K": cut.block_k,
         "HAS_BIAS": True,
+        "SCALED": kind != "bf16",
         "PDL": False,
     }
-    aligned = ("x", "weight", "bias", "out", "columns", "x_stride")
-    return Specimen(vector_kernel, signature, constants, cut.num_warps, aligned=aligned)
+    aligned = ("x", "weight", "scale", "bias", "out", "columns", "x_stride")
+    capabilities = (80, 90) if kind == "bf16" else (90,)
+    return Specimen(
+        vector_kernel,
+        signature,
+        constants,
+        cut.num_warps,
+        aligned=aligned,
+        capabilities=capabilities,
+    )
 
 
-SPECIMENS = tuple(
-    _specimen(width, rows, Cut(1, 1024, 4)) for width in (4096, 14336) for rows in (1, 4)
+SPECIMENS = (
+    *(_specimen(width, rows, Cut(1, 1024, 4)) for width in (4096, 14336) for rows in (1, 4)),
+    *(_specimen(width, 1, Cut(1, 2048, 4), "fp8e4nv") for width in (4096, 14336)),
 )
