@@ -15,7 +15,7 @@ _OFF = 1e-5
 
 def token_cases() -> Iterator[Case]:
     """Argmax and draw, over widths on both sides of whole blocks."""
-    for width in (1, 255, 256, 300, 262144):
+    for width in (1, 255, 256, 300, 5001, 262144):
         yield Case(f"argmax-{width}", partial(_check_argmax, width=width))
         yield Case(f"draw-{width}", partial(_check_draw, width=width))
         yield Case(f"draw-few-{width}", partial(_check_few, width=width))
@@ -24,7 +24,8 @@ def token_cases() -> Iterator[Case]:
 
 def _check_argmax(draw: Draw, width: int) -> None:
     strided = draw.float32(5, width + 24)[:, 8 : 8 + width]
-    for logits in (strided, draw.float32(5, width).round(), -draw.float32(5, width).abs() - 1):
+    tied, below = draw.float32(5, width).round(), -draw.float32(5, width).abs() - 1
+    for logits in (strided, tied, below, draw.normal(5, width)):
         tokens, valid = draw.backend.argmax(logits)
         assert tokens.dtype == torch.int32
         assert valid.all()
