@@ -193,7 +193,9 @@ class Capture(Protocol):
     def __call__(
         self, function: Callable[[], Tensor], tokens: int, requests: int, outputs: int
     ) -> tuple[Program, Tensor]:
-        """Run `function` once on full buffers and record it; also its result (a fixed buffer).
+        """Record `function` on full buffers; also its result, a buffer that replays fill.
+
+        Its ops may be written down without being run.
 
         tokens, requests and outputs are the buffers' row counts. An elastic recorder takes three
         different numbers: by them it knows along which an op's rows run.

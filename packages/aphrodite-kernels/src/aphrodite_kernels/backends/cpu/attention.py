@@ -63,6 +63,7 @@ class AttentionArguments(Arguments):
         ("scale", c_float),
         ("softcap", c_float),
         ("number", c_int32),
+        ("sinks", c_void_p),
     )
 
 
@@ -128,6 +129,9 @@ def attention_on(runtime: Runtime) -> Attention:
         require_rows("block_tables", meta.block_tables, requests, None, dtype=torch.int32)
         require_whole("seq_lens", meta.seq_lens, requests, dtype=torch.int32)
         require_whole("query_starts", meta.query_starts, requests + 1, dtype=torch.int32)
+        sinks = () if spec.sinks is None else (spec.sinks,)
+        for each in sinks:
+            require_whole("sinks", each, heads)
         result = runtime.empty(rows, heads, size)
         arguments = AttentionArguments(
             rows=rows,
@@ -153,9 +157,10 @@ def attention_on(runtime: Runtime) -> Attention:
             scale=spec.scale,
             softcap=spec.softcap or 0.0,
             number=number,
+            sinks=sinks[0].data_ptr() if sinks else None,
         )
         tables = (meta.block_tables, meta.seq_lens, meta.query_starts)
-        run(arguments, q, cache.key, cache.value, *tables, result)
+        run(arguments, q, cache.key, cache.value, *tables, *sinks, result)
         return result
 
     return attention

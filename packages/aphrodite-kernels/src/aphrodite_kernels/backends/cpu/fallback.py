@@ -13,7 +13,8 @@ def any_matmul_on(runtime: Runtime) -> MatMul:
     """The product with a weight of any layout."""
 
     def any_matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
-        return runtime.island(lambda rows: matmul(x[:rows], weight, bias), len(x))
+        shape = (len(x), weight.out_features)
+        return runtime.island(lambda rows: matmul(x[:rows], weight, bias), shape)
 
     return any_matmul
 
@@ -23,6 +24,7 @@ def any_embed_on(runtime: Runtime) -> Embed:
     look_up = embed_as(torch.float32)
 
     def any_embed(tokens: Tensor, weight: PackedWeight, scale: float) -> Tensor:
-        return runtime.island(lambda rows: look_up(tokens[:rows], weight, scale), len(tokens))
+        shape = (len(tokens), weight.in_features)
+        return runtime.island(lambda rows: look_up(tokens[:rows], weight, scale), shape)
 
     return any_embed

@@ -1,4 +1,4 @@
-"""What happens while a function is captured: the ops it calls are run and written down.
+"""What happens while a function is captured: the ops it calls are written down, none is run.
 
 Ops of the library become native calls; an op without a kernel becomes an island, a Python function
 that is called between them. Torch's own arithmetic would be lost at replay and is refused.
@@ -57,8 +57,6 @@ class Recorder:
     calls: list[NativeCall | Island] = field(default_factory=list[NativeCall | Island])
     kept: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
     """Tensors from outside that the calls point to, by address of their memory."""
-    computing: bool = False
-    """Torch may compute: inside an island."""
 
     def which(self, name: str, rows: int) -> int:
         """Which of the counts a number of rows is."""
@@ -76,13 +74,10 @@ class Recorder:
             if not self.arena.owns(tensor):
                 self.kept[tensor.untyped_storage().data_ptr()] = tensor
 
-    def island(self, function: Callable[[int], Tensor], rows: int) -> Tensor:
-        """Call a function of a number of rows, and again at each replay."""
-        count = self.which("an op without a kernel", rows)
-        with self._compute():
-            value = function(rows)
-            result = self.arena.empty(tuple(value.shape), value.dtype)
-            result.copy_(value)
+    def island(self, function: Callable[[int], Tensor], shape: tuple[int, int]) -> Tensor:
+        """Call a function of a number of rows at each replay; its result, of no contents yet."""
+        count = self.which("an op without a kernel", shape[0])
+        result = self.arena.empty(shape, torch.float32)
 
         def write(rows: int) -> None:
             result[:rows].copy_(function(rows))
@@ -93,16 +88,8 @@ class Recorder:
     @contextmanager
     def recording(self) -> Generator[None, None, None]:
         """Refuse torch's own arithmetic meanwhile."""
-        with _OnlyViews(self):
+        with _OnlyViews():
             yield
-
-    @contextmanager
-    def _compute(self) -> Generator[None, None, None]:
-        self.computing = True
-        try:
-            yield
-        finally:
-            self.computing = False
 
 
 class _OnlyViews(TorchFunctionMode):
@@ -110,18 +97,12 @@ class _OnlyViews(TorchFunctionMode):
 
     # Not a TorchDispatchMode: the first one of a process imports the compiler, which takes seconds.
 
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
-        self._recorder = recorder
-
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        allowed = (
-            self._recorder.computing
-            or func in _MAKES_MEMORY
-            or not (_looks_or_writes(func, kwargs) or _is_new(result, (args, kwargs)))
+        allowed = func in _MAKES_MEMORY or not (
+            _looks_or_writes(func, kwargs) or _is_new(result, (args, kwargs))
         )
         if not allowed:
             raise CaptureError(
@@ -147,9 +128,14 @@ def _looks_or_writes(function: Any, kwargs: Any) -> bool:
 
 def _is_new(result: Any, inputs: Any) -> bool:
     """Whether a result has tensors that are not views of inputs."""
+    made = _tensors(result)
+    if not made:
+        return False
     memory = {each.untyped_storage().data_ptr() for each in _tensors(inputs)}
-    return any(each.untyped_storage().data_ptr() not in memory for each in _tensors(result))
+    return any(each.untyped_storage().data_ptr() not in memory for each in made)
 
 
 def _tensors(tree: Any) -> list[Tensor]:
+    if isinstance(tree, bool | int | torch.Size | torch.dtype):  # most results are: no need to look
+        return []
     return [each for each in tree_iter(tree) if isinstance(each, Tensor)]

@@ -43,12 +43,12 @@ class NativeOp:
         self._address = ctypes.cast(self._function, ctypes.c_void_p).value or 0
 
     def __call__(self, arguments: Arguments, *tensors: Tensor) -> None:
-        """Run it; `tensors` are those that the arguments point to."""
+        """Run it, or write it down; `tensors` are those that the arguments point to."""
         arguments.runtime = self._runtime.handle
         recorder = self._runtime.recorder
         if recorder is not None:
             self._write_down(recorder, arguments, tensors)
-        if arguments.rows and self._function(ctypes.byref(arguments)):
+        elif arguments.rows and self._function(ctypes.byref(arguments)):
             raise KernelError(f"{self.name}: {self._runtime.last_error()}")
 
     def _write_down(
@@ -107,12 +107,15 @@ class Runtime:
             return self.recorder.arena.empty(shape, dtype)
         return torch.empty(shape, dtype=dtype)
 
-    def island(self, function: Callable[[int], Tensor], rows: int) -> Tensor:
-        """function(rows), for an op without a kernel: it computes that many first rows in torch.
+    def island(self, function: Callable[[int], Tensor], shape: tuple[int, int]) -> Tensor:
+        """An op without a kernel: function(rows) computes that many first rows in torch.
 
-        What it reads must be buffers; a program calls it again with the rows of each replay.
+        What it reads must be buffers; a program calls it with the rows of each replay. The result
+        has the shape given and is float32.
         """
-        return function(rows) if self.recorder is None else self.recorder.island(function, rows)
+        if self.recorder is not None:
+            return self.recorder.island(function, shape)
+        return function(shape[0])
 
     @contextmanager
     def record(self, recorder: Recorder) -> Generator[None, None, None]:
