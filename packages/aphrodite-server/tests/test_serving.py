@@ -21,7 +21,7 @@ def start(engine, monkeypatch):
     async def close():
         closed.append(True)
 
-    async def begin(config, progress):
+    async def begin(config, progress, process):
         return engine
 
     engine.close = close
@@ -51,7 +51,9 @@ def test_signals_end_the_server_after_its_requests(engine, start, monkeypatch, n
 
     async def both(listener):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        served = serving._serve(EngineConfig(model="fake"), Settings(log_level="error"), listener)
+        served = serving._serve(
+            EngineConfig(model="fake"), Settings(log_level="error"), listener, None
+        )
         await asyncio.gather(served, ask(url))
 
     with socket.socket() as listener:
@@ -66,9 +68,9 @@ def test_signals_end_the_server_after_its_requests(engine, start, monkeypatch, n
 
 
 def test_a_model_that_cannot_run_is_told_in_a_sentence(monkeypatch):
-    async def begin(config, progress):
+    async def begin(config, progress, process):
         raise ConfigError("not enough memory")
 
     monkeypatch.setattr(serving.AsyncEngine, "start", begin)
     with socket.socket() as listener, pytest.raises(CommandError, match="not enough memory"):
-        serving.serve(EngineConfig(model="fake"), Settings(), listener)
+        serving.serve(EngineConfig(model="fake"), Settings(), listener, None)

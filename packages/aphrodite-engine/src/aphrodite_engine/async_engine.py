@@ -19,6 +19,7 @@ from aphrodite_engine.loading.text import TextModel, load_text
 from aphrodite_engine.outputs import EngineStats
 from aphrodite_engine.process.mailbox import Mailroom
 from aphrodite_engine.process.messages import Abort, Add, Start
+from aphrodite_engine.process.spawn import Spawned
 from aphrodite_engine.process.supervisor import State, Supervisor
 from aphrodite_engine.request import EngineRequest
 from aphrodite_engine.sampling.params import SamplingParams
@@ -43,9 +44,17 @@ class AsyncEngine:
 
     @classmethod
     async def start(
-        cls, config: EngineConfig, progress: Callable[[str], None] = _log.info
+        cls,
+        config: EngineConfig,
+        progress: Callable[[str], None] = _log.info,
+        spawned: Spawned | None = None,
     ) -> "AsyncEngine":
         """Load the model in a new process; `progress` is told what happens, line by line.
+
+        Args:
+            config: what the user asks for.
+            progress: takes lines for people.
+            spawned: the process, if it was begun early; whoever began it sees to its end, too.
 
         Raises:
             ConfigError, ModelError: the model cannot run as asked.
@@ -60,7 +69,7 @@ class AsyncEngine:
             local = msgspec.structs.replace(config, model=str(text.path))
             return Start(local, sorted(text.tokenizer.end_ids))
 
-        info = await supervisor.start(first(), progress)
+        info = await supervisor.start(spawned or Spawned(), first(), progress)
         info = msgspec.structs.replace(info, name=config.model)
         return cls(supervisor, mailroom, loading.result(), info)
 

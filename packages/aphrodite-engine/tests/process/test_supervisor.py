@@ -16,6 +16,7 @@ from aphrodite_engine.errors import (
     ModelNotFoundError,
 )
 from aphrodite_engine.process.messages import Start
+from aphrodite_engine.process.spawn import Spawned
 from aphrodite_engine.process.supervisor import Supervisor
 
 
@@ -47,7 +48,7 @@ def test_a_failed_start_leaves_neither_process_nor_directory(tmp_path: Path) -> 
             return Start(EngineConfig(model=str(tmp_path / "model.gguf")), [])
 
         with pytest.raises(ModelError, match=r"model\.gguf"):
-            await supervisor.start(first(), lambda _: None)
+            await supervisor.start(Spawned(), first(), lambda _: None)
         assert supervisor.pid is None
         await supervisor.close()
 

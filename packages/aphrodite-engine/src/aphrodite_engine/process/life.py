@@ -1,11 +1,8 @@
-"""One life of the engine process: spawn, talk, notice its death or silence, end it."""
+"""One life of the engine process: talk, notice its death or silence, end it."""
 
 import asyncio
 import contextlib
-import sys
-import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +12,7 @@ import zmq.asyncio
 from aphrodite_engine.errors import EngineDeadError
 from aphrodite_engine.process.channel import QUEUE_MESSAGES
 from aphrodite_engine.process.messages import Stop, ToEngine, ToFront
+from aphrodite_engine.process.spawn import Spawned
 
 STOP_SECONDS = 5.0
 
@@ -22,35 +20,22 @@ STOP_SECONDS = 5.0
 class EngineProcess:
     """A spawned engine and the private socket to it."""
 
-    def __init__(
-        self,
-        process: asyncio.subprocess.Process,
-        socket: zmq.asyncio.Socket,
-        directory: "tempfile.TemporaryDirectory[str]",
-    ) -> None:
-        self._process = process
+    def __init__(self, spawned: Spawned, socket: zmq.asyncio.Socket) -> None:
+        self._spawned = spawned
+        self._process = spawned.process
+        self._died = asyncio.ensure_future(asyncio.to_thread(spawned.process.wait))
         self._socket = socket
-        self._directory = directory
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToFront)
 
     @classmethod
-    async def spawn(cls) -> "EngineProcess":
-        """Start a process that waits for its first message."""
-        directory = tempfile.TemporaryDirectory(prefix="aphrodite-")  # readable by this user alone
-        endpoint = f"ipc://{Path(directory.name) / 'engine'}"
+    def of(cls, spawned: Spawned) -> "EngineProcess":
+        """Listen where a new process will connect."""
         socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
         socket.setsockopt(zmq.LINGER, 0)
         socket.set_hwm(QUEUE_MESSAGES)
-        socket.bind(endpoint)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "aphrodite_engine.process",
-            endpoint,
-            stdin=asyncio.subprocess.PIPE,
-        )
-        return cls(process, socket, directory)
+        socket.bind(spawned.endpoint)
+        return cls(spawned, socket)
 
     @property
     def pid(self) -> int:
@@ -75,19 +60,15 @@ class EngineProcess:
         Raises:
             EngineDeadError: it has died, or was silent for `silence` seconds (None: for ever).
         """
-        died = asyncio.ensure_future(self._process.wait())
-        try:
-            while True:
-                received = asyncio.ensure_future(self._socket.recv())
-                done, _ = await asyncio.wait(
-                    {died, received}, timeout=silence, return_when=asyncio.FIRST_COMPLETED
-                )
-                if received not in done:
-                    received.cancel()
-                    raise EngineDeadError(self._epitaph(silence))
-                yield self._decoder.decode(received.result())
-        finally:
-            died.cancel()
+        while True:
+            received = asyncio.ensure_future(self._socket.recv())
+            done, _ = await asyncio.wait(
+                {self._died, received}, timeout=silence, return_when=asyncio.FIRST_COMPLETED
+            )
+            if received not in done:
+                received.cancel()
+                raise EngineDeadError(self._epitaph(silence))
+            yield self._decoder.decode(received.result())
 
     def _epitaph(self, silence: float | None) -> str:
         code = self._process.returncode
@@ -101,13 +82,12 @@ class EngineProcess:
         if self._process.returncode is None:
             with contextlib.suppress(TimeoutError, EngineDeadError):
                 await self.send(Stop())
-                await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
+                await asyncio.wait_for(asyncio.shield(self._died), STOP_SECONDS)
         await self.kill()
 
     async def kill(self) -> None:
         """Make it stop now."""
-        if self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
+        self._process.kill()
+        await asyncio.shield(self._died)
+        self._spawned.end()
         self._socket.close()
-        self._directory.cleanup()

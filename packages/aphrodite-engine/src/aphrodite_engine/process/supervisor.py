@@ -22,6 +22,7 @@ from aphrodite_engine.process.messages import (
     ToEngine,
     ToFront,
 )
+from aphrodite_engine.process.spawn import Spawned
 
 State = Literal["ready", "restarting", "stopped"]
 ATTEMPTS = 3
@@ -46,14 +47,16 @@ class Supervisor:
         self._life: EngineProcess | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self, first: Awaitable[Start], progress: Callable[[str], None]) -> ModelInfo:
-        """Spawn the engine; its first message is awaited while it comes up.
+    async def start(
+        self, spawned: Spawned, first: Awaitable[Start], progress: Callable[[str], None]
+    ) -> ModelInfo:
+        """Make a new process the engine; its first message is awaited while it comes up.
 
         Raises:
             ConfigError, ModelError: the model cannot run as asked.
             EngineDeadError: the process died while loading.
         """
-        life = await EngineProcess.spawn()
+        life = EngineProcess.of(spawned)
         try:
             start = await first
             info = await _load(life, start, progress)
@@ -110,7 +113,7 @@ class Supervisor:
 
     async def _restart(self, start: Start) -> EngineProcess | None:
         for attempt in range(1, ATTEMPTS + 1):
-            life = await EngineProcess.spawn()
+            life = EngineProcess.of(Spawned())
             try:
                 await _load(life, start, _log.info)
             except EngineError as error:

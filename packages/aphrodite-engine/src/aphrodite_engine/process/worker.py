@@ -7,7 +7,6 @@ means that nobody is left to serve.
 import gc
 import logging
 import os
-import signal
 import sys
 import threading
 
@@ -39,7 +38,6 @@ _log = logging.getLogger(__name__)
 
 def main(endpoint: str) -> None:
     """Serve the parent at `endpoint` until it says stop or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     sys.setswitchinterval(0.0005)  # planner and runner threads hand over within a step

@@ -12,6 +12,7 @@ import uvicorn
 from aphrodite_engine.async_engine import AsyncEngine
 from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.errors import EngineError
+from aphrodite_engine.process.spawn import Spawned
 
 from aphrodite_server.cli.setup import CommandError
 from aphrodite_server.settings import Settings
@@ -23,15 +24,17 @@ _GRACE_SECONDS = 2
 """How long requests may go on after Ctrl-C; then they are told that the server stops."""
 
 
-def serve(config: EngineConfig, settings: Settings, listener: socket.socket) -> None:
-    """Serve until Ctrl-C or SIGTERM.
+def serve(
+    config: EngineConfig, settings: Settings, listener: socket.socket, process: Spawned
+) -> None:
+    """Serve until Ctrl-C or SIGTERM; the process becomes the engine.
 
     Raises:
         CommandError: the model cannot run; says why.
     """
     try:
         with _runner() as runner:
-            runner.run(_serve(config, settings, listener))
+            runner.run(_serve(config, settings, listener, process))
     except EngineError as error:
         raise CommandError(str(error)) from error
 
@@ -44,9 +47,11 @@ def _runner() -> asyncio.Runner:
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
-async def _serve(config: EngineConfig, settings: Settings, listener: socket.socket) -> None:
+async def _serve(
+    config: EngineConfig, settings: Settings, listener: socket.socket, process: Spawned
+) -> None:
     importing = asyncio.ensure_future(asyncio.to_thread(_import_app))
-    engine = await AsyncEngine.start(config, _say)
+    engine = await AsyncEngine.start(config, _say, process)
     try:
         create_app = await importing
         options = uvicorn.Config(
