@@ -116,7 +116,8 @@ def compiled(variants: list[Variant], shape: tuple[int, int], rows: int) -> list
         return variant
 
     inputs(rows, shape[1]), weights(shape), workspace()
-    with ThreadPoolExecutor(12) as pool:
+    # Tensor descriptors are made in the context of a thread, which its first kernel brings about.
+    with ThreadPoolExecutor(12, initializer=lambda: torch.zeros(1, device=DEVICE)) as pool:
         made = list(pool.map(first, variants))
     torch.cuda.synchronize()
     return made
