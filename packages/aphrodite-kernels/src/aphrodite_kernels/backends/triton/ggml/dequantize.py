@@ -25,7 +25,7 @@ from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.layouts import GgmlType
 
 _WARPS = 4
-"""Units of a program of `dequantize_kernel`, one to a warp."""
+"""Records of a program, one to a warp."""
 
 
 @triton.jit
@@ -36,24 +36,23 @@ def dequantize_kernel(
     rows,
     K: tl.constexpr,
     ENCODING: tl.constexpr,
-    WARPS: tl.constexpr,
+    RECORDS: tl.constexpr,
     EMULATE: tl.constexpr,
 ):
-    """16 rows by 256 WARPS columns of out [rows, K], from tile `first_tile` on."""
+    """RECORDS records, from tile `first_tile` on, into out [rows, K]."""
     UNITS: tl.constexpr = (K + 255) // 256
     DTYPE: tl.constexpr = made_in(out.dtype.element_ty, EMULATE)
     OFFSET: tl.constexpr = offset_of(DTYPE, ENCODING)
-    tile = tl.program_id(0)
-    unit = tl.program_id(1) * WARPS + tl.arange(0, WARPS)
-    record = (first_tile + tile).to(tl.int64) * UNITS + tl.minimum(unit, UNITS - 1)
-    record = records + record * ENCODING.record
+    index = tl.program_id(0) * RECORDS + tl.arange(0, RECORDS)
+    index = tl.minimum(index, (rows + 15) // 16 * UNITS - 1)  # the last is written again
+    record = records + (first_tile * UNITS + index).to(tl.int64) * ENCODING.record
     lane = tl.arange(0, 32)[:, None, None]
     codes = record[None, :, None] + lane * 8 + tl.arange(0, 8)[None, None, :]
     t = tl.arange(0, 4)[:, None, None, None, None]
     row = tl.arange(0, 8)[None, :, None, None, None] + tl.arange(0, 2)[:, None] * 8
     header = header_of(record[None, None, :, None, None] + t * 0, row, ENCODING)
-    row = tile * 16 + row
-    column = unit[None, None, :, None, None] * 256 + t * 4 + tl.arange(0, 4)
+    row = (index // UNITS)[None, None, :, None, None] * 16 + row
+    column = (index % UNITS)[None, None, :, None, None] * 256 + t * 4 + tl.arange(0, 4)
     target = out + row.to(tl.int64) * K + column
     units = units_of(header, ENCODING)
     words = (0, 0, 0, 0)
@@ -61,8 +60,8 @@ def dequantize_kernel(
         words = fetch(codes, header, words, run, ENCODING)
         scale, shift = factors_of(words, units, run // ENCODING.runs, ENCODING, OFFSET)
         code = codes_of(words, run, ENCODING, DTYPE, EMULATE)
-        code = tl.reshape(code, (8, 4, WARPS, 2, 2, 2))  # g t warp hc hr half
-        code = tl.reshape(tl.permute(code, (1, 0, 2, 4, 3, 5)), (4, 8, WARPS, 2, 4))
+        code = tl.reshape(code, (8, 4, RECORDS, 2, 2, 2))  # g t record hc hr half
+        code = tl.reshape(tl.permute(code, (1, 0, 2, 4, 3, 5)), (4, 8, RECORDS, 2, 4))
         element = code.to(tl.float32) * scale + shift
         kept = (row < rows) & (column + run * 16 < K)
         tl.store(target + run * 16, element.to(out.dtype.element_ty), kept)
@@ -72,7 +71,9 @@ def dequantize(weight: Fragments, start: int, out: Tensor) -> None:
     """Rows `start` (a multiple of 16) and following into out [rows, K], contiguous."""
     rows = len(out)
     units = -(-weight.inputs // UNIT)
-    grid = (triton.cdiv(rows, TILE), triton.cdiv(units, _WARPS))
+    emulate = interpreted()
+    together = 32 if emulate else _WARPS  # the interpreter pays for programs alone
+    grid = (triton.cdiv(triton.cdiv(rows, TILE) * units, together),)
     dequantize_kernel[grid](
         weight.records,
         out,
@@ -80,15 +81,15 @@ def dequantize(weight: Fragments, start: int, out: Tensor) -> None:
         rows,
         K=weight.inputs,
         ENCODING=weight.encoding,
-        WARPS=_WARPS,
-        EMULATE=interpreted(),
+        RECORDS=together,
+        EMULATE=emulate,
         num_warps=_WARPS,
     )
 
 
 def _specimen(kind: GgmlType) -> Specimen:
     signature = {"records": "*i16", "out": "*bf16", "first_tile": "i32", "rows": "i32"}
-    constants = {"K": 4096, "ENCODING": ENCODINGS[kind], "WARPS": _WARPS, "EMULATE": False}
+    constants = {"K": 4096, "ENCODING": ENCODINGS[kind], "RECORDS": _WARPS, "EMULATE": False}
     return Specimen(
         dequantize_kernel, signature, constants, num_warps=_WARPS, aligned=("records", "out")
     )

@@ -9,6 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from aphrodite_kernels.backends.triton.device import interpreted
 from aphrodite_kernels.backends.triton.ggml.dequantize import dequantize
 from aphrodite_kernels.backends.triton.ggml.encoding import TILE, UNIT
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
@@ -57,7 +58,7 @@ def ggml_matmul(workspace: PartWorkspace, *, overlapped: bool) -> MatMul:
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         checked = _checked(x, weight)
         if len(x) > FEW:
-            return _by_parts(x, checked, bias, workspace)
+            return by_parts(x, checked, bias, workspace)
         shape = shape_for(len(x), len(checked.records), checked.inputs)
         return product(x, checked, bias, shape, overlapped=overlapped)
 
@@ -77,21 +78,29 @@ def steady_ggml_matmul(*, overlapped: bool) -> MatMul:
 
 @cache
 def shape_for(rows: int, tiles: int, inputs: int) -> Shape:
-    """What a program computes; how many warps share K does not depend on the rows."""
+    """What a program computes; how many warps share K does not depend on the rows.
+
+    The interpreter pays for programs, not for what they compute, so there they are large.
+    """
     units = -(-inputs // UNIT)
     warps = 1
     while warps < 8 and 2 * warps <= units and tiles * warps < _PROGRAMS:
         warps *= 2
     eights = next((eights for limit, eights in EIGHTS.items() if rows <= limit), 4)
-    return Shape(warps, 1, eights)
+    return Shape(warps, 16 if interpreted() else 1, eights)
 
 
-def _by_parts(
-    x: Tensor, weight: Fragments, bias: Tensor | None, workspace: PartWorkspace
+def by_parts(
+    x: Tensor,
+    weight: Fragments,
+    bias: Tensor | None,
+    workspace: PartWorkspace,
+    part: int = PART,
 ) -> Tensor:
+    """x [T, K] Wᵀ (+ bias), of which W is made dense `part` elements at a time."""
     outputs, inputs = weight.outputs, weight.inputs
     out = torch.empty(len(x), outputs, dtype=x.dtype, device=x.device)
-    step = part_rows(outputs, inputs)
+    step = part_rows(outputs, inputs, part)
     for start in range(0, outputs, step):
         stop = min(start + step, outputs)
         dense = workspace.take(stop - start, inputs, x.dtype)
@@ -101,9 +110,9 @@ def _by_parts(
 
 
 @cache
-def part_rows(outputs: int, inputs: int) -> int:
-    """Rows of a part: all parts as equal as whole tiles allow."""
-    parts = -(-outputs * inputs // PART)
+def part_rows(outputs: int, inputs: int, part: int) -> int:
+    """Rows of a part of so many elements: all parts as equal as whole tiles allow."""
+    parts = -(-outputs * inputs // part)
     return max(1, -(-outputs // (parts * TILE))) * TILE
 
 

@@ -34,27 +34,30 @@ def rows_kernel(
     tokens,
     records,
     out,
+    count,
     factor,
     K: tl.constexpr,
     ENCODING: tl.constexpr,
+    TOKENS: tl.constexpr,
     BLOCK: tl.constexpr,
     PDL: tl.constexpr,
     EMULATE: tl.constexpr,
 ):
-    """BLOCK units of the row of one token, times factor."""
+    """BLOCK units of the rows of TOKENS tokens of `count`, times factor."""
     UNITS: tl.constexpr = (K + 255) // 256
     DTYPE: tl.constexpr = made_in(out.dtype.element_ty, EMULATE)
     OFFSET: tl.constexpr = offset_of(DTYPE, ENCODING)
     if PDL:
         cuda.gdc_launch_dependents()
         cuda.gdc_wait()
-    index = tl.program_id(0)
-    row = tl.load(tokens + index)
-    unit = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[:, None, None]
+    index = (tl.program_id(0) * TOKENS + tl.arange(0, TOKENS))[:, None, None, None]
+    there = index < count
+    row = tl.load(tokens + index, there, 0)
+    unit = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :, None, None]
     record = (row // 16).to(tl.int64) * UNITS + tl.minimum(unit, UNITS - 1)
     record = records + record * ENCODING.record
-    t = tl.arange(0, 4)[None, :, None]
-    pair = tl.arange(0, 4)[None, None, :]
+    t = tl.arange(0, 4)[None, None, :, None]
+    pair = tl.arange(0, 4)[None, None, None, :]
     codes = record + (row % 8 * 4 + t) * 8 + row % 16 // 8 * 2 + pair // 2 * 4 + pair % 2
     header = header_of(record, row % 16, ENCODING)
     column = unit * 256 + t * 4 + pair
@@ -66,7 +69,8 @@ def rows_kernel(
         scale, shift = factors_of(words, units, run // ENCODING.runs, ENCODING, OFFSET)
         code = codes_of(words, run, ENCODING, DTYPE, EMULATE)
         element = (code.to(tl.float32) * scale + shift) * factor
-        tl.store(target + run * 16, element.to(out.dtype.element_ty), column + run * 16 < K)
+        kept = there & (column + run * 16 < K)
+        tl.store(target + run * 16, element.to(out.dtype.element_ty), kept)
 
 
 def embed_fragments_on(dtype: torch.dtype, *, overlapped: bool) -> Embed:
@@ -78,17 +82,22 @@ def embed_fragments_on(dtype: torch.dtype, *, overlapped: bool) -> Embed:
         out = torch.empty(len(tokens), weight.inputs, dtype=dtype, device=tokens.device)
         if not len(tokens):
             return out
-        grid = (len(tokens), triton.cdiv(triton.cdiv(weight.inputs, UNIT), _UNITS))
+        emulate = interpreted()
+        together = 32 if emulate else 1  # the interpreter pays for programs alone
+        units = triton.cdiv(weight.inputs, UNIT)
+        grid = (triton.cdiv(len(tokens), together), triton.cdiv(units, _UNITS))
         rows_kernel[grid](
             tokens,
             weight.records,
             out,
+            len(tokens),
             scale,
             K=weight.inputs,
             ENCODING=weight.encoding,
+            TOKENS=together,
             BLOCK=_UNITS,
             PDL=overlapped,
-            EMULATE=interpreted(),
+            EMULATE=emulate,
             num_warps=1,
             launch_pdl=overlapped,
         )
@@ -100,10 +109,11 @@ def embed_fragments_on(dtype: torch.dtype, *, overlapped: bool) -> Embed:
 SPECIMENS = (
     Specimen(
         rows_kernel,
-        {"tokens": "*i32", "records": "*i16", "out": "*bf16", "factor": "fp32"},
+        {"tokens": "*i32", "records": "*i16", "out": "*bf16", "count": "i32", "factor": "fp32"},
         {
             "K": 4096,
             "ENCODING": ENCODINGS[GgmlType.Q6_K],
+            "TOKENS": 1,
             "BLOCK": _UNITS,
             "PDL": False,
             "EMULATE": False,

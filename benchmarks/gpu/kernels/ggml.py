@@ -1,0 +1,436 @@
+"""Products with ggml weights on one GPU: every type checked, then the kernels' variants timed.
+
+    PYTHONPATH=packages/aphrodite-kernels/src python3 benchmarks/gpu/kernels/ggml.py
+
+--only picks sections: check, pack, few, many. `check` runs each type in a process of its own, since
+a faulty address ends all work of its process, and prints a line for each failure. Times are of
+calls inside a CUDA graph over copies of the weight that together exceed the L2 cache several times.
+w8t1e4 is a Shape: 8 warps, 1 tile, 4 eights of rows.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from pathlib import Path
+from statistics import median
+
+import torch
+from aphrodite_kernels.backends.triton.ggml import (
+    Fragments,
+    PartWorkspace,
+    embed_fragments_on,
+    ggml_matmul,
+    pack_fragments,
+    steady_ggml_matmul,
+)
+from aphrodite_kernels.backends.triton.ggml import matmul as ways
+from aphrodite_kernels.backends.triton.ggml.dequantize import dequantize
+from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, TILE, UNIT
+from aphrodite_kernels.backends.triton.ggml.product import Shape, product
+from aphrodite_kernels.layouts import GgmlBlocks, GgmlType
+from aphrodite_kernels.testing import random_blocks
+from torch import Tensor
+
+DEVICE = torch.device("cuda")
+READ = 4.6e12
+"""Bytes per second."""
+ROTATED = 300e6
+"""Bytes of copies of one weight."""
+SECONDS = 85
+SHAPES = ((6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336))
+HEAD = (128256, 4096)
+CHECKED = ((1040, 4096), (100, 768))
+ROWS = (1, 3, 8, 17, 32, 64, 96, 130)
+LIMITS = {torch.bfloat16: 2e-2, torch.float16: 4e-3}
+"""The conformance suite's: of the typical product and of the expected one."""
+
+STARTED = time.monotonic()
+
+
+def time_left() -> bool:
+    return time.monotonic() - STARTED < SECONDS
+
+
+def line_of(failure: BaseException) -> str:
+    text = str(failure).strip().splitlines()
+    return f"{type(failure).__name__}: {text[0] if text else ''}"[:160]
+
+
+# Checks of one type, in a process of its own.
+
+
+def check_section() -> None:
+    """Every type in its own process; a line per failure, then a line per type."""
+
+    def one(kind: GgmlType) -> tuple[GgmlType, str]:
+        command = [sys.executable, str(Path(__file__)), "--type", kind.name]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=80, check=False)
+        except subprocess.TimeoutExpired as failure:
+            return kind, f"{failure.stdout or ''}\nFAIL {kind.name}: no end after 80 s"
+        last = done.stderr.strip().splitlines()[-1:] if done.returncode else []
+        crash = f"\nFAIL {kind.name}: ended by {done.returncode}: {last}" if done.returncode else ""
+        return kind, done.stdout + crash
+
+    failed: list[str] = []
+    with ThreadPoolExecutor(len(ENCODINGS)) as pool:
+        for kind, output in pool.map(one, ENCODINGS):
+            print(output.strip(), flush=True)
+            if "FAIL" in output:
+                failed.append(kind.name)
+    verdict = f"FAIL: {', '.join(failed)}" if failed else "PASS"
+    print(f"check of {len(ENCODINGS)} types: {verdict}", flush=True)
+
+
+def check_type(kind: GgmlType) -> None:
+    """All checks of one type; a line for each that fails and one in sum."""
+    torch.manual_seed(kind)
+    worst, count, failures = 0.0, 0, 0
+    for name, run in checks(kind):
+        count += 1
+        try:
+            excess = run()
+            torch.cuda.synchronize()
+            worst = max(worst, excess)
+            if excess <= 1:
+                continue
+            fault = f"off by {excess:.2f} times what is allowed"
+        except Exception as failure:
+            fault = line_of(failure)
+        failures += 1
+        print(f"FAIL {kind.name} {name}: {fault}", flush=True)
+    print(f"{kind.name}: {count - failures} of {count} right, worst {worst:.3f} of what is allowed")
+
+
+def checks(kind: GgmlType) -> Iterator[tuple[str, Callable[[], float]]]:
+    for shape in CHECKED:
+        generator = torch.Generator().manual_seed(shape[0])
+        blocks = random_blocks(kind, *shape, generator).to(DEVICE)
+        packed = pack_fragments(blocks)
+        assert isinstance(packed, Fragments)
+        dense = blocks.dequantize(torch.float64)
+        name = f"{shape[0]}x{shape[1]}"
+        yield f"pack {name}", partial(pack_excess, packed, blocks)
+        for dtype in LIMITS:
+            part = partial(dequantize_excess, packed, dense, dtype)
+            yield f"dequantize {name} {dtype}", part
+            yield f"embed {name} {dtype}", partial(embed_excess, packed, dense, dtype)
+        for rows in ROWS:
+            for overlapped in (False, True):
+                part = partial(product_excess, packed, dense, rows, torch.bfloat16, overlapped)
+                yield f"product r{rows} {name}{' overlapped' * overlapped}", part
+        for rows in (3, 32, 130):
+            part = partial(product_excess, packed, dense, rows, torch.float16, False)
+            yield f"product r{rows} {name} float16", part
+        yield f"steady {name}", partial(steady_excess, packed)
+
+
+def pack_excess(packed: Fragments, blocks: GgmlBlocks) -> float:
+    return 0.0 if torch.equal(packed.dequantize(), blocks.dequantize()) else torch.inf
+
+
+def dequantize_excess(packed: Fragments, dense: Tensor, dtype: torch.dtype) -> float:
+    """In roundings of an element, where codes are exact and scales are float32."""
+    out = torch.empty(dense.shape, device=DEVICE, dtype=dtype)
+    dequantize(packed, 0, out)
+    return rounding_excess(out, dense)
+
+
+def embed_excess(packed: Fragments, dense: Tensor, dtype: torch.dtype) -> float:
+    tokens = torch.randint(len(dense), (33,), device=DEVICE, dtype=torch.int32)
+    out = embed_fragments_on(dtype, overlapped=True)(tokens, packed, 2.0)
+    return rounding_excess(out, 2 * dense[tokens.long()])
+
+
+def rounding_excess(out: Tensor, expected: Tensor) -> float:
+    """Of 2 roundings, or of the least number by which a bias cancels."""
+    error = (out.double() - expected).abs()
+    allowed = 2 * torch.finfo(out.dtype).eps * expected.abs() + 1e-5
+    return float((error / allowed).nan_to_num(torch.inf).max())
+
+
+def product_excess(
+    packed: Fragments,
+    dense: Tensor,
+    rows: int,
+    dtype: torch.dtype,
+    overlapped: bool,  # noqa: FBT001
+) -> float:
+    matmul = ggml_matmul(workspace(), overlapped=overlapped)
+    wide = torch.randn(rows, dense.shape[1] + 24, device=DEVICE).to(dtype)
+    bias = torch.randn(len(dense), device=DEVICE)
+    worst = 0.0
+    for x, b in (
+        (wide[:, :-24].contiguous(), None),
+        (wide[:, 8:-16], bias),
+        (wide[:, 9:-15], bias),
+    ):
+        expected = x.double() @ dense.T + (0 if b is None else b.double())
+        typical = x.double().square().mean(1).sqrt()[:, None] * dense.square().sum(1).sqrt()
+        error = (matmul(x, packed, b).double() - expected).abs()
+        allowed = LIMITS[dtype] * (typical + expected.abs())
+        worst = max(worst, float((error / allowed).nan_to_num(torch.inf).max()))
+    return worst
+
+
+def steady_excess(packed: Fragments) -> float:
+    """Rows have the same bits in any company."""
+    matmul = steady_ggml_matmul(overlapped=False)
+    x = torch.randn(300, packed.inputs, device=DEVICE, dtype=torch.bfloat16)
+    everything = matmul(x, packed)
+    alike = all(torch.equal(matmul(x[:rows], packed), everything[:rows]) for rows in (1, 9, 33))
+    return 0.0 if alike else torch.inf
+
+
+# Times.
+
+
+@cache
+def workspace() -> PartWorkspace:
+    return PartWorkspace(DEVICE)
+
+
+@cache
+def weights(kind: GgmlType, shape: tuple[int, int]) -> list[Fragments]:
+    """Of random bits: no time depends on what they mean."""
+    outputs, inputs = shape
+    size = (-(-outputs // TILE), -(-inputs // UNIT), ENCODINGS[kind].record)
+    nbytes = 2 * size[0] * size[1] * size[2]
+    return [
+        Fragments(
+            torch.randint(-(2**15), 2**15, size, dtype=torch.int16, device=DEVICE), kind, *shape
+        )
+        for _ in range(max(1, round(ROTATED / nbytes)))
+    ]
+
+
+@cache
+def inputs_of(rows: int, width: int) -> Tensor:
+    return torch.randn(rows, width, device=DEVICE, dtype=torch.bfloat16)
+
+
+def timed(calls: list[Callable[[], object]]) -> float:
+    """Microseconds of one call, of all replayed from a graph."""
+    calls[0]()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for call in calls:
+            call()
+    graph.replay()
+    first = _span(graph, 1)
+    repeats = max(1, min(50, int(6e3 / first)))
+    return median(_span(graph, repeats) / repeats for _ in range(3)) / len(calls)
+
+
+def _span(graph: torch.cuda.CUDAGraph, repeats: int) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(repeats):
+        graph.replay()
+    end.record()
+    end.synchronize()
+    return 1e3 * start.elapsed_time(end)
+
+
+def name_of(shape: Shape) -> str:
+    return f"w{shape.warps}t{shape.tiles}e{shape.eights}" + ("" if shape.ahead else "-")
+
+
+def shapes_of(rows: int, *, thorough: bool) -> tuple[Shape, ...]:
+    """Variants for a number of rows, the likely ones first."""
+    if rows <= 8:
+        chosen = (Shape(8, 1, 1), Shape(4, 1, 1), Shape(16, 1, 1))
+    elif rows <= 16:
+        chosen = (Shape(8, 1, 2), Shape(4, 2, 2))
+    elif rows <= 32:
+        chosen = (Shape(8, 1, 4), Shape(4, 2, 4), Shape(4, 1, 4))
+    else:
+        chosen = (Shape(8, 1, 4), Shape(4, 2, 4), Shape(4, 1, 8))
+    return chosen if thorough else chosen[:2]
+
+
+THOROUGH = (GgmlType.Q4_K, GgmlType.Q6_K)
+
+
+def few_plan() -> Iterator[tuple[GgmlType, tuple[int, int], int]]:
+    for rows in (1, 32, 4, 8, 16, 64, 96):
+        for shape in SHAPES:
+            yield GgmlType.Q4_K, shape, rows
+        if rows in (1, 8, 32, 64):
+            yield GgmlType.Q6_K, HEAD, rows
+            yield GgmlType.Q6_K, SHAPES[3], rows
+        if rows in (1, 32):
+            for kind in (GgmlType.Q8_0, GgmlType.Q4_0):
+                yield kind, SHAPES[0], rows
+                yield kind, SHAPES[2], rows
+
+
+def few_section() -> None:
+    """Kernels that read records: microseconds, rate of packed bytes, ratio to the floor."""
+    plan = list(few_plan())
+    failed = compile_all(plan)
+    for kind, shape, rows in plan:
+        if not time_left():
+            return
+        copies = weights(kind, shape)
+        x = inputs_of(rows, shape[1])
+        floor = 1e6 * copies[0].nbytes / READ
+        results: list[tuple[float, str]] = []
+        for variant in shapes_of(rows, thorough=kind in THOROUGH):
+            if (kind, shape[1], variant) in failed:
+                continue
+            run = partial(product, x, bias=None, shape=variant, overlapped=True)
+            attempt(results, name_of(variant), [partial(run, weight=each) for each in copies])
+        if rows >= 64:
+            by_parts = partial(ways.by_parts, x, bias=None, workspace=workspace())
+            attempt(results, "parts", [partial(by_parts, weight=each) for each in copies])
+        report(f"{kind.name} {shape[0]}x{shape[1]} r{rows}", floor, copies[0].nbytes, results)
+
+
+def attempt(
+    results: list[tuple[float, str]], label: str, calls: list[Callable[[], object]]
+) -> None:
+    try:
+        results.append((timed(calls), label))
+    except Exception as failure:
+        print(f"    failed {label}: {line_of(failure)}", flush=True)
+
+
+def report(name: str, floor: float, nbytes: int, results: list[tuple[float, str]]) -> None:
+    if not results:
+        return
+    results.sort()
+    best = results[0][0]
+    ranking = "  ".join(f"{label} {micros:.1f}" for micros, label in results)
+    print(
+        f"{name} floor {floor:.1f} best {best:.1f} (x{best / floor:.2f}, "
+        f"{nbytes / best / 1e6:.2f} TB/s) | {ranking}",
+        flush=True,
+    )
+
+
+def compile_all(plan: list[tuple[GgmlType, tuple[int, int], int]]) -> set[object]:
+    """Call every variant once, on many cores; the ones that failed."""
+    begun = time.monotonic()
+    jobs = {
+        (kind, shape[1], variant): (kind, shape, rows)
+        for kind, shape, rows in reversed(plan)
+        for variant in shapes_of(rows, thorough=kind in THOROUGH)
+    }
+    for kind, shape, rows in jobs.values():
+        weights(kind, shape)
+        inputs_of(rows, shape[1])
+
+    def first(key: tuple[GgmlType, int, Shape]) -> object | None:
+        kind, shape, rows = jobs[key]
+        try:
+            x, weight = inputs_of(rows, shape[1]), weights(kind, shape)[0]
+            product(x, weight, None, key[2], overlapped=True)
+        except Exception as failure:
+            print(f"    failed {kind.name} {name_of(key[2])}: {line_of(failure)}", flush=True)
+            return key
+        return None
+
+    with ThreadPoolExecutor(16) as pool:
+        failed = {key for key in pool.map(first, jobs) if key}
+    torch.cuda.synchronize()
+    print(f"{len(jobs)} variants compiled in {time.monotonic() - begun:.0f} s", flush=True)
+    return failed
+
+
+def many_section() -> None:
+    """Dense by parts and the vendor's product, against that product of a dense weight alone."""
+    for kind, shape in (
+        (GgmlType.Q4_K, SHAPES[0]),
+        (GgmlType.Q4_K, SHAPES[2]),
+        (GgmlType.Q6_K, SHAPES[3]),
+        (GgmlType.Q6_K, HEAD),
+    ):
+        copies = weights(kind, shape)[:4]
+        dense = torch.randn(shape, device=DEVICE, dtype=torch.bfloat16)
+        whole = torch.empty(
+            ways.part_rows(*shape, ways.PART), shape[1], device=DEVICE, dtype=dense.dtype
+        )
+        decoding = timed([partial(dequantize, copies[0], 0, whole)])
+        rate = (2 * whole.numel() + copies[0].nbytes * whole.numel() / dense.numel()) / decoding
+        print(
+            f"{kind.name} {shape[0]}x{shape[1]} a part of {len(whole)} rows is dense in "
+            f"{decoding:.1f} us, {rate / 1e6:.2f} TB/s"
+        )
+        for rows in (128, 256, 2048) if shape != HEAD else (256,):
+            x = inputs_of(rows, shape[1])
+            vendor = timed([partial(torch.mm, x, dense.T)])
+            times: list[str] = []
+            for part in (1 << 24, 1 << 25, 1 << 26):
+                by_parts = partial(ways.by_parts, x, bias=None, workspace=workspace(), part=part)
+                micros = timed([partial(by_parts, weight=each) for each in copies])
+                times.append(f"part {part >> 20}M {micros:.1f} (x{micros / vendor:.2f})")
+            print(
+                f"{kind.name} {shape[0]}x{shape[1]} r{rows} bf16 product {vendor:.1f} | "
+                + "  ".join(times),
+                flush=True,
+            )
+
+
+def pack_section() -> None:
+    """Seconds and memory of packing on the device, and bytes against those of the file."""
+    for kind, shape in (
+        (GgmlType.Q4_K, SHAPES[2]),
+        (GgmlType.Q6_K, HEAD),
+        (GgmlType.Q8_0, SHAPES[0]),
+    ):
+        width = shape[1] // kind.block_size * kind.block_bytes
+        data = torch.randint(256, (shape[0], width), dtype=torch.uint8, device=DEVICE)
+        blocks = GgmlBlocks(data, kind)
+        pack_fragments(blocks)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before, begun = torch.cuda.memory_allocated(), time.monotonic()
+        packed = pack_fragments(blocks)
+        torch.cuda.synchronize()
+        taken = time.monotonic() - begun
+        peak = torch.cuda.max_memory_allocated() - before - packed.nbytes
+        print(
+            f"pack {kind.name} {shape[0]}x{shape[1]}: {1e3 * taken:.1f} ms "
+            f"({8e9 * taken / shape[0] / shape[1]:.2f} s for 8e9 weights), "
+            f"{packed.nbytes / blocks.nbytes:.3f} of the file's bytes, {peak / 1e6:.0f} MB besides",
+            flush=True,
+        )
+
+
+SECTIONS = {
+    "check": check_section,
+    "pack": pack_section,
+    "few": few_section,
+    "many": many_section,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=SECTIONS, nargs="*", default=list(SECTIONS))
+    parser.add_argument("--type", choices=[kind.name for kind in ENCODINGS], help="check only it")
+    arguments = parser.parse_args()
+    if arguments.type:
+        check_type(GgmlType[arguments.type])
+        return
+    torch.manual_seed(0)
+    print(torch.cuda.get_device_name(), flush=True)
+    for name in arguments.only:
+        begun = time.monotonic()
+        try:
+            SECTIONS[name]()
+        except Exception as failure:
+            print(f"{name} failed: {line_of(failure)}", flush=True)
+        print(f"[{name}: {time.monotonic() - begun:.0f} s]", flush=True)
+    if not time_left():
+        print("time is up: some variants were left out")
+
+
+if __name__ == "__main__":
+    main()
