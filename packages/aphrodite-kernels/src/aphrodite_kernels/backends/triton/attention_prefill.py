@@ -1,0 +1,445 @@
+# pyright: basic
+# pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
+"""Attention of requests with several queries, over the paged cache.
+
+All query heads of a KV head are rows of one tile (row r is query r // GROUP, head r % GROUP of the
+group), which walks the keys once in tiles of fixed positions with a running softmax (arXiv
+2205.14135, 2307.08691). Tiles behind the last query and before the first window are left out. Late
+queries, whose walk is longest, start first.
+
+A row's result depends on its query and its keys alone, bit for bit, whichever rows share its tile:
+sums run over positions in one order, and keys it does not see add exact zeros.
+
+Floor: 4 * H * D operations for each pair of a query and a key it sees.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra import cuda
+
+from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
+from aphrodite_kernels.backends.triton.attention_decode import scale_up, soften
+from aphrodite_kernels.backends.triton.specimen import Specimen
+from aphrodite_kernels.backends.triton.store_kv import check_strides
+
+_LOG2E = tl.constexpr(math.log2(math.e))
+_LOWEST = tl.constexpr(-1e30)
+"""Below every score, yet finite: differences from it are numbers."""
+_REQUESTS = 256
+"""Requests that a program looks at together for its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillTiling:
+    """What a program holds. Rows of two steps are equal bit for bit only under the same one."""
+
+    rows: int
+    """Queries times heads of a group."""
+    tile: int
+    """Positions a step."""
+    num_warps: int
+    num_stages: int
+
+
+def prefill_tiling(size: int, dtype: torch.dtype, kept: torch.dtype, major: int) -> PrefillTiling:
+    """For heads of `size` numbers, queries of `dtype`, a cache of `kept`, and a device's major
+    compute capability.
+    """
+    if dtype == torch.float32:  # multiplied without tensor cores
+        return PrefillTiling(32, 32, num_warps=4, num_stages=2)
+    if major < 9 and (size > 128 or kept.itemsize == 1):  # every warp holds the tile in registers
+        return PrefillTiling(128, 32, num_warps=8, num_stages=2)
+    return PrefillTiling(128, 64, num_warps=8, num_stages=2 if size > 128 else 3)
+
+
+@cache
+def _major(device: torch.device) -> int:
+    return torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 0
+
+
+@triton.jit
+def request_of(
+    slot,
+    query_starts,
+    requests,
+    GROUP: tl.constexpr,
+    ROWS: tl.constexpr,
+    REQUESTS: tl.constexpr,
+):
+    """The request to which a slot of the grid belongs, and its place behind the request's first.
+
+    Request b has the slots from query_starts[b] * GROUP // ROWS + b on: at least one for each of
+    its tiles of ROWS rows.
+    """
+    before = 0
+    for first in tl.range(0, requests, REQUESTS):
+        each = first + tl.arange(0, REQUESTS)
+        there = each < requests
+        begun = tl.load(query_starts + each, there, 0) * GROUP // ROWS + each <= slot
+        before += tl.sum((begun & there).to(tl.int32))
+    request = before - 1
+    return request, slot - tl.load(query_starts + request) * GROUP // ROWS - request
+
+
+@triton.jit
+def attend_tile(
+    query,
+    k,
+    v,
+    key_scale,
+    value_scale,
+    partial,
+    distance,
+    window,
+    scale,
+    cap,
+    top,
+    total,
+    values,
+    WINDOWED: tl.constexpr,
+    CAPPED: tl.constexpr,
+    UP: tl.constexpr,
+):
+    """The running softmax (largest score, sum, values) after one more tile of keys.
+
+    distance [ROWS, TILE]: query's position less the key's; looked at if `partial`.
+    """
+    score = tl.dot(query, k.T, input_precision="ieee")
+    factor = scale * _LOG2E
+    if UP:
+        score *= key_scale[None, :]
+    if CAPPED:
+        score = soften(score * scale, cap)
+        factor = _LOG2E
+    if partial:
+        seen = distance >= 0
+        if WINDOWED:
+            seen &= distance < window
+        score = tl.where(seen, score, float("-inf"))
+    higher = tl.maximum(top, tl.max(score, 1) * factor)
+    keep = tl.exp2(top - higher)
+    lower = tl.broadcast_to(-higher[:, None], score.shape)
+    weight = tl.exp2(tl.fma(score, tl.full(score.shape, factor, tl.float32), lower))
+    total = total * keep + tl.sum(weight, 1)
+    if UP:
+        weight *= value_scale[None, :]
+    values = tl.dot(weight.to(query.dtype), v, values * keep[:, None], input_precision="ieee")
+    return higher, total, values
+
+
+@triton.jit
+def widened(x, kind: tl.constexpr):
+    """Numbers of the cache as `kind`, exactly."""
+    if x.dtype == tl.float8e5:  # the upper half of a float16; sm_80 has no instruction for it
+        x = (x.to(tl.uint8, bitcast=True).to(tl.uint16) << 8).to(tl.float16, bitcast=True)
+    return x.to(kind)
+
+
+@triton.jit
+def walk(
+    query,
+    position,
+    first,
+    last,
+    key,
+    value,
+    key_scale,
+    value_scale,
+    table,
+    window,
+    scale,
+    cap,
+    top,
+    total,
+    block_stride,
+    slot_stride,
+    scale_block_stride,
+    scale_slot_stride,
+    SIZE: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    TILE: tl.constexpr,
+    WINDOWED: tl.constexpr,
+    CAPPED: tl.constexpr,
+    UP: tl.constexpr,
+):
+    """Sums of weights and of weighted values of queries at `position` [ROWS], first to last.
+
+    Tiles start at multiples of TILE. Keys that no query sees are not read: the nearest that one
+    sees stands in for them, with the weight 0.
+    """
+    column = tl.arange(0, query.shape[1])[None, :]
+    offset = tl.arange(0, TILE)
+    values = tl.zeros(query.shape, tl.float32)
+    lowest = 0
+    full_from = 0
+    if WINDOWED:
+        lowest = tl.maximum(first - window + 1, 0)
+        full_from = tl.maximum(last - window + 1, 0)
+    begin = lowest // TILE * TILE
+    at = tl.minimum(tl.maximum(begin + offset, lowest), last)
+    block = tl.load(table + at // BLOCK_SIZE)
+    for start in tl.range(begin, last + 1, TILE):
+        inside = at % BLOCK_SIZE
+        here = (block.to(tl.int64) * block_stride + inside * slot_stride)[:, None] + column
+        if query.shape[1] == SIZE:
+            k, v = tl.load(key + here), tl.load(value + here)
+        else:
+            k = tl.load(key + here, column < SIZE, 0.0)
+            v = tl.load(value + here, column < SIZE, 0.0)
+        k_scale = 1.0
+        v_scale = 1.0
+        if UP:
+            scales = block.to(tl.int64) * scale_block_stride + inside * scale_slot_stride
+            k_scale = tl.load(key_scale + scales)
+            v_scale = tl.load(value_scale + scales) * UP
+        at = tl.minimum(tl.maximum(start + TILE + offset, lowest), last)
+        block = tl.load(table + at // BLOCK_SIZE)
+        top, total, values = attend_tile(
+            query,
+            widened(k, query.dtype),
+            widened(v, query.dtype),
+            k_scale,
+            v_scale,
+            (start + TILE > first + 1) | (start < full_from),
+            position[:, None] - (start + offset)[None, :],
+            window,
+            scale,
+            cap,
+            top,
+            total,
+            values,
+            WINDOWED,
+            CAPPED,
+            UP,
+        )
+    return total, values
+
+
+@triton.jit(do_not_specialize=["requests", "window"])
+def prefill_kernel(
+    q,
+    key,
+    value,
+    key_scale,
+    value_scale,
+    block_tables,
+    seq_lens,
+    query_starts,
+    sinks,
+    out,
+    requests,
+    window,
+    scale,
+    cap,
+    q_stride,
+    q_head_stride,
+    table_stride,
+    block_stride,
+    slot_stride,
+    head_stride,
+    scale_block_stride,
+    scale_slot_stride,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    GROUP: tl.constexpr,
+    ROWS: tl.constexpr,
+    TILE: tl.constexpr,
+    REQUESTS: tl.constexpr,
+    WINDOWED: tl.constexpr,
+    CAPPED: tl.constexpr,
+    UP: tl.constexpr,
+    HAS_SINKS: tl.constexpr,
+    LEAST: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """Slot program_id(1), KV head program_id(0), of the requests with at least LEAST queries."""
+    if PDL:
+        cuda.gdc_launch_dependents()
+        cuda.gdc_wait()
+    head = tl.program_id(0)
+    slot = tl.program_id(1)
+    request, behind = request_of(slot, query_starts, requests, GROUP, ROWS, REQUESTS)
+    begin = tl.load(query_starts + request)
+    count = tl.load(query_starts + request + 1) - begin
+    tile = tl.cdiv(count * GROUP, ROWS) - 1 - behind
+    if (tile >= 0) & (count >= LEAST):
+        row = tile * ROWS + tl.arange(0, ROWS)
+        number = tl.minimum(row // GROUP, count - 1)
+        member = head * GROUP + row % GROUP
+        column = tl.arange(0, BLOCK)[None, :]
+        there = (row < count * GROUP)[:, None] & (column < SIZE)
+        token = (begin + number).to(tl.int64)
+        place = token * q_stride + member * q_head_stride
+        query = tl.load(q + place[:, None] + column, there, 0.0)
+        top = tl.full((ROWS,), _LOWEST, tl.float32)
+        total = tl.zeros((ROWS,), tl.float32)
+        if HAS_SINKS:
+            sink = tl.load(sinks + member) * _LOG2E
+            top = tl.maximum(sink, top)
+            total = tl.exp2(sink - top)
+        before = tl.load(seq_lens + request) - count
+        total, values = walk(
+            query,
+            before + number,
+            before + tile * ROWS // GROUP,
+            before + tl.max(number),
+            key + head * head_stride,
+            value + head * head_stride,
+            key_scale + head if UP else key_scale,
+            value_scale + head if UP else value_scale,
+            block_tables + request.to(tl.int64) * table_stride,
+            window,
+            scale,
+            cap,
+            top,
+            total,
+            block_stride,
+            slot_stride,
+            scale_block_stride,
+            scale_slot_stride,
+            SIZE,
+            BLOCK_SIZE,
+            TILE,
+            WINDOWED,
+            CAPPED,
+            UP,
+        )
+        if UP:
+            total *= UP
+        written = token * (tl.num_programs(0) * GROUP * SIZE) + member * SIZE
+        result = (values / total[:, None]).to(out.dtype.element_ty)
+        tl.store(out + written[:, None] + column, result, there)
+
+
+def prefill_attention(
+    q: Tensor,
+    cache: KVCache,
+    meta: AttentionMeta,
+    spec: AttentionSpec,
+    out: Tensor,
+    *,
+    every: bool,
+    overlapped: bool = False,
+    tiling: PrefillTiling | None = None,
+) -> None:
+    """Attention of q [T, H, D] into out [T, H, D], contiguous: rows of some requests.
+
+    every: of all requests; otherwise of those with several queries. tiling None: the usual one.
+    """
+    tokens, heads, size = q.shape
+    key, scales = cache.key, cache.key_scale
+    check_strides(cache)
+    tiling = tiling or prefill_tiling(size, q.dtype, key.dtype, _major(q.device))
+    pairs = key.shape[2]
+    group = heads // pairs
+    requests = len(meta.seq_lens)
+    prefill_kernel[(pairs, tokens * group // tiling.rows + requests)](
+        q,
+        key,
+        cache.value,
+        scales,
+        cache.value_scale,
+        meta.block_tables,
+        meta.seq_lens,
+        meta.query_starts,
+        spec.sinks,
+        out,
+        requests,
+        spec.window or 0,
+        spec.scale,
+        spec.softcap or 1.0,
+        q.stride(0),
+        q.stride(1),
+        meta.block_tables.stride(0),
+        key.stride(0),
+        key.stride(1),
+        key.stride(2),
+        0 if scales is None else scales.stride(0),
+        0 if scales is None else scales.stride(1),
+        SIZE=size,
+        BLOCK=triton.next_power_of_2(size),
+        BLOCK_SIZE=cache.block_size,
+        GROUP=group,
+        ROWS=tiling.rows,
+        TILE=tiling.tile,
+        REQUESTS=_REQUESTS,
+        WINDOWED=spec.window is not None,
+        CAPPED=spec.softcap is not None,
+        UP=0 if scales is None else scale_up(key.dtype),
+        HAS_SINKS=spec.sinks is not None,
+        LEAST=1 if every else 2,
+        PDL=overlapped,
+        num_warps=tiling.num_warps,
+        num_stages=tiling.num_stages,
+        launch_pdl=overlapped,
+    )
+
+
+_KINDS = {torch.int8: "*i8", torch.float8_e4m3fn: "*fp8e4nv", torch.float8_e5m2: "*fp8e5"}
+
+
+def _specimen(
+    major: int,
+    size: int = 128,
+    kept: torch.dtype = torch.bfloat16,
+    *,
+    windowed: bool = False,
+    capped: bool = False,
+) -> Specimen:
+    tiling = prefill_tiling(size, torch.bfloat16, kept, major)
+    quantized = kept in _KINDS
+    pointers = {
+        "q": "*bf16",
+        **dict.fromkeys(("key", "value"), _KINDS.get(kept, "*bf16")),
+        **(dict.fromkeys(("key_scale", "value_scale"), "*fp32") if quantized else {}),
+        **dict.fromkeys(("block_tables", "seq_lens", "query_starts"), "*i32"),
+        "out": "*bf16",
+    }
+    strides = ("q_stride", "q_head_stride", "block_stride", "slot_stride", "head_stride")
+    numbers = ("requests", "window", "table_stride", "scale_block_stride", "scale_slot_stride")
+    types = {
+        **pointers,
+        **dict.fromkeys((*strides, *numbers), "i32"),
+        **dict.fromkeys(("scale", "cap"), "fp32"),
+    }
+    constants: dict[str, object] = {
+        "SIZE": size,
+        "BLOCK": triton.next_power_of_2(size),
+        "BLOCK_SIZE": 16,
+        "GROUP": 4,
+        "ROWS": tiling.rows,
+        "TILE": tiling.tile,
+        "REQUESTS": _REQUESTS,
+        "WINDOWED": windowed,
+        "CAPPED": capped,
+        "UP": scale_up(kept) if quantized else 0,
+        "HAS_SINKS": False,
+        "LEAST": 2,
+        "PDL": False,
+    }
+    return Specimen(
+        prefill_kernel,
+        types,
+        constants,
+        tiling.num_warps,
+        tiling.num_stages,
+        aligned=(*pointers, *strides),
+        capabilities=(10 * major,),
+    )
+
+
+SPECIMENS = (
+    *(_specimen(major) for major in (8, 9)),
+    *(_specimen(major, 80, windowed=True) for major in (8, 9)),
+    *(_specimen(major, 256, windowed=True, capped=True) for major in (8, 9)),
+    *(_specimen(major, kept=torch.int8) for major in (8, 9)),
+    *(_specimen(major, 64, torch.float8_e5m2) for major in (8, 9)),
+    _specimen(9, kept=torch.float8_e4m3fn),
+)
