@@ -31,7 +31,7 @@ for name, arguments in json.loads(sys.argv[1]).items():
         code = ended.code
     print(f"\\n@@ {name} {code} {time.monotonic() - begin}", file=sys.stderr, flush=True)
 """
-"""Many commands in one interpreter: importing torch for each would take most of the time."""
+"""Many commands in one interpreter: starting one for each would take most of the time."""
 
 
 class Ending(NamedTuple):
@@ -123,6 +123,13 @@ COMMANDS = {
     "huge context": ["demo", "--max-model-len", "1g"],
     "chat template": ["demo", "--chat-template", "{}/bad.jinja"],
     "no such template": ["demo", "--chat-template", "{}/no.jinja"],
+    "no GPU to be seen": ["demo", "--device", "cuda"],
+    "no such device": ["demo", "--device", "tpu"],
+    "several devices": ["demo", "--tensor-parallel-size", "2"],
+    "format that is not there": ["demo", "--quantization", "gptq"],
+    "format on packed weights": ["demo", "--quantization", "fp8"],
+    "cache type": ["demo", "--kv-cache-dtype", "int3"],
+    "cache type of other devices": ["demo", "--kv-cache-dtype", "fp8"],
     "unknown flag": ["demo", "--frobnicate"],
     "unknown key": ["demo", "--config", "{}/flags.yaml"],
     "hub without network": ["nobody/nothing"],
@@ -144,6 +151,13 @@ SAID = {
     "huge context": "the model was made for 8192 tokens",
     "chat template": "no valid Jinja",
     "no such template": "neither a file nor a Jinja template",
+    "no GPU to be seen": "CUDA_VISIBLE_DEVICES hides every GPU; unset it",
+    "no such device": "device is 'tpu', which is not one of auto, cpu, cuda, cuda:N",
+    "several devices": "--tensor-parallel-size 2 is not available in this version",
+    "format that is not there": "gptq is not available in this version",
+    "format on packed weights": "is in the format gguf; leave it out",
+    "cache type": "kv_cache_dtype is 'int3', which is not one of",
+    "cache type of other devices": "the kernels for cpu keep keys and values in float32",
     "unknown flag": "unrecognized arguments: --frobnicate",
     "unknown key": "'frobnicate' is no flag",
     "hub without network": "nobody/nothing is not in the download cache",
@@ -173,7 +187,7 @@ def endings(tmp_path_factory):
 
 
 def run_all(commands: dict[str, list[str]], found: dict[str, Ending]) -> None:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, "-c", RUNNER, json.dumps(commands)],
         capture_output=True,
