@@ -196,6 +196,16 @@ APH_INLINE float exponential_of(float x) {
   return lanes[0];
 }
 
+// Adds a score without a value to a row.
+static void sink(float score, const Partial& merged, int64_t row, int64_t padded) {
+  const float top = score > merged.largest[row] ? score : merged.largest[row];
+  const float keep = exponential_of(merged.largest[row] - top);
+  merged.sum[row] = merged.sum[row] * keep + exponential_of(score - top);
+  float* values = merged.values + row * padded;
+  for (int64_t d = 0; d < padded; d += kLanes)
+    store(values + d, load(values + d) * all_floats(keep));
+}
+
 // Adds a partial to what was merged before it.
 static void merge(const Partial& merged, const Partial& partial, int rows, int64_t padded) {
   for (int row = 0; row < rows; ++row) {

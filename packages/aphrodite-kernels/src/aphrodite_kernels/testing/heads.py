@@ -1,6 +1,7 @@
 """Cases of the ops on heads: rotation, the paged cache, attention."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
+from aphrodite_kernels.backends.reference.attention import quantize
 from aphrodite_kernels.testing.case import Case, Draw, assert_close
 
 _HEADS = ((4, 4, 32), (9, 3, 64), (4, 1, 256), (8, 2, 80))  # (H, Hkv, D)
@@ -75,12 +77,33 @@ _SPECS: Mapping[str, AttentionSpec] = {
 }
 
 
+_QUANTIZED = (torch.float8_e4m3fn, torch.float8_e5m2, torch.int8)
+
+
 def attention_cases() -> Iterator[Case]:
-    """Every head shape, batch and spec."""
+    """Every head shape, batch and spec; sinks and quantised caches of fewer shapes."""
     for heads, batch, spec in product(_HEADS, _BATCHES, _SPECS):
         label = f"attention-{heads[0]}q{heads[1]}kv{heads[2]}-{batch}-{spec}"
         run = partial(_check_attention, heads=heads, batch=_BATCHES[batch], spec=_SPECS[spec])
         yield Case(label, run)
+    for batch, spec in product(_BATCHES, ("full", "window-softcap")):
+        label = f"attention-{batch}-{spec}-sinks"
+        yield Case(label, partial(_check_sinks, batch=_BATCHES[batch], spec=_SPECS[spec]))
+    for batch, dtype in product(_BATCHES, _QUANTIZED):
+        label = f"attention-{batch}-{str(dtype).removeprefix('torch.')}"
+        yield Case(label, partial(_check_quantized, batch=_BATCHES[batch], dtype=dtype))
+
+
+def _check_sinks(draw: Draw, batch: tuple[tuple[int, int], ...], spec: AttentionSpec) -> None:
+    """Sinks from negligible to decisive."""
+    sinks = 4 * draw.float32(9)
+    _check_attention(draw, (9, 3, 64), batch, replace(spec, sinks=sinks))
+
+
+def _check_quantized(draw: Draw, batch: tuple[tuple[int, int], ...], dtype: torch.dtype) -> None:
+    """A cache of one byte a number, if the backend knows it."""
+    if dtype in draw.backend.kv_dtypes:
+        _check_attention(draw, (8, 2, 80), batch, _SPECS["full"], dtype)
 
 
 def _check_attention(
@@ -88,9 +111,12 @@ def _check_attention(
     heads: tuple[int, int, int],
     batch: tuple[tuple[int, int], ...],
     spec: AttentionSpec,
+    dtype: torch.dtype | None = None,
 ) -> None:
     meta = _attention_meta(draw, batch, 16)
     cache = _attention_cache(draw, meta, heads, spec.window)
+    if dtype is not None:
+        cache = _quantized(cache, dtype)
     q, _, _ = _stacked_heads(draw, int(meta.query_starts[-1]), heads)
     expected = draw.reference().attention(q, cache, meta, spec)
     assert expected.isfinite().all(), "the reference read a slot that belongs to no one"
@@ -138,3 +164,17 @@ def _attention_cache(
                 part[table[position // 16], position % 16] = draw.normal(heads[1], heads[2])
         table[: first // 16] = 0
     return cache
+
+
+def _quantized(cache: KVCache, dtype: torch.dtype) -> KVCache:
+    """The cache in a dtype of one byte; NaN stays in the scales of slots that belong to no one."""
+    (key, key_scale), (value, value_scale) = (
+        quantize(part.nan_to_num(0), dtype) for part in (cache.key, cache.value)
+    )
+    nobody = cache.key[..., 0].isnan()
+    return KVCache(
+        key,
+        value,
+        key_scale.masked_fill(nobody, torch.nan),
+        value_scale.masked_fill(nobody, torch.nan),
+    )

@@ -25,6 +25,7 @@ struct aph_attention_args {
   int64_t window;                                  // 0: none
   float scale, softcap;                            // softcap 0: none
   int32_t number;
+  const float* sinks;  // [heads] or null
 };
 
 namespace aph::APH_LEVEL {
@@ -176,6 +177,8 @@ static void write_result(const aph_attention_args& args, const Shape& shape, con
   for (int64_t query = 0; query < tile.queries; ++query)
     for (int64_t head = 0; head < shape.group; ++head) {
       const int64_t row = query * shape.group + head;
+      if (args.sinks)
+        sink(args.sinks[tile.kv_head * shape.group + head], merged, row, shape.padded);
       const Floats sum = all_floats(merged.sum[row]);
       const float* from = merged.values + row * shape.padded;
       float* to = args.result + ((tile.row + query) * args.heads + tile.kv_head * shape.group +
