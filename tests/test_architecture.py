@@ -22,6 +22,23 @@ def test_every_path_that_a_document_names_exists(document: str) -> None:
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 
+def test_every_module_that_the_architecture_names_exists() -> None:
+    """Modules are named from their package, or from the folder of the package's code, on."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    named = set(re.findall(r"`([a-z_][\w/]*(?:\.py|/))`", text))
+    found = [path.relative_to(ROOT) for path in ROOT.glob("packages/*/src/**/*")]
+    found += [path.relative_to(ROOT) for path in (ROOT / "tests").iterdir()]
+    known = {"/" + "/".join(path.parts) for path in found}
+    folders = {name for name in named if (ROOT / name).is_dir()}
+    assert len(named) > 20
+    missing = [
+        name
+        for name in sorted(named - folders)
+        if not any(path.endswith("/" + name.rstrip("/")) for path in known)
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
 def test_a_package_is_complete(package: Path) -> None:
     module = package.name.replace("-", "_")
