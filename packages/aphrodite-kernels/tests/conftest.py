@@ -30,5 +30,26 @@ def _index_by_item() -> None:
     interpreter._patch_lang_tensor = patch_with_index
 
 
+def _round_with_carry() -> None:
+    """Let the interpreter round to eight-bit floats as devices do.
+
+    Triton 3.6 loses the carry into the exponent (127 becomes 64), and what is no number.
+    """
+    from triton import language
+    from triton.runtime import interpreter
+
+    convert = interpreter._convert_float
+
+    def convert_with_carry(data: Any, source: Any, target: Any, rounding: Any) -> Any:
+        if target == language.float8e4nv and source == language.float32:
+            wide = torch.from_numpy(data.reshape(-1)).clamp(-448, 448)
+            codes = wide.to(torch.float8_e4m3fn).view(torch.uint8)
+            return codes.numpy().reshape(data.shape)
+        return convert(data, source, target, rounding)
+
+    interpreter._convert_float = convert_with_carry
+
+
 if os.environ.get("TRITON_INTERPRET") == "1":
     _index_by_item()
+    _round_with_carry()

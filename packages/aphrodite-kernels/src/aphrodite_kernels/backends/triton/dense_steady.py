@@ -42,6 +42,13 @@ STEADY_TILINGS = {
 }
 """By the largest number of rows. No choice changes a result's bits."""
 
+SCALED_STEADY_TILINGS = {
+    16: Tiling(16, 64, 128, num_warps=4, num_stages=4),
+    64: Tiling(64, 64, 128, num_warps=4, num_stages=4),
+    1 << 30: Tiling(128, 128, 128, num_warps=8, num_stages=3),
+}
+"""For W of eight bits. Of one block_k: sums over it are what scales of blocks are applied to."""
+
 
 @triton.jit(do_not_specialize=["rows", "k_blocks"])
 def steady_kernel(
@@ -65,6 +72,8 @@ def steady_kernel(
     HALVES: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     SCALED: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    DEPTH: tl.constexpr,
     DESCRIBED: tl.constexpr,
 ):
     """One tile, or the first (of two) or second half of its K."""
@@ -76,6 +85,8 @@ def steady_kernel(
     total = accumulate(
         x,
         weight,
+        scale,
+        x_scale,
         x_stride,
         rows,
         columns,
@@ -87,6 +98,9 @@ def steady_kernel(
         BLOCK_T,
         BLOCK_N,
         BLOCK_K,
+        SCALED,
+        HEIGHT,
+        DEPTH,
         DESCRIBED,
     )
     if HALVES == 1:
@@ -104,6 +118,7 @@ def steady_kernel(
             BLOCK_N,
             HAS_BIAS,
             SCALED,
+            DEPTH,
         )
     else:
         slot = tl.program_id(0)
@@ -126,6 +141,7 @@ def steady_kernel(
                 BLOCK_N,
                 HAS_BIAS,
                 SCALED,
+                DEPTH,
             )
 
 
@@ -187,10 +203,10 @@ def _launch(
         GROUP=GROUP,
         HALVES=halves,
         HAS_BIAS=bias is not None,
-        SCALED=scales.count,
         DESCRIBED=are_described,
         num_warps=tiling.num_warps,
         num_stages=tiling.num_stages,
+        **scales.constants(tiling),
     )
 
 
@@ -198,4 +214,16 @@ SPECIMENS = tuple(
     tile_specimen(steady_kernel, tiling, ("k_blocks",), described=described, HALVES=halves)
     for tiling in STEADY_TILINGS.values()
     for described, halves in ((True, 1), (True, 2), (False, 2))
+) + tuple(
+    tile_specimen(
+        steady_kernel,
+        tiling,
+        ("k_blocks",),
+        described=kind != "u8",
+        kinds=("bf16", kind),
+        block=(128, 128),
+        HALVES=2,
+    )
+    for tiling in SCALED_STEADY_TILINGS.values()
+    for kind in ("fp8e4nv", "u8")
 )

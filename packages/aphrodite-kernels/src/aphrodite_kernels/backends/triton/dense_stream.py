@@ -53,6 +53,8 @@ def stream_kernel(
     GROUP: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     SCALED: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    DEPTH: tl.constexpr,
     DESCRIBED: tl.constexpr,
 ):
     """Blocks [program * share, (program + 1) * share) of the line of all tiles' blocks of K.
@@ -71,6 +73,8 @@ def stream_kernel(
         total = accumulate(
             x,
             weight,
+            scale,
+            x_scale,
             x_stride,
             rows,
             columns,
@@ -82,6 +86,9 @@ def stream_kernel(
             BLOCK_T,
             BLOCK_N,
             BLOCK_K,
+            SCALED,
+            HEIGHT,
+            DEPTH,
             DESCRIBED,
         )
         if last - first == k_blocks:
@@ -99,6 +106,7 @@ def stream_kernel(
                 BLOCK_N,
                 HAS_BIAS,
                 SCALED,
+                DEPTH,
             )
         else:
             slot = 2 * program + (first == 0)
@@ -122,6 +130,7 @@ def stream_kernel(
                     BLOCK_N,
                     HAS_BIAS,
                     SCALED,
+                    DEPTH,
                 )
 
 
@@ -179,10 +188,10 @@ def stream(
         BLOCK_K=tiling.block_k,
         GROUP=GROUP,
         HAS_BIAS=bias is not None,
-        SCALED=scales.count,
         DESCRIBED=are_described,
         num_warps=tiling.num_warps,
         num_stages=tiling.num_stages,
+        **scales.constants(tiling),
     )
     return out
 
@@ -195,10 +204,18 @@ SPECIMENS = tuple(
     )
     for described in (True, False)
 ) + tuple(
-    tile_specimen(stream_kernel, tiling, ("k_blocks", "share"), described=True, kinds=kinds)
+    tile_specimen(
+        stream_kernel, tiling, ("k_blocks", "share"), described=described, kinds=kinds, block=block
+    )
     for tiling, kinds in (
         (Tiling(16, 64, 128, num_warps=4, num_stages=4), ("bf16", "fp8e4nv")),
         (Tiling(64, 64, 128, num_warps=4, num_stages=4), ("bf16", "fp8e4nv")),
+        (Tiling(64, 64, 128, num_warps=4, num_stages=4), ("bf16", "u8")),
+        (Tiling(128, 128, 64, num_warps=8, num_stages=3), ("bf16", "u8")),
         (Tiling(128, 128, 128, num_warps=8, num_stages=3), ("fp8e4nv", "fp8e4nv")),
+        (Tiling(256, 128, 128, num_warps=8, num_stages=3), ("fp8e4nv", "fp8e4nv")),
     )
+    for block in ((1, 0), (128, 128))
+    if tiling.block_t < 256 or block[1] == 0
+    for described in (kinds[1] != "u8",)
 )

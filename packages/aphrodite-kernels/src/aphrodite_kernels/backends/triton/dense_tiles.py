@@ -7,7 +7,8 @@ rows where x may have one. Where the device can (sm_90) and the rows are aligned
 through tensor descriptors: whole tiles by the copy engine, zeros beyond the edge.
 
 W in eight-bit floats is widened to the dtype of x on its way from shared memory, or multiplied as
-it is by an x of eight bits; scales of W's rows, and of x's, are factors of the finished sums.
+it is by an x of eight bits. Scales of W's rows, and of x's, are factors of the finished sums; those
+of blocks of K are factors of the sum over each block.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from aphrodite_kernels.errors import ShapeError
 _ALIGNMENT = 16
 """Bytes to which a descriptor's rows must be aligned."""
 _DESCRIPTORS_FROM = (9, 0)
+_FLOAT8_FROM = (8, 9)
 GROUP = 8
 """Tiles of rows that are worked on together."""
 _UNIT = 128 * 256
@@ -62,6 +64,8 @@ class Workspace:
     processors: int
     descriptors: bool
     """The device reads tiles through tensor descriptors."""
+    float8: bool
+    """The device knows eight-bit floats. If not, kernels take their bytes (uint8)."""
 
     def room(self, tiling: Tiling) -> int:
         """How many partial tiles fit."""
@@ -81,27 +85,35 @@ def workspace_on(device: torch.device) -> Workspace:
     """A workspace on `device`, 33 MiB."""
     cuda = device.type == "cuda"
     processors = torch.cuda.get_device_properties(device).multi_processor_count if cuda else 4
+    capability = torch.cuda.get_device_capability(device) if cuda else _DESCRIPTORS_FROM
     return Workspace(
         partials=torch.empty(_UNIT * _UNITS, dtype=torch.float32, device=device),
         arrivals=torch.zeros(_TILES, dtype=torch.int32, device=device),
         processors=processors,
-        descriptors=not cuda or torch.cuda.get_device_capability(device) >= _DESCRIPTORS_FROM,
+        descriptors=capability >= _DESCRIPTORS_FROM,
+        float8=capability >= _FLOAT8_FROM,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """Factors of the sums: of each row of W, and of each row of x; None: one."""
+    """Factors of W, and of an x of eight bits; None: one."""
 
     weight: Tensor | None = None
-    """[N] float32."""
+    """float32: [N], or [ceil(N / height), ceil(K / depth)] for blocks."""
     x: Tensor | None = None
-    """[T] float32, if W has factors."""
+    """float32: [T], or [T, ceil(K / depth)] for blocks. Only if W has factors."""
+    height: int = 1
+    """Rows of W that share a factor."""
+    depth: int = 0
+    """Columns of W, and of x, that share a factor; 0: all of them."""
 
-    @property
-    def count(self) -> int:
-        """As kernels are told: 0, 1 (W's) or 2 (x's as well)."""
-        return (self.weight is not None) + (self.x is not None)
+    def constants(self, tiling: Tiling) -> dict[str, int]:
+        """What a kernel of these tiles is compiled with; ShapeError if a tile spans two blocks."""
+        if self.depth % tiling.block_k:
+            raise ShapeError(f"{tiling} spans blocks of {self.depth} columns, one scale each")
+        count = (self.weight is not None) + (self.x is not None)
+        return {"SCALED": count, "HEIGHT": self.height, "DEPTH": self.depth}
 
 
 NO_SCALES = Scales()
@@ -135,6 +147,7 @@ def tile_specimen(
     *,
     described: bool,
     kinds: tuple[str, str] = ("bf16", "bf16"),
+    block: tuple[int, int] = (1, 0),
     **constants: object,
 ) -> Specimen:
     """A kernel over tiles.
@@ -144,7 +157,8 @@ def tile_specimen(
         tiling: its tiles.
         extents: the integers it takes beside those of every product.
         described: operands are read through descriptors.
-        kinds: Triton's types of x and W; `fp8e4nv` is float8_e4m3fn.
+        kinds: Triton's types of x and W; `fp8e4nv` is float8_e4m3fn, `u8` its bytes.
+        block: height and depth of `Scales`.
         constants: of this kernel.
     """
     of_x, of_weight = kinds
@@ -168,6 +182,8 @@ def tile_specimen(
         "GROUP": GROUP,
         "HAS_BIAS": True,
         "SCALED": (of_weight != "bf16") + (of_x != "bf16"),
+        "HEIGHT": block[0],
+        "DEPTH": block[1],
         "DESCRIBED": described,
     }
     pointers = ("scale", "x_scale", "bias", "out", "partials", "arrivals")
@@ -184,13 +200,13 @@ def tile_specimen(
             "width",
             *(() if described else ("x", "weight")),
         ),
-        capabilities=(90,) if described else (80, 90),
+        capabilities=(90,) if described else (80,) if of_weight == "u8" else (80, 90),
     )
 
 
 def check_product(x: Tensor, weight: Tensor) -> None:
     """ShapeError if x Wᵀ is not defined."""
-    fits = weight.dtype in (x.dtype, torch.float8_e4m3fn)
+    fits = weight.dtype in (x.dtype, torch.float8_e4m3fn, torch.uint8)
     if x.ndim != 2 or x.shape[1] != weight.shape[1] or not fits:
         raise ShapeError(
             f"a product of x {list(x.shape)} {x.dtype} with W {list(weight.shape)} {weight.dtype}: "
@@ -220,9 +236,24 @@ def tile_origin(
 
 
 @triton.jit
+def widened(codes, FLOAT: tl.constexpr):
+    """W in the dtype of x: eight-bit floats, or their bytes; bytes 127 and 255 become 480.
+
+    A byte's exponent and mantissa, moved to their places in a float16, are the number times 2**-8.
+    """
+    if codes.dtype == tl.uint8:
+        wide = codes.to(tl.uint16)
+        half = ((wide & 0x80) << 8) | ((wide & 0x7F) << 7)
+        return (half.to(tl.float16, bitcast=True) * 256.0).to(FLOAT)
+    return codes.to(FLOAT)
+
+
+@triton.jit
 def accumulate(
     x,
     weight,
+    scale,
+    x_scale,
     x_stride,
     rows,
     columns,
@@ -234,13 +265,19 @@ def accumulate(
     BLOCK_T: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    SCALED: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    DEPTH: tl.constexpr,
     DESCRIBED: tl.constexpr,
 ):
-    """W xᵀ [BLOCK_N, BLOCK_T] float32 over the blocks [first, last) of K, in their order."""
+    """W xᵀ [BLOCK_N, BLOCK_T] float32 over the blocks [first, last) of K, in their order.
+
+    Scales that change along K are applied; others are left to `store_tile`.
+    """
     total = tl.zeros((BLOCK_N, BLOCK_T), tl.float32)
+    n = tl.minimum(column + tl.arange(0, BLOCK_N), columns - 1)
+    t = tl.minimum(row + tl.arange(0, BLOCK_T), rows - 1)
     if not DESCRIBED:
-        n = tl.minimum(column + tl.arange(0, BLOCK_N), columns - 1)
-        t = tl.minimum(row + tl.arange(0, BLOCK_T), rows - 1)
         lefts = weight + n[:, None].to(tl.int64) * width
         rights = x + t[:, None].to(tl.int64) * x_stride
     for block in tl.range(first, last):
@@ -252,8 +289,17 @@ def accumulate(
             left = tl.load(lefts + k, k < width, 0.0)
             right = tl.load(rights + k, k < width, 0.0)
         if left.dtype != right.dtype:
-            left = left.to(right.dtype)
-        total = tl.dot(left, right.T, total, input_precision="ieee")
+            left = widened(left, right.dtype)
+        if DEPTH == 0:
+            total = tl.dot(left, right.T, total, input_precision="ieee")
+        else:
+            part = tl.dot(left, right.T, input_precision="ieee")
+            groups = tl.cdiv(width, DEPTH)
+            group = block * BLOCK_K // DEPTH
+            part *= tl.load(scale + n // HEIGHT * groups + group)[:, None]
+            if SCALED == 2:
+                part *= tl.load(x_scale + t * groups + group)[None, :]
+            total += part
     return total
 
 
@@ -272,13 +318,14 @@ def store_tile(
     BLOCK_N: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     SCALED: tl.constexpr,
+    DEPTH: tl.constexpr,
 ):
     """Scale, add the bias, round once and write the tile to out [rows, columns]."""
     n = column + tl.arange(0, BLOCK_N)
     t = row + tl.arange(0, BLOCK_T)
-    if SCALED >= 1:
+    if SCALED >= 1 and DEPTH == 0:
         total *= tl.load(scale + n, n < columns, 0.0)[:, None]
-    if SCALED == 2:
+    if SCALED == 2 and DEPTH == 0:
         total *= tl.load(x_scale + t, t < rows, 0.0)[None, :]
     if HAS_BIAS:
         total += tl.load(bias + n, n < columns, 0.0)[:, None]

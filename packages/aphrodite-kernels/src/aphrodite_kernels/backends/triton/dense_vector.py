@@ -3,7 +3,7 @@
 """Products of very few rows with a weight: every program holds its rows of W whole.
 
 All of a program's loads of W are under way before it needs the first. Floor: the bytes of W over
-the read bandwidth; 8 columns to a thread and load, so 16 bytes.
+the read bandwidth; 16 bytes to a thread and load: 8 columns, or 16 of eight bits.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,9 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda
 
+from aphrodite_kernels.backends.triton.dense_tiles import NO_SCALES, Scales, widened
 from aphrodite_kernels.backends.triton.specimen import Specimen
+from aphrodite_kernels.errors import ShapeError
 
 WIDEST = 32768
 """Columns of W that a program can hold."""
@@ -35,9 +37,11 @@ def vector_kernel(
     BLOCK_K: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     SCALED: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    DEPTH: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """BLOCK_N columns of out for each of ROWS rows.
+    """BLOCK_N columns of out for each of ROWS rows; scales as in dense_tiles.py.
 
     PDL: launched while the kernel before still runs; W is fetched, and only then that kernel
     waited for.
@@ -47,30 +51,54 @@ def vector_kernel(
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     starts = weight + tl.minimum(n, columns - 1).to(tl.int64)[:, None] * K
     STEPS: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
+    PART: tl.constexpr = DEPTH if DEPTH > 0 else 1
     tiles = ()
     for step in tl.static_range(STEPS):
-        k = step * BLOCK_K + tl.arange(0, BLOCK_K)[None, :]
-        if (step + 1) * BLOCK_K <= K:
-            tiles = tiles + (tl.load(starts + k),)
-        else:
-            tiles = tiles + (tl.load(starts + k, k < K, 0.0),)
+        tiles = tiles + (_columns(starts, step, K, BLOCK_K),)
     if PDL:
         cuda.gdc_wait()
     for row in tl.static_range(ROWS):
-        total = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
+        total = tl.zeros((BLOCK_N, BLOCK_K // PART), tl.float32)
         for step in tl.static_range(STEPS):
-            k = step * BLOCK_K + tl.arange(0, BLOCK_K)[None, :]
-            if (step + 1) * BLOCK_K <= K:
-                factor = tl.load(x + row * x_stride + k)
-            else:
-                factor = tl.load(x + row * x_stride + k, k < K, 0.0)
-            total += tiles[step].to(tl.float32) * factor.to(tl.float32)
+            factor = _columns(x + row * x_stride, step, K, BLOCK_K)
+            products = widened(tiles[step], tl.float32) * factor.to(tl.float32)
+            if DEPTH > 0:
+                products = tl.sum(tl.reshape(products, (BLOCK_N, BLOCK_K // PART, PART)), 2)
+                products *= _factors(scale, n, columns, step, K, BLOCK_K, HEIGHT, DEPTH)
+            total += products
         result = tl.sum(total, 1)
-        if SCALED:
+        if SCALED and DEPTH == 0:
             result *= tl.load(scale + n, n < columns, 0.0)
         if HAS_BIAS:
             result += tl.load(bias + n, n < columns, 0.0)
         tl.store(out + row * columns + n, result.to(out.dtype.element_ty), n < columns)
+
+
+@triton.jit
+def _columns(starts, step: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr):
+    """A step's columns of rows that begin at `starts`; 0 beyond K."""
+    k = step * BLOCK_K + tl.arange(0, BLOCK_K)[None, :]
+    if (step + 1) * BLOCK_K <= K:
+        return tl.load(starts + k)
+    return tl.load(starts + k, k < K, 0.0)
+
+
+@triton.jit
+def _factors(
+    scale,
+    n,
+    columns,
+    step,
+    K: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    """The scales [rows n, blocks] of a step's columns; 0 beyond K."""
+    GROUPS: tl.constexpr = (K + DEPTH - 1) // DEPTH
+    group = step * (BLOCK_K // DEPTH) + tl.arange(0, BLOCK_K // DEPTH)
+    starts = scale + tl.minimum(n, columns - 1) // HEIGHT * GROUPS
+    return tl.load(starts[:, None] + group[None, :], group[None, :] < GROUPS, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +115,22 @@ def vector(
     weight: Tensor,
     bias: Tensor | None,
     cut: Cut,
-    scale: Tensor | None = None,
+    scales: Scales = NO_SCALES,
     *,
     overlapped: bool = False,
 ) -> Tensor:
-    """x [T, K] Wᵀ (+ bias) for a T of 1 to 8, W [N, K] contiguous, times scale [N] if given.
+    """x [T, K] Wᵀ (+ bias) for a T of 1 to 8, W [N, K] contiguous, with scales of its own.
 
     overlapped: start while the kernel before still runs (from sm_90 on).
     """
+    if scales.depth and (cut.block_k % scales.depth or scales.depth & (scales.depth - 1)):
+        raise ShapeError(f"{cut} does not consist of blocks of {scales.depth} columns")
     (rows, width), columns = x.shape, weight.shape[0]
     out = torch.empty((rows, columns), dtype=x.dtype, device=x.device)
     vector_kernel[(triton.cdiv(columns, cut.block_n),)](
         x,
         weight,
-        scale,
+        scales.weight,
         bias,
         out,
         columns,
@@ -110,7 +140,9 @@ def vector(
         BLOCK_N=cut.block_n,
         BLOCK_K=cut.block_k,
         HAS_BIAS=bias is not None,
-        SCALED=scale is not None,
+        SCALED=scales.weight is not None,
+        HEIGHT=scales.height,
+        DEPTH=scales.depth,
         PDL=overlapped,
         num_warps=cut.num_warps,
         launch_pdl=overlapped,
@@ -118,7 +150,9 @@ def vector(
     return out
 
 
-def _specimen(width: int, rows: int, cut: Cut, kind: str = "bf16") -> Specimen:
+def _specimen(
+    width: int, rows: int, cut: Cut, kind: str = "bf16", block: tuple[int, int] = (1, 0)
+) -> Specimen:
     signature = {
         "x": "*bf16",
         "weight": f"*{kind}",
@@ -135,10 +169,12 @@ def _specimen(width: int, rows: int, cut: Cut, kind: str = "bf16") -> Specimen:
         "BLOCK_K": cut.block_k,
         "HAS_BIAS": True,
         "SCALED": kind != "bf16",
+        "HEIGHT": block[0],
+        "DEPTH": block[1],
         "PDL": False,
     }
     aligned = ("x", "weight", "scale", "bias", "out", "columns", "x_stride")
-    capabilities = (80, 90) if kind == "bf16" else (90,)
+    capabilities = {"bf16": (80, 90), "fp8e4nv": (90,), "u8": (80,)}[kind]
     return Specimen(
         vector_kernel,
         signature,
@@ -151,5 +187,16 @@ def _specimen(width: int, rows: int, cut: Cut, kind: str = "bf16") -> Specimen:
 
 SPECIMENS = (
     *(_specimen(width, rows, Cut(1, 1024, 4)) for width in (4096, 14336) for rows in (1, 4)),
-    *(_specimen(width, 1, Cut(1, 2048, 4), "fp8e4nv") for width in (4096, 14336)),
+    *(
+        _specimen(width, rows, Cut(1, 2048, 4), kind, block)
+        for width in (4096, 14336)
+        for rows, kind, block in (
+            (1, "fp8e4nv", (1, 0)),
+            (4, "fp8e4nv", (1, 0)),
+            (1, "fp8e4nv", (128, 128)),
+            (4, "fp8e4nv", (128, 128)),
+            (1, "u8", (1, 0)),
+            (4, "u8", (128, 128)),
+        )
+    ),
 )

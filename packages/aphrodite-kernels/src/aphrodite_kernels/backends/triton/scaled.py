@@ -1,0 +1,156 @@
+# pyright: basic
+"""Products with weights of eight-bit floats: for each number of rows, what measures fastest.
+
+Very few rows take a program per row of W, some rows tiles whose W is widened on its way to the
+tensor cores; neither rounds activations. Beyond, activations become eight-bit floats, too, each row
+(or each part of a row, where W's scales change along it) with a scale of its own, and tensor cores
+multiply at twice the rate: the vendor's product, or tiles where that one does not do. Devices that
+know no eight-bit floats widen W in tiles, whatever the number of rows.
+"""
+
+import torch
+from torch import Tensor
+
+from aphrodite_kernels.backends.triton.dense import first_of, vendor
+from aphrodite_kernels.backends.triton.dense_steady import SCALED_STEADY_TILINGS, steady
+from aphrodite_kernels.backends.triton.dense_stream import stream
+from aphrodite_kernels.backends.triton.dense_tiles import Scales, Tiling, Workspace, check_product
+from aphrodite_kernels.backends.triton.dense_vector import WIDEST, Cut, vector
+from aphrodite_kernels.backends.triton.scaled_rows import round_rows
+from aphrodite_kernels.errors import LayoutError
+from aphrodite_kernels.layouts import PackedWeight, Scaled
+from aphrodite_kernels.protocols import MatMul
+
+CUTS = {1: Cut(1, 2048, 4), 4: Cut(1, 2048, 4)}
+"""By the largest number of rows."""
+
+WIDENED = {
+    16: Tiling(16, 64, 128, num_warps=4, num_stages=5, split=0),
+    32: Tiling(32, 64, 128, num_warps=4, num_stages=5, split=0),
+    64: Tiling(64, 64, 128, num_warps=4, num_stages=5, split=0),
+    1 << 30: Tiling(128, 128, 64, num_warps=8, num_stages=3),
+}
+"""By the largest number of rows; W meets activations as they are."""
+
+ROUNDED_FROM = 65
+"""Rows from which on activations are rounded to eight bits, if the device knows such floats."""
+
+ROUNDED = {
+    128: Tiling(128, 128, 128, num_warps=8, num_stages=3, split=0),
+    256: Tiling(256, 128, 128, num_warps=8, num_stages=3, split=0),
+    1 << 30: Tiling(128, 128, 128, num_warps=8, num_stages=3),
+}
+"""By the largest number of rows, with scales that do not change along K."""
+
+ROUNDED_BLOCKS = {
+    256: Tiling(128, 128, 128, num_warps=8, num_stages=3, split=0),
+    1 << 30: Tiling(128, 128, 128, num_warps=8, num_stages=3),
+}
+"""The same with scales that do: there is no room for more sums in a thread's registers."""
+
+VENDOR_FROM = 129
+"""Rows from which on the vendor's product is faster than tiles, where it does."""
+
+_DEPTH = 128
+"""Scales that change along K do so every so many columns."""
+_VENDOR_UNIT = 16
+"""The vendor's product takes multiples of this."""
+
+
+def pack_scaled(weight: PackedWeight) -> PackedWeight:
+    """One scale per tensor becomes one per output channel; other blocks stay.
+
+    Raises:
+        LayoutError: the blocks are not those that the kernels know.
+    """
+    scaled = _scaled(weight)
+    if scaled.block[1] >= scaled.in_features:
+        scaled = scaled.by_rows()
+    elif scaled.block[1] != _DEPTH:
+        raise LayoutError(
+            f"a weight {[scaled.out_features, scaled.in_features]} with scales of blocks "
+            f"{list(scaled.block)}: blocks have {_DEPTH} columns, or all"
+        )
+    return Scaled(scaled.weight.contiguous(), scaled.scale.contiguous(), scaled.block)
+
+
+def scaled_matmul(workspace: Workspace, *, overlapped: bool) -> MatMul:
+    """The fastest products, for weights that `pack_scaled` has made."""
+
+    def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+        scaled = _scaled(weight)
+        check_product(x, scaled.weight)
+        rows, width = x.shape
+        if x.dtype == torch.float32:  # no tensor core is exact to it
+            return vendor(x, scaled.dequantize(x.dtype), bias)
+        if workspace.float8 and rows >= ROUNDED_FROM:
+            return rounded_product(x, scaled, bias, workspace, overlapped=overlapped)
+        codes, scales = _codes(scaled, workspace), scales_of(scaled)
+        if rows <= max(CUTS) and width <= WIDEST:
+            return vector(x, codes, bias, first_of(CUTS, rows), scales)
+        return stream(x, codes, bias, workspace, first_of(WIDENED, rows), scales)
+
+    return matmul
+
+
+def steady_scaled_matmul(workspace: Workspace) -> MatMul:
+    """Products that round a row alike in any company: activations as they are, W widened."""
+
+    def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+        scaled = _scaled(weight)
+        check_product(x, scaled.weight)
+        tiling = first_of(SCALED_STEADY_TILINGS, len(x))
+        codes = _codes(scaled, workspace)
+        return steady(x, codes, bias, workspace, tiling, scales_of(scaled))
+
+    return matmul
+
+
+def rounded_product(
+    x: Tensor, weight: Scaled, bias: Tensor | None, workspace: Workspace, *, overlapped: bool
+) -> Tensor:
+    """x Wᵀ (+ bias) of activations rounded to eight bits, in their dtype."""
+    scales = scales_of(weight)
+    codes, x_scale = round_rows(x, scales.depth, overlapped=overlapped)
+    if len(x) >= VENDOR_FROM and vendor_does(x, weight):
+        return vendor_rounded(codes, x_scale, weight, bias, x.dtype)
+    scales = Scales(scales.weight, x_scale, scales.height, scales.depth)
+    tiling = first_of(ROUNDED_BLOCKS if scales.depth else ROUNDED, len(x))
+    return stream(codes, weight.weight, bias, workspace, tiling, scales, x.dtype)
+
+
+def vendor_does(x: Tensor, weight: Scaled) -> bool:
+    """Whether `vendor_rounded` takes these: bfloat16, a scale per channel, even extents."""
+    even = weight.out_features % _VENDOR_UNIT == 0 == weight.in_features % _VENDOR_UNIT
+    return x.is_cuda and x.dtype == torch.bfloat16 and weight.per_row and even
+
+
+def vendor_rounded(
+    x: Tensor, x_scale: Tensor, weight: Scaled, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """The vendor's product of eight-bit floats x [T, K], with scales [T, 1], and W."""
+    return torch._scaled_mm(
+        x,
+        weight.weight.T,
+        scale_a=x_scale,
+        scale_b=weight.scale.T,
+        bias=None if bias is None else bias.to(dtype),
+        out_dtype=dtype,
+        use_fast_accum=True,
+    )
+
+
+def scales_of(weight: Scaled) -> Scales:
+    """The scales of W as kernels take them."""
+    height, depth = weight.block
+    return Scales(weight.scale, None, height, 0 if weight.per_row else depth)
+
+
+def _codes(weight: Scaled, workspace: Workspace) -> Tensor:
+    return weight.weight if workspace.float8 else weight.weight.view(torch.uint8)
+
+
+def _scaled(weight: PackedWeight) -> Scaled:
+    if not isinstance(weight, Scaled):
+        raise LayoutError(f"this product needs a Scaled weight, not {type(weight).__name__}")
+    return weight
