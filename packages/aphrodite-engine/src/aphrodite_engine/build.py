@@ -7,7 +7,7 @@ from aphrodite_kernels.backend import Backend, backend_for
 
 from aphrodite_engine.config import EngineConfig, ResolvedConfig
 from aphrodite_engine.engine import Engine
-from aphrodite_engine.execution.assembly import make_executor, make_runner
+from aphrodite_engine.execution.assembly import Blueprint, make_runner
 from aphrodite_engine.execution.device import choose_device
 from aphrodite_engine.info import ModelInfo
 from aphrodite_engine.loading.fit import Say, fit_model, limits_of
@@ -54,15 +54,15 @@ def engine_of(
     resolved = model.config
     limits = _scheduling_limits(resolved, source.config.vocab_size, end_tokens)
     scheduler = TokenBudgetScheduler(model.memory.groups, limits)
-    executor = make_executor(
-        model.loaded.model,
-        source.config.vocab_size,
-        backend,
-        model.memory,
-        limits_of(resolved),
+    blueprint = Blueprint(
+        model=model.loaded.model,
+        vocab_size=source.config.vocab_size,
+        backend=backend,
+        memory=model.memory,
+        limits=limits_of(resolved),
         eager=resolved.enforce_eager,
     )
-    runner = make_runner(executor, backend)
+    runner = make_runner(blueprint.executor(), backend)
     info = ModelInfo(
         name=config.model,
         path=resolved.path,

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from aphrodite_engine.execution.assembly import KVMemory, parts_on_a_device, parts_on_the_host
+from aphrodite_engine.execution.assembly import Blueprint, KVMemory
 from aphrodite_engine.execution.limits import Limits
 from aphrodite_engine.execution.memory import allocate_caches
 from aphrodite_engine.execution.step_executor import StepExecutor
@@ -78,8 +78,10 @@ def executor(request, model):
     caches = allocate_caches(groups, 40, 4, torch.float32, torch.device("cpu"))
     memory = KVMemory(groups=groups, caches=caches)
     limits = Limits(rows=4, tokens=16, positions=32, block_size=4)
-    make = parts_on_the_host if request.param == "host" else parts_on_a_device
-    parts = make(model, VOCABULARY, backend, memory, limits, eager=False)
+    blueprint = Blueprint(
+        model=model, vocab_size=VOCABULARY, backend=backend, memory=memory, limits=limits
+    )
+    parts = blueprint.on_the_host() if request.param == "host" else blueprint.on_a_device()
     return StepExecutor(*parts, Sampler(backend), model.softcap)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from aphrodite_engine.execution.assembly import KVMemory, parts_on_a_device, parts_on_the_host
+from aphrodite_engine.execution.assembly import Blueprint, KVMemory
 from aphrodite_engine.execution.limits import Limits
 from aphrodite_engine.execution.memory import allocate_caches
 from aphrodite_engine.kv import group_layers
@@ -40,11 +40,12 @@ class Decoder:
         memory = KVMemory(groups=groups, caches=caches)
         self._groups = groups
         self._blocks_per_row = limits.blocks
-        make = parts_on_the_host if backend.elastic else parts_on_a_device
-        vocabulary = source.config.vocab_size
-        self._state, self._inputs, self._programs = make(
-            self.loaded.model, vocabulary, backend, memory, limits, eager=eager
-        )
+        blueprint = Blueprint(
+            model=self.loaded.model, vocab_size=source.config.vocab_size, backend=backend,
+            memory=memory, limits=limits, eager=eager,
+        )  # fmt: skip
+        parts = blueprint.on_the_host() if backend.elastic else blueprint.on_a_device()
+        self._state, self._inputs, self._programs = parts
 
     def start(self, row: int, tokens: Sequence[int]) -> None:
         """Seat a request and give it all its blocks, in scrambled order."""

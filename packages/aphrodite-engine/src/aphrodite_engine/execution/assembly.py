@@ -44,57 +44,42 @@ class Parts(NamedTuple):
     programs: Programs
 
 
-def make_executor(
-    model: Model,
-    vocab_size: int,
-    backend: Backend,
-    memory: KVMemory,
-    limits: Limits,
-    *,
-    eager: bool = False,
-) -> StepExecutor:
-    """Everything between a plan and its tokens, allocated and recorded."""
-    on_cpu = backend.device.type == "cpu"
-    make = parts_on_the_host if on_cpu else parts_on_a_device
-    state, inputs, programs = make(model, vocab_size, backend, memory, limits, eager=eager)
-    # On a CPU 2 MiB of logits stay in its cache; a device has room for all at once.
-    sampler = Sampler(backend, at_once=2**19 if on_cpu else limits.rows * vocab_size)
-    return StepExecutor(state, inputs, programs, sampler, model.softcap)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blueprint:
+    """What everything between a plan and its tokens is made of."""
 
+    model: Model
+    vocab_size: int
+    backend: Backend
+    memory: KVMemory
+    limits: Limits
+    eager: bool = False
+    """The model itself runs each time, instead of a program."""
 
-def parts_on_the_host(
-    model: Model,
-    vocab_size: int,
-    backend: Backend,
-    memory: KVMemory,
-    limits: Limits,
-    *,
-    eager: bool,
-) -> Parts:
-    """Where kernels read what the host writes."""
-    rows = HostRows(limits, len(memory.groups))
-    inputs = HostInputs(limits, memory.groups, memory.caches, rows, backend)
-    programs: Programs
-    if eager or backend.capture is None or not backend.elastic:
-        programs = EagerPrograms(model, backend, inputs)
-    else:
-        programs = RecordedPrograms(model, backend, inputs, backend.capture)
-    return Parts(BatchState(limits, vocab_size, rows), inputs, programs)
+    def executor(self) -> StepExecutor:
+        """All of it, allocated and recorded."""
+        on_cpu = self.backend.device.type == "cpu"
+        parts = self.on_the_host() if on_cpu else self.on_a_device()
+        # On a CPU 2 MiB of logits stay in its cache; a device has room for all at once.
+        at_once = 2**19 if on_cpu else self.limits.rows * self.vocab_size
+        return StepExecutor(*parts, Sampler(self.backend, at_once=at_once), self.model.softcap)
 
+    def on_the_host(self) -> Parts:
+        """Where kernels read what the host writes."""
+        rows = HostRows(self.limits, len(self.memory.groups))
+        inputs = HostInputs(self.limits, self.memory.groups, self.memory.caches, rows, self.backend)
+        programs: Programs
+        if self.eager or self.backend.capture is None or not self.backend.elastic:
+            programs = EagerPrograms(self.model, self.backend, inputs)
+        else:
+            programs = RecordedPrograms(self.model, self.backend, inputs, self.backend.capture)
+        return Parts(BatchState(self.limits, self.vocab_size, rows), inputs, programs)
 
-def parts_on_a_device(
-    model: Model,
-    vocab_size: int,
-    backend: Backend,
-    memory: KVMemory,
-    limits: Limits,
-    *,
-    eager: bool,
-) -> Parts:
-    """Where the device is sent what changes."""
-    rows = DeviceRows(limits, len(memory.groups), backend.device)
-    inputs = DeviceInputs(limits, memory.groups, memory.caches, rows)
-    programs: Programs = EagerPrograms(model, backend, inputs)
-    if not eager and backend.capture is not None:
-        programs = CapturedPrograms(model, programs, inputs, backend.capture)
-    return Parts(BatchState(limits, vocab_size, rows), inputs, programs)
+    def on_a_device(self) -> Parts:
+        """Where the device is sent what changes."""
+        rows = DeviceRows(self.limits, len(self.memory.groups), self.backend.device)
+        inputs = DeviceInputs(self.limits, self.memory.groups, self.memory.caches, rows)
+        programs: Programs = EagerPrograms(self.model, self.backend, inputs)
+        if not self.eager and self.backend.capture is not None:
+            programs = CapturedPrograms(self.model, programs, inputs, self.backend.capture)
+        return Parts(BatchState(self.limits, self.vocab_size, rows), inputs, programs)
