@@ -1,0 +1,238 @@
+# pyright: basic
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportArgumentType=false
+"""Removing all but the likeliest tokens: a program searches one row for the least that stays.
+
+The weight of a token is 1 (top-k) or its probability (top-p); all from some logit up that together
+have the weight asked for stay. A row is folded onto BLOCK slots of which each remembers its four
+largest numbers; among them the search is in registers. Only where a slot may hide a fifth that
+would stay, as in flat distributions, the row itself is read again, about 15 times.
+
+Floor: the logits in twice, mostly from the L2 cache, and out; one processor reads a row in 5 us.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra import cuda
+
+from aphrodite_kernels.backends.triton.sampling_order import LOWEST, order_of, value_of
+from aphrodite_kernels.backends.triton.specimen import Specimen
+from aphrodite_kernels.protocols import KeepTopK, KeepTopP
+
+_BLOCK = 4096
+"""Slots of a row: with 16 warps a thread holds 8."""
+_WARPS = 16
+_INFINITY = tl.constexpr(float("inf"))
+_HUGE = tl.constexpr(3e38)
+_SLACK = tl.constexpr(4e-6)
+"""Share of all probability by which too much may stay."""
+_GUESSES = tl.constexpr(20)
+"""Turns that halve the interval of numbers; later ones halve that of their orders, and end."""
+
+
+@triton.jit
+def _read(place, there):
+    """Numbers; both zeros become one."""
+    value = tl.load(place, there, float("-inf"))
+    return tl.where(value == 0, 0.0, value)
+
+
+@triton.jit
+def _weight(value, peak, SHARES: tl.constexpr):
+    """Of numbers up to `peak`."""
+    if SHARES:
+        return tl.exp(tl.minimum(value - peak, 0.0))
+    else:
+        return tl.where(value > float("-inf"), 1.0, 0.0)
+
+
+@triton.jit
+def _fold(row, slot, width, SHARES: tl.constexpr, BLOCK: tl.constexpr):
+    """Per slot its four largest numbers, and its sum of exp(number - largest); if none is NaN."""
+    first = tl.full((BLOCK,), float("-inf"), tl.float32)
+    second, third, fourth = first, first, first
+    total = tl.zeros((BLOCK,), tl.float32)
+    broken = tl.zeros((BLOCK,), tl.int32)
+    for start in tl.range(0, width, BLOCK, num_stages=4):
+        value = _read(row + start + slot, start + slot < width)
+        broken |= (value != value).to(tl.int32)
+        if SHARES:
+            reach = tl.exp(-tl.abs(value - tl.minimum(tl.maximum(first, -_HUGE), _HUGE)))
+            total = tl.where(value > first, total * reach + 1, total + reach)
+        rest = tl.minimum(first, value)
+        first = tl.maximum(first, value)
+        value = tl.minimum(second, rest)
+        second = tl.maximum(second, rest)
+        rest = tl.minimum(third, value)
+        third = tl.maximum(third, value)
+        fourth = tl.maximum(fourth, rest)
+    return (first, second, third, fourth), total, tl.max(broken, 0) == 0
+
+
+@triton.jit
+def _survey(row, slot, width, pivot, peak, SHARES: tl.constexpr, BLOCK: tl.constexpr):
+    """Weight of all numbers from the pivot up, the least of these, and the largest other."""
+    weight = tl.zeros((BLOCK,), tl.float32)
+    least = tl.full((BLOCK,), _INFINITY, tl.float32)
+    below = tl.full((BLOCK,), float("-inf"), tl.float32)
+    for start in tl.range(0, width, BLOCK, num_stages=4):
+        value = _read(row + start + slot, start + slot < width)
+        stays = value >= pivot
+        weight += tl.where(stays, _weight(value, peak, SHARES), 0.0)
+        least = tl.minimum(least, tl.where(stays, value, _INFINITY))
+        below = tl.maximum(below, tl.where(stays, float("-inf"), value))
+    return tl.sum(weight, 0), tl.min(least, 0), tl.max(below, 0)
+
+
+@triton.jit
+def _middle(low, high):
+    """The floor of the mean of two int32."""
+    return (low >> 1) + (high >> 1) + (low & high & 1)
+
+
+@triton.jit
+def _recall(found, low, high, peak, mass, enough, SHARES: tl.constexpr):
+    """Narrow orders as _search does, for the numbers `found` alone."""
+    first, second, third, fourth = found
+    weights = (
+        _weight(first, peak, SHARES),
+        _weight(second, peak, SHARES),
+        _weight(third, peak, SHARES),
+        _weight(fourth, peak, SHARES),
+    )
+    reached = tl.full((), _INFINITY, tl.float32)
+    while (low + 1 < high) & (reached > enough):
+        middle = _middle(low, high)
+        pivot = value_of(middle)
+        weight = tl.sum(
+            tl.where(first >= pivot, weights[0], 0.0)
+            + tl.where(second >= pivot, weights[1], 0.0)
+            + tl.where(third >= pivot, weights[2], 0.0)
+            + tl.where(fourth >= pivot, weights[3], 0.0),
+            0,
+        )
+        stays = weight >= mass
+        reached = tl.where(stays, weight, reached)
+        low = tl.where(stays, middle, low)
+        high = tl.where(stays, high, middle)
+    return low, high
+
+
+@triton.jit
+def _search(
+    row, slot, width, low, high, peak, mass, enough, SHARES: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Raise `low`, from which on numbers weigh `mass`, until they weigh no more than `enough`.
+
+    Or to the last such: those from `high` on weigh less than `mass`.
+    """
+    reached = tl.full((), _INFINITY, tl.float32)
+    turn = 0
+    while (low + 1 < high) & (reached > enough):
+        middle = _middle(low, high)
+        if (turn < _GUESSES) & (low > LOWEST):
+            middle = order_of(0.5 * value_of(low) + 0.5 * value_of(high))
+            middle = tl.minimum(tl.maximum(middle, low + 1), high - 1)
+        weight, least, below = _survey(row, slot, width, value_of(middle), peak, SHARES, BLOCK)
+        stays = weight >= mass
+        reached = tl.where(stays, weight, reached)
+        low = tl.where(stays, order_of(least), low)
+        high = tl.where(stays, high, tl.maximum(order_of(below), low) + 1)
+        turn += 1
+    return low
+
+
+@triton.jit
+def keep_top_kernel(
+    logits,
+    limit,
+    width,
+    stride,
+    limit_stride,
+    SHARES: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """In place, one row. limit: of each row a count, int64; SHARES: a probability, float32."""
+    if PDL:
+        cuda.gdc_launch_dependents()
+        cuda.gdc_wait()
+    number = tl.program_id(0).to(tl.int64)
+    row = logits + number * stride
+    slot = tl.arange(0, BLOCK)
+    asked = tl.load(limit + number * limit_stride)
+    if (asked > 0) & (asked < (1 if SHARES else width)):
+        found, total, sound = _fold(row, slot, width, SHARES, BLOCK)
+        peak = tl.max(found[0], 0)
+        if sound & (tl.abs(peak) < _INFINITY):
+            mass = asked.to(tl.float32)
+            enough = mass
+            low = tl.full((), LOWEST, tl.int32)
+            if SHARES:
+                everything = tl.sum(total * _weight(found[0], peak, SHARES), 0)
+                mass = asked * everything
+                enough = mass + _SLACK * everything
+                # All numbers below this one weigh at most a quarter of what may go.
+                rest = tl.maximum(1 - asked, 1e-7) / (4.0 * width)
+                low = order_of(peak + tl.log(rest))
+            high = order_of(peak) + 1
+            low, high = _recall(found, low, high, peak, mass, enough, SHARES)
+            hidden = order_of(tl.max(found[3], 0))
+            if low <= hidden:  # what is from there on may be more than was found
+                high = tl.maximum(high, hidden + 1)
+                low = _search(row, slot, width, low, high, peak, mass, enough, SHARES, BLOCK)
+            least = value_of(low)
+            for start in tl.range(0, width, BLOCK, num_stages=4):
+                there = start + slot < width
+                value = tl.load(row + start + slot, there, 0.0)
+                tl.store(row + start + slot, tl.where(value < least, float("-inf"), value), there)
+
+
+def keep_top_k_on(*, overlapped: bool) -> KeepTopK:
+    """Implements protocols.KeepTopK."""
+
+    def keep_top_k(logits: Tensor, count: Tensor) -> None:
+        _launch(logits, count, shares=False, overlapped=overlapped)
+
+    return keep_top_k
+
+
+def keep_top_p_on(*, overlapped: bool) -> KeepTopP:
+    """Implements protocols.KeepTopP."""
+
+    def keep_top_p(logits: Tensor, share: Tensor) -> None:
+        _launch(logits, share, shares=True, overlapped=overlapped)
+
+    return keep_top_p
+
+
+def _launch(logits: Tensor, limit: Tensor, *, shares: bool, overlapped: bool) -> None:
+    rows, width = logits.shape
+    keep_top_kernel[(rows,)](
+        logits,
+        limit,
+        width,
+        logits.stride(0),
+        limit.stride(0),
+        SHARES=shares,
+        BLOCK=max(16, min(_BLOCK, triton.next_power_of_2(width))),
+        PDL=overlapped,
+        num_warps=_WARPS,
+        launch_pdl=overlapped,
+    )
+
+
+def _specimen(limit: str, *, shares: bool) -> Specimen:
+    types = {
+        "logits": "*fp32",
+        "limit": limit,
+        "width": "i32",
+        "stride": "i32",
+        "limit_stride": "i32",
+    }
+    constants: dict[str, object] = {"SHARES": shares, "BLOCK": _BLOCK, "PDL": False}
+    aligned = ("logits", "width", "stride")
+    return Specimen(keep_top_kernel, types, constants, _WARPS, aligned=aligned)
+
+
+SPECIMENS = (_specimen("*i64", shares=False), _specimen("*fp32", shares=True))
