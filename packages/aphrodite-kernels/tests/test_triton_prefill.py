@@ -123,9 +123,10 @@ def matmul_by_row(a, b, dtype):
     return (a.astype(dtype)[:, :, None] * b.astype(dtype)[None]).sum(1)
 
 
-@pytest.mark.parametrize("heads", [4, 6])
-@pytest.mark.parametrize("kind", [None, torch.int8], ids=str)
-@pytest.mark.parametrize("name", ["full", "window", "wide"])
+@pytest.mark.parametrize(
+    ("name", "kind", "heads"),
+    [("full", None, 4), ("window", None, 6), ("wide", torch.int8, 4)],
+)
 def test_rows_are_equal_in_any_company(name, kind, heads, monkeypatch):
     if DEVICE.type == "cpu":
         monkeypatch.setattr("numpy.matmul", matmul_by_row)

@@ -24,7 +24,7 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
-from aphrodite_kernels.backends.triton.attention_decode import scale_up, soften
+from aphrodite_kernels.backends.triton.attention_decode import soften
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.backends.triton.store_kv import check_strides
 
@@ -92,8 +92,6 @@ def attend_tile(
     query,
     k,
     v,
-    key_scale,
-    value_scale,
     partial,
     distance,
     window,
@@ -104,7 +102,6 @@ def attend_tile(
     values,
     WINDOWED: tl.constexpr,
     CAPPED: tl.constexpr,
-    UP: tl.constexpr,
 ):
     """The running softmax (largest score, sum, values) after one more tile of keys.
 
@@ -112,8 +109,6 @@ def attend_tile(
     """
     score = tl.dot(query, k.T, input_precision="ieee")
     factor = scale * _LOG2E
-    if UP:
-        score *= key_scale[None, :]
     if CAPPED:
         score = soften(score * scale, cap)
         factor = _LOG2E
@@ -127,53 +122,38 @@ def attend_tile(
     lower = tl.broadcast_to(-higher[:, None], score.shape)
     weight = tl.exp2(tl.fma(score, tl.full(score.shape, factor, tl.float32), lower))
     total = total * keep + tl.sum(weight, 1)
-    if UP:
-        weight *= value_scale[None, :]
     values = tl.dot(weight.to(query.dtype), v, values * keep[:, None], input_precision="ieee")
     return higher, total, values
 
 
 @triton.jit
-def widened(x, kind: tl.constexpr):
-    """Numbers of the cache as `kind`, exactly."""
-    if x.dtype == tl.float8e5:  # the upper half of a float16; sm_80 has no instruction for it
-        x = (x.to(tl.uint8, bitcast=True).to(tl.uint16) << 8).to(tl.float16, bitcast=True)
+def vectors(
+    stored, scales, here, scale_here, kind: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Vectors [TILE, BLOCK] of the cache as `kind`: times their scales, unless those are None."""
+    column = tl.arange(0, BLOCK)[None, :]
+    place = stored + here[:, None] + column
+    x = tl.load(place) if SIZE == BLOCK else tl.load(place, column < SIZE, 0.0)
+    if scales is not None:
+        if x.dtype == tl.float8e5:  # the upper half of a float16; sm_80 has no instruction for it
+            x = (x.to(tl.uint8, bitcast=True).to(tl.uint16) << 8).to(tl.float16, bitcast=True)
+        x = x.to(tl.float32) * tl.load(scales + scale_here)[:, None]
     return x.to(kind)
 
 
 @triton.jit
 def walk(
-    query,
-    position,
-    first,
-    last,
-    key,
-    value,
-    key_scale,
-    value_scale,
-    table,
-    window,
-    scale,
-    cap,
-    top,
-    total,
-    block_stride,
-    slot_stride,
-    scale_block_stride,
-    scale_slot_stride,
-    SIZE: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr,
-    TILE: tl.constexpr,
-    WINDOWED: tl.constexpr,
-    CAPPED: tl.constexpr,
-    UP: tl.constexpr,
-):
+    query, position, first, last, top, total, window, scale, cap, table,
+    key, value, key_scale, value_scale,
+    block_stride, slot_stride, scale_block_stride, scale_slot_stride,
+    SIZE: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr,
+    WINDOWED: tl.constexpr, CAPPED: tl.constexpr,
+):  # fmt: skip
     """Sums of weights and of weighted values of queries at `position` [ROWS], first to last.
 
     Tiles start at multiples of TILE. Keys that no query sees are not read: the nearest that one
-    sees stands in for them, with the weight 0.
+    sees stands in for them, with the weight 0. The table is read a tile ahead.
     """
-    column = tl.arange(0, query.shape[1])[None, :]
     offset = tl.arange(0, TILE)
     values = tl.zeros(query.shape, tl.float32)
     lowest = 0
@@ -183,82 +163,33 @@ def walk(
         full_from = tl.maximum(last - window + 1, 0)
     begin = lowest // TILE * TILE
     at = tl.minimum(tl.maximum(begin + offset, lowest), last)
-    block = tl.load(table + at // BLOCK_SIZE)
+    block = tl.load(table + at // BLOCK_SIZE).to(tl.int64)
     for start in tl.range(begin, last + 1, TILE):
         inside = at % BLOCK_SIZE
-        here = (block.to(tl.int64) * block_stride + inside * slot_stride)[:, None] + column
-        if query.shape[1] == SIZE:
-            k, v = tl.load(key + here), tl.load(value + here)
-        else:
-            k = tl.load(key + here, column < SIZE, 0.0)
-            v = tl.load(value + here, column < SIZE, 0.0)
-        k_scale = 1.0
-        v_scale = 1.0
-        if UP:
-            scales = block.to(tl.int64) * scale_block_stride + inside * scale_slot_stride
-            k_scale = tl.load(key_scale + scales)
-            v_scale = tl.load(value_scale + scales) * UP
+        here = block * block_stride + inside * slot_stride
+        scale_here = block * scale_block_stride + inside * scale_slot_stride
+        k = vectors(key, key_scale, here, scale_here, query.dtype, SIZE, query.shape[1])
+        v = vectors(value, value_scale, here, scale_here, query.dtype, SIZE, query.shape[1])
         at = tl.minimum(tl.maximum(start + TILE + offset, lowest), last)
-        block = tl.load(table + at // BLOCK_SIZE)
+        block = tl.load(table + at // BLOCK_SIZE).to(tl.int64)
+        partial = (start + TILE > first + 1) | (start < full_from)
+        distance = position[:, None] - (start + offset)[None, :]
         top, total, values = attend_tile(
-            query,
-            widened(k, query.dtype),
-            widened(v, query.dtype),
-            k_scale,
-            v_scale,
-            (start + TILE > first + 1) | (start < full_from),
-            position[:, None] - (start + offset)[None, :],
-            window,
-            scale,
-            cap,
-            top,
-            total,
-            values,
-            WINDOWED,
-            CAPPED,
-            UP,
+            query, k, v, partial, distance, window, scale, cap, top, total, values, WINDOWED, CAPPED
         )
     return total, values
 
 
 @triton.jit(do_not_specialize=["requests", "window"])
 def prefill_kernel(
-    q,
-    key,
-    value,
-    key_scale,
-    value_scale,
-    block_tables,
-    seq_lens,
-    query_starts,
-    sinks,
-    out,
-    requests,
-    window,
-    scale,
-    cap,
-    q_stride,
-    q_head_stride,
-    table_stride,
-    block_stride,
-    slot_stride,
-    head_stride,
-    scale_block_stride,
-    scale_slot_stride,
-    SIZE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr,
-    GROUP: tl.constexpr,
-    ROWS: tl.constexpr,
-    TILE: tl.constexpr,
-    REQUESTS: tl.constexpr,
-    WINDOWED: tl.constexpr,
-    CAPPED: tl.constexpr,
-    UP: tl.constexpr,
-    HAS_SINKS: tl.constexpr,
-    LEAST: tl.constexpr,
-    PDL: tl.constexpr,
-):
+    q, key, value, key_scale, value_scale, block_tables, seq_lens, query_starts, sinks, out,
+    requests, window, scale, cap, q_stride, q_head_stride, table_stride,
+    block_stride, slot_stride, head_stride, scale_block_stride, scale_slot_stride,
+    SIZE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_SIZE: tl.constexpr, GROUP: tl.constexpr,
+    ROWS: tl.constexpr, TILE: tl.constexpr, REQUESTS: tl.constexpr, LEAST: tl.constexpr,
+    WINDOWED: tl.constexpr, CAPPED: tl.constexpr, QUANTIZED: tl.constexpr,
+    HAS_SINKS: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
     """Slot program_id(1), KV head program_id(0), of the requests with at least LEAST queries."""
     if PDL:
         cuda.gdc_launch_dependents()
@@ -285,34 +216,15 @@ def prefill_kernel(
             top = tl.maximum(sink, top)
             total = tl.exp2(sink - top)
         before = tl.load(seq_lens + request) - count
+        first = before + tile * ROWS // GROUP
         total, values = walk(
-            query,
-            before + number,
-            before + tile * ROWS // GROUP,
-            before + tl.max(number),
-            key + head * head_stride,
-            value + head * head_stride,
-            key_scale + head if UP else key_scale,
-            value_scale + head if UP else value_scale,
+            query, before + number, first, before + tl.max(number), top, total, window, scale, cap,
             block_tables + request.to(tl.int64) * table_stride,
-            window,
-            scale,
-            cap,
-            top,
-            total,
-            block_stride,
-            slot_stride,
-            scale_block_stride,
-            scale_slot_stride,
-            SIZE,
-            BLOCK_SIZE,
-            TILE,
-            WINDOWED,
-            CAPPED,
-            UP,
-        )
-        if UP:
-            total *= UP
+            key + head * head_stride, value + head * head_stride,
+            key_scale + head if QUANTIZED else None, value_scale + head if QUANTIZED else None,
+            block_stride, slot_stride, scale_block_stride, scale_slot_stride,
+            SIZE, BLOCK_SIZE, TILE, WINDOWED, CAPPED,
+        )  # fmt: skip
         written = token * (tl.num_programs(0) * GROUP * SIZE) + member * SIZE
         result = (values / total[:, None]).to(out.dtype.element_ty)
         tl.store(out + written[:, None] + column, result, there)
@@ -341,28 +253,11 @@ def prefill_attention(
     group = heads // pairs
     requests = len(meta.seq_lens)
     prefill_kernel[(pairs, tokens * group // tiling.rows + requests)](
-        q,
-        key,
-        cache.value,
-        scales,
-        cache.value_scale,
-        meta.block_tables,
-        meta.seq_lens,
-        meta.query_starts,
-        spec.sinks,
-        out,
-        requests,
-        spec.window or 0,
-        spec.scale,
-        spec.softcap or 1.0,
-        q.stride(0),
-        q.stride(1),
-        meta.block_tables.stride(0),
-        key.stride(0),
-        key.stride(1),
-        key.stride(2),
-        0 if scales is None else scales.stride(0),
-        0 if scales is None else scales.stride(1),
+        q, key, cache.value, scales, cache.value_scale,
+        meta.block_tables, meta.seq_lens, meta.query_starts, spec.sinks, out,
+        requests, spec.window or 0, spec.scale, spec.softcap or 1.0,
+        q.stride(0), q.stride(1), meta.block_tables.stride(0), *key.stride()[:3],
+        *((0, 0) if scales is None else scales.stride()[:2]),
         SIZE=size,
         BLOCK=triton.next_power_of_2(size),
         BLOCK_SIZE=cache.block_size,
@@ -370,16 +265,16 @@ def prefill_attention(
         ROWS=tiling.rows,
         TILE=tiling.tile,
         REQUESTS=_REQUESTS,
+        LEAST=1 if every else 2,
         WINDOWED=spec.window is not None,
         CAPPED=spec.softcap is not None,
-        UP=0 if scales is None else scale_up(key.dtype),
+        QUANTIZED=scales is not None,
         HAS_SINKS=spec.sinks is not None,
-        LEAST=1 if every else 2,
         PDL=overlapped,
         num_warps=tiling.num_warps,
         num_stages=tiling.num_stages,
         launch_pdl=overlapped,
-    )
+    )  # fmt: skip
 
 
 _KINDS = {torch.int8: "*i8", torch.float8_e4m3fn: "*fp8e4nv", torch.float8_e5m2: "*fp8e5"}
@@ -419,7 +314,7 @@ def _specimen(
         "REQUESTS": _REQUESTS,
         "WINDOWED": windowed,
         "CAPPED": capped,
-        "UP": scale_up(kept) if quantized else 0,
+        "QUANTIZED": quantized,
         "HAS_SINKS": False,
         "LEAST": 2,
         "PDL": False,
