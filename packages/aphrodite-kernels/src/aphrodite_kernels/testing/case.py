@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor
@@ -68,6 +69,14 @@ class Case:
         return self.name
 
 
+class Rounding(Enum):
+    """How activations may have been rounded before a product."""
+
+    NONE = "to nothing but the dtype they have"
+    STEPS = "to 127 steps of their row's largest: by half a step at most"
+    FLOATS = "to float8_e4m3fn: by 2**-4 of themselves at most, 3.6e-2 root mean square"
+
+
 def assert_close(actual: Tensor, expected: Tensor) -> None:
     """Element by element, with the tolerance of the expected dtype."""
     limit = TOLERANCES[expected.dtype]
@@ -75,22 +84,23 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
 
 
 def assert_product_close(
-    actual: Tensor, expected: Tensor, x: Tensor, weight: Tensor, *, eight_bits: bool
+    actual: Tensor, expected: Tensor, x: Tensor, weight: Tensor, rounding: Rounding
 ) -> None:
     """Compare products x [T, K] by weight [N, K], whose errors grow with the factors' sizes.
 
-    eight_bits: activations may have been rounded to 127 steps of their row's largest. Each rounding
-    errs by a uniform number of at most half a step; six standard deviations of their sum are let
-    pass, whatever cancels in the sum itself.
+    rounding: of activations, that is allowed. Each errs by a uniform number; six standard
+    deviations of their sum are let pass, whatever cancels in the sum itself.
     """
     assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
     assert actual.dtype == expected.dtype, f"dtype {actual.dtype}, expected {expected.dtype}"
     rows = weight.square().sum(1).sqrt()  # [N]
     typical = x.float().square().mean(1).sqrt()[:, None] * rows  # [T, N]
     allowed = TOLERANCES[expected.dtype] * (typical + expected.float().abs())
-    if eight_bits:
+    if rounding == Rounding.STEPS:
         step = x.float().abs().amax(1, keepdim=True) / 127
         allowed += 6 * step / 12**0.5 * rows
+    if rounding == Rounding.FLOATS:
+        allowed += 6 * 2**-4 / 3**0.5 * typical
     excess = float(
         ((actual.float() - expected.float()).abs() / allowed).nan_to_num(torch.inf).max()
     )

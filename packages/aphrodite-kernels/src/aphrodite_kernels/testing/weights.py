@@ -1,16 +1,18 @@
 """Cases of the ops that read a weight, for every layout."""
 
 from collections.abc import Iterator
+from enum import Enum
 from functools import partial
 from itertools import product
 
 import torch
 
-from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType, PackedWeight
+from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType, PackedWeight, Scaled
 from aphrodite_kernels.layouts.ggml.decoders import DECODERS
 from aphrodite_kernels.testing.case import (
     Case,
     Draw,
+    Rounding,
     assert_close,
     assert_product_close,
 )
@@ -31,33 +33,74 @@ def random_blocks(
     return GgmlBlocks(pool[chosen].view(rows, -1), kind)
 
 
+def random_scaled(
+    rows: int, columns: int, block: tuple[int, int], generator: torch.Generator
+) -> Scaled:
+    """A weight of random eight-bit floats, the largest about 1, with random scales."""
+    codes = (100 * torch.randn(rows, columns, generator=generator)).clamp(-448, 448)
+    shape = (-(-rows // block[0]), -(-columns // block[1]))
+    scale = (0.5 + torch.rand(shape, generator=generator)) / 448
+    return Scaled(codes.to(torch.float8_e4m3fn), scale, block)
+
+
+class ScaledBy(Enum):
+    """What of an eight-bit float weight shares a scale."""
+
+    TENSOR = "tensor"
+    CHANNEL = "channel"
+    BLOCK = "block"
+
+    def block(self, rows: int, columns: int) -> tuple[int, int]:
+        """As `Scaled` has it, for a weight of this shape."""
+        blocks = {"tensor": (rows, columns), "channel": (1, columns), "block": (128, 128)}
+        return blocks[self.value]
+
+
+Kind = torch.dtype | GgmlType | ScaledBy
+"""Of a weight: Dense of a dtype, GgmlBlocks of a type, Scaled by something."""
+
 _DENSE = (torch.float32, torch.float16, torch.bfloat16)
 _PRODUCTS = ((1, 96), (2, 7), (5, 130), (33, 64), (130, 96))  # (T, N)
 
 
-def weight_of(draw: Draw, layout: torch.dtype | GgmlType, rows: int, columns: int) -> PackedWeight:
-    """A random weight [rows, columns] of one layout."""
-    if isinstance(layout, GgmlType):
-        return random_blocks(layout, rows, columns, draw.generator)
-    return Dense((torch.randn(rows, columns, generator=draw.generator) / 8).to(layout))
+def weight_of(draw: Draw, kind: Kind, rows: int, columns: int) -> PackedWeight:
+    """A random weight [rows, columns] of one kind."""
+    if isinstance(kind, GgmlType):
+        return random_blocks(kind, rows, columns, draw.generator)
+    if isinstance(kind, ScaledBy):
+        return random_scaled(rows, columns, kind.block(rows, columns), draw.generator)
+    return Dense((torch.randn(rows, columns, generator=draw.generator) / 8).to(kind))
+
+
+def rounding_of(kind: Kind) -> Rounding:
+    """Of activations, that products with such a weight may do."""
+    if isinstance(kind, GgmlType):
+        return Rounding.STEPS
+    return Rounding.FLOATS if isinstance(kind, ScaledBy) else Rounding.NONE
+
+
+def label_of(kind: Kind) -> str:
+    """For names of cases."""
+    if isinstance(kind, ScaledBy):
+        return f"float8_by_{kind.value}"
+    return kind.name if isinstance(kind, GgmlType) else str(kind).removeprefix("torch.")
 
 
 def matmul_cases() -> Iterator[Case]:
     """Products and look-ups."""
-    for layout in (*_DENSE, *sorted(DECODERS)):
-        packed = isinstance(layout, GgmlType)
-        label = layout.name if packed else str(layout).removeprefix("torch.")
-        columns = (256, 768) if packed and layout.block_size > 32 else (96, 576)
-        for (tokens, rows), width in product(_PRODUCTS, columns):
-            run = partial(_check_matmul, layout=layout, shape=(tokens, rows, width))
+    for kind in (*_DENSE, *ScaledBy, *sorted(DECODERS)):
+        label = label_of(kind)
+        wide = isinstance(kind, GgmlType) and kind.block_size > 32
+        for (tokens, rows), width in product(_PRODUCTS, (256, 768) if wide else (96, 576)):
+            run = partial(_check_matmul, kind=kind, shape=(tokens, rows, width))
             yield Case(f"matmul-{label}-{tokens}x{rows}x{width}", run)
-        yield Case(f"matmul-{label}-isolated", partial(_check_isolated, layout=layout))
-        yield Case(f"embed-{label}", partial(_check_embed, layout=layout))
+        yield Case(f"matmul-{label}-isolated", partial(_check_isolated, kind=kind))
+        yield Case(f"embed-{label}", partial(_check_embed, kind=kind))
 
 
-def _check_matmul(draw: Draw, layout: torch.dtype | GgmlType, shape: tuple[int, int, int]) -> None:
+def _check_matmul(draw: Draw, kind: Kind, shape: tuple[int, int, int]) -> None:
     tokens, rows, width = shape
-    weight = weight_of(draw, layout, rows, width)
+    weight = weight_of(draw, kind, rows, width)
     prepared = draw.backend.prepare(weight)
     matmul = draw.backend.matmul_for(prepared)
     dense = weight.dequantize().to(draw.backend.device)
@@ -67,13 +110,12 @@ def _check_matmul(draw: Draw, layout: torch.dtype | GgmlType, shape: tuple[int, 
     ):
         expected = draw.reference().any_matmul(x, weight.to(x.device), bias)
         actual = matmul(x, prepared, bias)
-        packed = isinstance(layout, GgmlType)
-        assert_product_close(actual, expected, x, dense, eight_bits=packed)
+        assert_product_close(actual, expected, x, dense, rounding_of(kind))
 
 
-def _check_isolated(draw: Draw, layout: torch.dtype | GgmlType) -> None:
+def _check_isolated(draw: Draw, kind: Kind) -> None:
     """A row of NaN leaves the others alone."""
-    prepared = draw.backend.prepare(weight_of(draw, layout, 64, 256))
+    prepared = draw.backend.prepare(weight_of(draw, kind, 64, 256))
     matmul = draw.backend.matmul_for(prepared)
     x = draw.normal(9, 256)
     poisoned = x.clone()
@@ -82,8 +124,8 @@ def _check_isolated(draw: Draw, layout: torch.dtype | GgmlType) -> None:
     assert_close(matmul(poisoned, prepared)[others], matmul(x, prepared)[others])
 
 
-def _check_embed(draw: Draw, layout: torch.dtype | GgmlType) -> None:
-    weight = weight_of(draw, layout, 50, 256)
+def _check_embed(draw: Draw, kind: Kind) -> None:
+    weight = weight_of(draw, kind, 50, 256)
     prepared = draw.backend.prepare(weight)
     tokens = draw.integers(0, 50, 23).int()
     tokens[:3] = torch.tensor([49, 0, 49])

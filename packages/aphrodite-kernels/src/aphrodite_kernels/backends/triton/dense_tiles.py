@@ -25,8 +25,10 @@ from aphrodite_kernels.errors import ShapeError
 
 _ALIGNMENT = 16
 """Bytes to which a descriptor's rows must be aligned."""
-_DESCRIPTORS_FROM = (9, 0)
-_FLOAT8_FROM = (8, 9)
+_DESCRIPTORS_FROM: tuple[int, int] = (9, 0)
+_FLOAT8_FROM: tuple[int, int] = (8, 9)
+_INTERPRETER: tuple[int, int] = (9, 0)
+"""What it can do."""
 GROUP = 8
 """Tiles of rows that are worked on together."""
 _UNIT = 128 * 256
@@ -85,7 +87,7 @@ def workspace_on(device: torch.device) -> Workspace:
     """A workspace on `device`, 33 MiB."""
     cuda = device.type == "cuda"
     processors = torch.cuda.get_device_properties(device).multi_processor_count if cuda else 4
-    capability = torch.cuda.get_device_capability(device) if cuda else _DESCRIPTORS_FROM
+    capability = torch.cuda.get_device_capability(device) if cuda else _INTERPRETER
     return Workspace(
         partials=torch.empty(_UNIT * _UNITS, dtype=torch.float32, device=device),
         arrivals=torch.zeros(_TILES, dtype=torch.int32, device=device),

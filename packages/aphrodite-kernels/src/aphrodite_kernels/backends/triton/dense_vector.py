@@ -1,5 +1,5 @@
 # pyright: basic
-# pyright: reportGeneralTypeIssues=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportCallIssue=false, reportAssignmentType=false
 """Products of very few rows with a weight: every program holds its rows of W whole.
 
 All of a program's loads of W are under way before it needs the first. Floor: the bytes of W over

@@ -1,4 +1,5 @@
 # pyright: basic
+# pyright: reportPrivateImportUsage=false
 """Products with weights of eight-bit floats: for each number of rows, what measures fastest.
 
 Very few rows take a program per row of W, some rows tiles whose W is widened on its way to the
@@ -64,14 +65,15 @@ def pack_scaled(weight: PackedWeight) -> PackedWeight:
         LayoutError: the blocks are not those that the kernels know.
     """
     scaled = _scaled(weight)
-    if scaled.block[1] >= scaled.in_features:
-        scaled = scaled.by_rows()
-    elif scaled.block[1] != _DEPTH:
+    codes, width = scaled.weight.contiguous(), scaled.in_features
+    if scaled.block[1] >= width:
+        return Scaled(codes, scaled.by_rows().scale.contiguous(), (1, width))
+    if scaled.block[1] != _DEPTH:
         raise LayoutError(
-            f"a weight {[scaled.out_features, scaled.in_features]} with scales of blocks "
+            f"a weight {[scaled.out_features, width]} with scales of blocks "
             f"{list(scaled.block)}: blocks have {_DEPTH} columns, or all"
         )
-    return Scaled(scaled.weight.contiguous(), scaled.scale.contiguous(), scaled.block)
+    return Scaled(codes, scaled.scale.contiguous(), scaled.block)
 
 
 def scaled_matmul(workspace: Workspace, *, overlapped: bool) -> MatMul:
@@ -87,7 +89,8 @@ def scaled_matmul(workspace: Workspace, *, overlapped: bool) -> MatMul:
             return rounded_product(x, scaled, bias, workspace, overlapped=overlapped)
         codes, scales = _codes(scaled, workspace), scales_of(scaled)
         if rows <= max(CUTS) and width <= WIDEST:
-            return vector(x, codes, bias, first_of(CUTS, rows), scales)
+            cut = first_of(CUTS, rows)
+            return vector(x, codes, bias, cut, scales, overlapped=overlapped)
         return stream(x, codes, bias, workspace, first_of(WIDENED, rows), scales)
 
     return matmul

@@ -60,8 +60,8 @@ def round_rows(x: Tensor, depth: int, *, overlapped: bool) -> tuple[Tensor, Tens
     """
     rows, width = x.shape
     block = triton.next_power_of_2(width)
-    depth = min(depth, block) or block
-    parts = -(-width // depth)
+    size = min(depth, block) or block
+    parts = -(-width // size)
     out = torch.empty((rows, width), dtype=torch.float8_e4m3fn, device=x.device)
     scale = torch.empty((rows, parts), dtype=torch.float32, device=x.device)
     round_rows_kernel[(rows,)](
@@ -73,8 +73,8 @@ def round_rows(x: Tensor, depth: int, *, overlapped: bool) -> tuple[Tensor, Tens
         x.stride(0),
         LARGEST=_LARGEST,
         SMALLEST=_SMALLEST,
-        PARTS=block // depth,
-        DEPTH=depth,
+        PARTS=block // size,
+        DEPTH=size,
         PDL=overlapped,
         num_warps=_warps(block),
         launch_pdl=overlapped,
@@ -95,12 +95,12 @@ def _specimen(width: int, depth: int) -> Specimen:
         **dict.fromkeys(("width", "parts", "x_stride"), "i32"),
     }
     block = triton.next_power_of_2(width)
-    depth = depth or block
+    size = depth or block
     constants: dict[str, object] = {
         "LARGEST": _LARGEST,
         "SMALLEST": _SMALLEST,
-        "PARTS": block // depth,
-        "DEPTH": depth,
+        "PARTS": block // size,
+        "DEPTH": size,
         "PDL": True,
     }
     return Specimen(

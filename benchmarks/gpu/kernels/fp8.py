@@ -1,0 +1,346 @@
+"""Products with weights of eight-bit floats on one GPU: checked, then variants timed.
+
+    PYTHONPATH=packages/aphrodite-kernels/src python3 benchmarks/gpu/kernels/fp8.py
+
+--only picks sections: check, vector, stream, rounded, many, blocks. Shapes are those of an 8B
+model, whose embedding and head stay bfloat16. Times are of calls inside a CUDA graph over copies of
+the weight that together exceed the L2 cache several times. A line is one shape at one number of
+rows, its variants fastest first in microseconds. Names of tilings as in dense.py; q+ counts the
+rounding of activations in, q alone is that kernel.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import torch
+from aphrodite_kernels.backends.triton.dense import first_of
+from aphrodite_kernels.backends.triton.dense_stream import stream
+from aphrodite_kernels.backends.triton.dense_tiles import Scales, Tiling, Workspace
+from aphrodite_kernels.backends.triton.dense_vector import Cut, vector
+from aphrodite_kernels.backends.triton.scaled import (
+    CUTS,
+    ROUNDED,
+    ROUNDED_BLOCKS,
+    ROUNDED_FROM,
+    WIDENED,
+    pack_scaled,
+    scaled_matmul,
+    scales_of,
+    steady_scaled_matmul,
+    vendor_rounded,
+)
+from aphrodite_kernels.backends.triton.scaled_rows import round_rows
+from aphrodite_kernels.layouts import Scaled
+from dense import DEVICE, READ, ROTATED, SHAPES, tiling_name, timed, workspace
+from torch import Tensor
+
+ARITHMETIC = 1500e12
+"""Operations per second in eight-bit floats."""
+SECONDS = 85
+LIMIT = 2e-2
+ROUNDED_LIMIT = 4e-2
+"""Root mean square: float8_e4m3fn is off by at most 2**-4 / 3**0.5 = 3.6e-2 of a number on the
+mean of a binade's worst end."""
+BLOCK = (128, 128)
+
+STARTED = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    call: Callable[[Tensor, Scaled], object]
+    error: str = ""
+
+
+def time_left() -> bool:
+    return time.monotonic() - STARTED < SECONDS
+
+
+def made(shape: tuple[int, int], block: tuple[int, int]) -> Scaled:
+    """Random codes, and scales that make products of normal rows normal."""
+    rows, columns = shape
+    codes = (64 * torch.randn(shape, device=DEVICE)).to(torch.float8_e4m3fn)
+    counts = (-(-rows // block[0]), -(-columns // block[1]))
+    scale = (0.5 + torch.rand(counts, device=DEVICE)) / (64 * columns**0.5)
+    packed = pack_scaled(Scaled(codes, scale, block))
+    assert isinstance(packed, Scaled)
+    return packed
+
+
+@cache
+def weights(shape: tuple[int, int], block: tuple[int, int] | None) -> list[Scaled]:
+    copies = max(1, round(ROTATED / (shape[0] * shape[1])))
+    return [made(shape, block or (1, shape[1])) for _ in range(copies)]
+
+
+@cache
+def inputs(rows: int, width: int) -> Tensor:
+    return torch.randn(rows, width, device=DEVICE, dtype=torch.bfloat16)
+
+
+@cache
+def rounded_inputs(rows: int, width: int, depth: int) -> tuple[Tensor, Tensor]:
+    return round_rows(inputs(rows, width), depth, overlapped=False)
+
+
+def floor_of(rows: int, shape: tuple[int, int]) -> float:
+    """Microseconds."""
+    columns, width = shape
+    moved = columns * width + 2 * rows * (columns + width)
+    return 1e6 * max(moved / READ, 2 * rows * columns * width / ARITHMETIC)
+
+
+def line_of(failure: BaseException) -> str:
+    text = str(failure).strip().splitlines()
+    return f"{type(failure).__name__}: {text[0] if text else ''}"[:120]
+
+
+# Checks.
+
+
+def check_section() -> None:
+    """Products of every kind and dtype, a line for each that is wrong, then one."""
+    cases = list(checks())
+    with ThreadPoolExecutor(12, initializer=lambda: torch.zeros(1, device=DEVICE)) as pool:
+        for _ in pool.map(_compile, cases):
+            pass
+    failures, worst = 0, 0.0
+    for name, run in cases:
+        try:
+            excess = run()
+            worst = max(worst, excess)
+            if excess <= 1:
+                continue
+            fault = f"off by {excess:.2f} times what is allowed"
+        except Exception as failure:
+            fault = line_of(failure)
+        failures += 1
+        print(f"FAIL {name}: {fault}", flush=True)
+    verdict = "FAIL" if failures else "PASS"
+    print(f"check: {len(cases) - failures} of {len(cases)} right, worst {worst:.2f}: {verdict}")
+
+
+def _compile(case: tuple[str, Callable[[], float]]) -> None:
+    try:
+        case[1]()
+    except Exception:
+        return  # told by the run that counts
+
+
+def checks() -> Iterator[tuple[str, Callable[[], float]]]:
+    bare = replace(workspace(), descriptors=False, float8=False)
+    for label in ("channel", "tensor", "block"):
+        for shape in ((1040, 4096), (140, 333)):
+            block = {"channel": (1, shape[1]), "tensor": shape, "block": BLOCK}[label]
+            weight = made(shape, block)
+            name = f"{label} {shape[0]}x{shape[1]}"
+            for rows in (1, 3, 17, 64, 65, 130, 300):
+                part = partial(_excess, weight, rows, torch.bfloat16, workspace())
+                yield f"{name} r{rows}", part
+            for rows in (3, 130):
+                part = partial(_excess, weight, rows, torch.float16, workspace())
+                yield f"{name} r{rows} float16", part
+            for rows in (3, 40, 130):
+                part = partial(_excess, weight, rows, torch.bfloat16, bare)
+                yield f"{name} r{rows} bytes", part
+            yield f"{name} steady", partial(_steady_excess, weight)
+
+
+def _excess(weight: Scaled, rows: int, dtype: torch.dtype, place: Workspace) -> float:
+    """The error, in what is allowed."""
+    shape = (weight.out_features, weight.in_features)
+    matmul = scaled_matmul(place, overlapped=True)
+    wide = torch.randn(rows, shape[1] + 24, device=DEVICE).to(dtype)
+    bias = torch.randn(shape[0], device=DEVICE)
+    worst = 0.0
+    for x, b in ((wide[:, 8:-16], bias), (wide[:, 9:-15], None)):
+        exact = x.double() @ weight.dequantize(torch.float64).T
+        error = matmul(x, weight, b).double() - exact - (0 if b is None else b)
+        if place.float8 and rows >= ROUNDED_FROM:
+            ratio = error.square().mean().sqrt() / exact.square().mean().sqrt() / ROUNDED_LIMIT
+        else:
+            ratio = (error.abs() / (LIMIT * (1 + exact.abs()))).max()
+        worst = max(worst, float(ratio.nan_to_num(9)))
+    return worst
+
+
+def _steady_excess(weight: Scaled) -> float:
+    """Rows in different company, bit for bit, and the product itself."""
+    steady = steady_scaled_matmul(workspace())
+    x = torch.randn(700, weight.in_features, device=DEVICE, dtype=torch.bfloat16)
+    everything = steady(x, weight)
+    for rows in (1, 2, 17, 64, 65, 130, 700):
+        for part in (slice(0, rows), slice(700 - rows, 700)):
+            if not torch.equal(steady(x[part], weight), everything[part]):
+                return torch.inf
+    exact = x.double() @ weight.dequantize(torch.float64).T
+    return float(((everything.double() - exact).abs() / (LIMIT * (1 + exact.abs()))).max())
+
+
+# Times.
+
+
+def compare(
+    shape: tuple[int, int], rows: int, block: tuple[int, int] | None, variants: list[Variant]
+) -> None:
+    """Time the variants, first calls of which compile them on many cores, and print a line."""
+    x, copies = inputs(rows, shape[1]), weights(shape, block)
+
+    def first(variant: Variant) -> Variant:
+        try:
+            variant.call(x, copies[0])
+        except Exception as failure:
+            return replace(variant, error=line_of(failure))
+        return variant
+
+    with ThreadPoolExecutor(12, initializer=lambda: torch.zeros(1, device=DEVICE)) as pool:
+        variants = list(pool.map(first, variants))
+    torch.cuda.synchronize()
+    results: list[tuple[float, str]] = []
+    for variant in variants:
+        if not time_left():
+            break
+        if variant.error:
+            print(f"    failed {variant.name}: {variant.error}")
+            continue
+        results.append((timed([partial(variant.call, x, w) for w in copies]), variant.name))
+    floor = floor_of(rows, shape)
+    whole = [micros for micros, name in results if "alone" not in name]
+    if whole:
+        ranking = "  ".join(f"{name} {micros:.1f}" for micros, name in sorted(results))
+        ratio = min(whole) / floor
+        print(
+            f"{shape[0]}x{shape[1]} r{rows} floor {floor:.1f} x{ratio:.2f} | {ranking}", flush=True
+        )
+
+
+def widened_cut(cut: Cut) -> Variant:
+    name = f"{cut.block_n}x{cut.block_k}w{cut.num_warps}"
+    return Variant(name, lambda x, w: vector(x, w.weight, None, cut, scales_of(w)))
+
+
+def widened_tiles(tiling: Tiling) -> Variant:
+    return Variant(
+        tiling_name(tiling),
+        lambda x, w: stream(x, w.weight, None, workspace(), tiling, scales_of(w)),
+    )
+
+
+def rounded_tiles(tiling: Tiling) -> Variant:
+    def call(x: Tensor, w: Scaled) -> Tensor:
+        own = scales_of(w)
+        codes, x_scale = round_rows(x, own.depth, overlapped=False)
+        scales = Scales(own.weight, x_scale, own.height, own.depth)
+        return stream(codes, w.weight, None, workspace(), tiling, scales, x.dtype)
+
+    return Variant(f"q+{tiling_name(tiling)}", call)
+
+
+def vendor_whole(x: Tensor, w: Scaled) -> Tensor:
+    codes, x_scale = round_rows(x, 0, overlapped=False)
+    return vendor_rounded(codes, x_scale, w, None, x.dtype)
+
+
+def vendor_alone(x: Tensor, w: Scaled) -> Tensor:
+    return vendor_rounded(*rounded_inputs(*x.shape, 0), w, None, x.dtype)
+
+
+def round_alone(x: Tensor, w: Scaled) -> object:
+    return round_rows(x, scales_of(w).depth, overlapped=False)
+
+
+VENDOR = (
+    Variant("q+vendor", vendor_whole),
+    Variant("vendor alone", vendor_alone),
+    Variant("q alone", round_alone),
+)
+
+
+def vector_section() -> None:
+    cuts = [Cut(*n) for n in ((1, 1024, 2), (1, 2048, 4), (1, 4096, 4), (1, 2048, 2), (2, 2048, 4),
+                              (2, 2048, 8))]  # fmt: skip
+    for rows in (1, 4, 8):
+        for shape in SHAPES:
+            rival = [widened_tiles(first_of(WIDENED, rows))] if rows > 1 else []
+            compare(shape, rows, None, [*map(widened_cut, cuts), *rival])
+
+
+def stream_section() -> None:
+    for rows in (16, 32, 64):
+        tilings = [first_of(WIDENED, rows)]
+        for numbers in ((64, 128, 4, 4), (64, 256, 4, 4), (128, 128, 4, 4), (128, 128, 8, 4)):
+            tilings.append(Tiling(rows, *numbers, split=0))
+        tilings += [Tiling(rows, 64, 128, 4, 4, split=0, resident=n) for n in (2, 3)]
+        rounded = [rounded_tiles(Tiling(rows, 128, 128, 4, 4, split=0)), VENDOR[0]]
+        for shape in SHAPES:
+            compare(shape, rows, None, [*map(widened_tiles, tilings), *rounded])
+
+
+def rounded_section() -> None:
+    for rows in (128, 256):
+        tilings = [first_of(ROUNDED, rows)]
+        for numbers in ((128, 64, 128, 4, 4), (128, 128, 128, 4, 3), (128, 128, 256, 8, 3)):
+            tilings.append(Tiling(*numbers, split=0))
+        if rows == 256:
+            tilings += [Tiling(256, 64, 128, 8, 4, split=0), Tiling(256, 128, 128, 8, 4, split=0)]
+        for shape in SHAPES:
+            compare(shape, rows, None, [*VENDOR, *map(rounded_tiles, tilings)])
+
+
+def many_section() -> None:
+    tilings = [ROUNDED[1 << 30], Tiling(256, 128, 128, 8, 3), Tiling(256, 128, 128, 8, 3, split=0)]
+    for rows in (512, 2048):
+        for shape in SHAPES:
+            compare(shape, rows, None, [*VENDOR, *map(rounded_tiles, tilings)])
+
+
+def blocks_section() -> None:
+    for rows in (1, 4):
+        cuts = [first_of(CUTS, rows), Cut(1, 1024, 4), Cut(1, 4096, 4)]
+        for shape in SHAPES:
+            compare(shape, rows, BLOCK, list(map(widened_cut, cuts)))
+    for rows in (16, 64):
+        tilings = [first_of(WIDENED, rows), Tiling(rows, 128, 128, 4, 4, split=0)]
+        for shape in SHAPES:
+            compare(shape, rows, BLOCK, list(map(widened_tiles, tilings)))
+    quantised = Variant("q alone", round_alone)
+    for rows in (128, 256, 2048):
+        tilings = [first_of(ROUNDED_BLOCKS, rows), Tiling(128, 128, 128, 4, 3, split=0)]
+        for shape in SHAPES:
+            compare(shape, rows, BLOCK, [quantised, *map(rounded_tiles, tilings)])
+
+
+SECTIONS = {
+    "check": check_section,
+    "vector": vector_section,
+    "stream": stream_section,
+    "rounded": rounded_section,
+    "many": many_section,
+    "blocks": blocks_section,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=SECTIONS, nargs="*", default=list(SECTIONS))
+    chosen = parser.parse_args().only
+    torch.manual_seed(0)
+    print(torch.cuda.get_device_name(), flush=True)
+    for name in chosen:
+        begun = time.monotonic()
+        try:
+            SECTIONS[name]()
+        except Exception as failure:
+            print(f"{name} failed: {line_of(failure)}", flush=True)
+        print(f"[{name}: {time.monotonic() - begun:.0f} s]", flush=True)
+    if not time_left():
+        print("time is up: some variants were left out")
+
+
+if __name__ == "__main__":
+    main()
