@@ -8,9 +8,10 @@ import pytest
 import torch
 from aphrodite_kernels import backend_names
 from aphrodite_kernels.backends import reference
-from aphrodite_kernels.testing import conformance_cases
+from aphrodite_kernels.testing import company_cases, conformance_cases
 
 CASES = conformance_cases()
+COMPANY = company_cases()
 
 
 @cache
@@ -82,3 +83,28 @@ def test_the_suite_notices_a_wrong_op(op, wrong, name):
     case.check(right)
     with pytest.raises(AssertionError):
         case.check(dataclasses.replace(right, **{op: wrong}))
+
+
+def deterministic(name):
+    backend = made(name)
+    if not (backend.row_invariant or backend.steady):
+        pytest.skip(f"backend {name} has no deterministic mode")
+    if backend.capture is None and name == "triton":
+        pytest.skip("Triton's interpreter multiplies by numpy, which rounds by a product's shape")
+    return backend.deterministic()
+
+
+@pytest.mark.parametrize("case", COMPANY, ids=str)
+@pytest.mark.parametrize("name", backend_names())
+def test_rows_are_rounded_alike_in_any_company(name, case):
+    case.check(deterministic(name))
+
+
+def test_the_cases_notice_a_row_that_depends_on_others():
+    right = deterministic("cpu")
+    (case,) = [case for case in COMPANY if case.name == "company-norm"]
+    wrong = dataclasses.replace(
+        right, rms_norm=lambda x, weight, eps: x + torch.linalg.vector_norm(x)
+    )
+    with pytest.raises(AssertionError, match="differ without the others"):
+        case.check(wrong)

@@ -9,6 +9,7 @@ reference, and compares. It knows nothing of how a backend works, and does not n
 """
 
 from aphrodite_kernels.testing.case import Case
+from aphrodite_kernels.testing.company import company_cases
 from aphrodite_kernels.testing.heads import attention_cases, rotate_cases, store_kv_cases
 from aphrodite_kernels.testing.keeps import keep_cases
 from aphrodite_kernels.testing.programs import check_capture
@@ -16,7 +17,7 @@ from aphrodite_kernels.testing.rows import check_uniform, row_cases
 from aphrodite_kernels.testing.tokens import token_cases
 from aphrodite_kernels.testing.weights import matmul_cases, random_blocks
 
-__all__ = ["Case", "conformance_cases", "random_blocks"]
+__all__ = ["Case", "company_cases", "conformance_cases", "random_blocks"]
 
 
 def conformance_cases() -> list[Case]:

@@ -15,7 +15,7 @@ from aphrodite_kernels.testing.case import Case, Draw, assert_close
 _HEADS = ((4, 4, 32), (9, 3, 64), (4, 1, 256), (8, 2, 80))  # (H, Hkv, D)
 
 
-def _stacked_heads(draw: Draw, tokens: int, heads: tuple[int, int, int]) -> tuple[Tensor, ...]:
+def stacked_heads(draw: Draw, tokens: int, heads: tuple[int, int, int]) -> tuple[Tensor, ...]:
     """q, k, v as slices of one stacked projection."""
     queries, pairs, size = heads
     stacked = draw.normal(tokens, (queries + 2 * pairs) * size)
@@ -35,7 +35,7 @@ def _check_rotate(draw: Draw, heads: tuple[int, int, int], tokens: int, rotary: 
     angles = draw.float32(40, rotary // 2)
     table = torch.stack((angles.cos(), angles.sin()), 1)
     positions = draw.integers(0, 40, tokens).int()
-    q, k, v = _stacked_heads(draw, tokens, heads)
+    q, k, v = stacked_heads(draw, tokens, heads)
     expected_q, expected_k, untouched = q.clone(), k.clone(), v.clone()
     draw.reference().rotate(expected_q, expected_k, positions, table)
     draw.backend.rotate(q, k, positions, table)
@@ -56,7 +56,7 @@ def _check_store_kv(draw: Draw, heads: tuple[int, int, int], tokens: int) -> Non
     cache = KVCache(draw.normal(*shape), draw.normal(*shape))
     expected = KVCache(cache.key.clone(), cache.value.clone())
     slots = draw.permutation(6 * 16)[:tokens].long()
-    _, k, v = _stacked_heads(draw, tokens, heads)
+    _, k, v = stacked_heads(draw, tokens, heads)
     draw.reference().store_kv(k, v, expected, slots)
     draw.backend.store_kv(k, v, cache, slots)
     assert torch.equal(cache.key, expected.key)
@@ -113,17 +113,17 @@ def _check_attention(
     spec: AttentionSpec,
     dtype: torch.dtype | None = None,
 ) -> None:
-    meta = _attention_meta(draw, batch, 16)
-    cache = _attention_cache(draw, meta, heads, spec.window)
+    meta = attention_meta(draw, batch, 16)
+    cache = attention_cache(draw, meta, heads, spec.window)
     if dtype is not None:
         cache = _quantized(cache, dtype)
-    q, _, _ = _stacked_heads(draw, int(meta.query_starts[-1]), heads)
+    q, _, _ = stacked_heads(draw, int(meta.query_starts[-1]), heads)
     expected = draw.reference().attention(q, cache, meta, spec)
     assert expected.isfinite().all(), "the reference read a slot that belongs to no one"
     assert_close(draw.backend.attention(q, cache, meta, spec), expected)
 
 
-def _attention_meta(
+def attention_meta(
     draw: Draw, batch: tuple[tuple[int, int], ...], block_size: int
 ) -> AttentionMeta:
     """Requests with blocks in random order; unused table entries are block 0."""
@@ -149,7 +149,7 @@ def _attention_meta(
     )
 
 
-def _attention_cache(
+def attention_cache(
     draw: Draw, meta: AttentionMeta, heads: tuple[int, int, int], window: int | None
 ) -> KVCache:
     """Numbers where a query may look, NaN elsewhere; blocks that left the window become block 0."""
