@@ -68,7 +68,14 @@ def run(each, logits, tokens=None, prompts=None, lengths=None):
     )
     (step,) = passes_of([[stage] for stage in each], _CPU)
     out = logits.clone()
-    rows = Rows(columns=step.columns, entries=step.entries, draws=draws, ops=_OPS, history=history)
+    rows = Rows(
+        columns=step.columns,
+        given=step.given,
+        entries=step.entries,
+        draws=draws,
+        ops=_OPS,
+        history=history,
+    )
     step.stage.apply(out, rows)
     return out
 

@@ -33,6 +33,7 @@ class Pass:
     index: Index
     """The same, to index with; a slice if they are neighbours."""
     columns: Mapping[str, Tensor]
+    given: frozenset[str]
     entries: Mapping[str, Entries]
 
     def apply(self, logits: Tensor, ops: Backend, draws: Draws, history: History | None) -> None:
@@ -45,6 +46,7 @@ class Pass:
             part,
             Rows(
                 columns=self.columns,
+                given=self.given,
                 entries=self.entries,
                 draws=draws.select(self.index),
                 ops=ops,
@@ -124,14 +126,20 @@ def _make_pass(
 ) -> Pass:
     columns: dict[str, Tensor] = {}
     entries: dict[str, Entries] = {}
+    numbers = dict.fromkeys(stage.computed, np.float32)
+    given: set[str] = set()
     for field in fields_of(stage):
         values = [getattr(head, field.name) for head in heads]
         if field.lists_tokens:
             entries[field.name] = _entries(values, device)
-        else:
-            dtype = np.float32 if field.type is float else np.int64
-            columns[field.name] = upload(np.array(values, dtype), device)[:, None]
-    return Pass(stage, members, index_of(members, device), columns, entries)
+            continue
+        numbers[field.name] = np.float32 if field.type is float else np.int64
+        if any(value != field.default for value in values):
+            given.add(field.name)
+    for name, dtype in numbers.items():
+        values = [getattr(head, name) for head in heads]
+        columns[name] = upload(np.array(values, dtype), device)[:, None]
+    return Pass(stage, members, index_of(members, device), columns, frozenset(given), entries)
 
 
 def _entries(values: list[Mapping[int, float] | tuple[int, ...]], device: torch.device) -> Entries:

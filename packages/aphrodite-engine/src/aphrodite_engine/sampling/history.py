@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from aphrodite_engine.sampling.rows import History
+from aphrodite_engine.sampling.rows import History, Output
 
 
 def read_history(tokens: Tensor, lengths: Tensor, prompts: Tensor, longest_output: int) -> History:
@@ -17,9 +17,9 @@ def read_history(tokens: Tensor, lengths: Tensor, prompts: Tensor, longest_outpu
     """
     last = lengths - 1
     seen = torch.arange(tokens.shape[1], device=tokens.device).minimum(last)
-    generated = torch.arange(longest_output, device=tokens.device) + prompts
-    return History(
-        seen=tokens.gather(1, seen).long(),
-        generated=tokens.gather(1, generated.minimum(last)).long(),
-        is_generated=generated <= last,
-    )
+
+    def output() -> Output:
+        places = torch.arange(longest_output, device=tokens.device) + prompts
+        return Output(tokens.gather(1, places.minimum(last)).long(), places <= last)
+
+    return History(tokens.gather(1, seen).long(), output)

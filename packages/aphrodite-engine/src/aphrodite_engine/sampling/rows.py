@@ -5,7 +5,7 @@ Knows nothing of stages, requests or how rows come together; sampler.py makes th
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,15 +34,23 @@ class Entries:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """Tokens generated so far, as columns for gather and scatter; tokens recur."""
+
+    tokens: "Tensor"
+    """[n, M] int64; a shorter row repeats its last token."""
+    counts: "Tensor"
+    """[n, M] bool: false where `tokens` repeats. Column 0: the row has an output."""
+
+
+@dataclass(frozen=True, slots=True)
 class History:
-    """Tokens so far, as columns for gather and scatter; tokens recur."""
+    """Tokens so far."""
 
     seen: "Tensor"
-    """[n, L] int64: prompt and output; a shorter row repeats its last token."""
-    generated: "Tensor"
-    """[n, M] int64: output alone; a shorter row repeats its last token."""
-    is_generated: "Tensor"
-    """[n, M] bool: false where `generated` repeats. Column 0: the row has an output."""
+    """[n, L] int64: prompt and output, as columns; a shorter row repeats its last token."""
+    output: Callable[[], Output]
+    """Gathers the output alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,9 @@ class Rows:
     """The n rows that a stage works on."""
 
     columns: Mapping[str, "Tensor"]
-    """Per number field of the stage: [n, 1], float32 or int64."""
+    """Per number field of the stage: [n, 1], float32 or int64; float32 per computed one."""
+    given: frozenset[str]
+    """Number fields that are not at their default in every row."""
     entries: Mapping[str, Entries]
     """Per field of the stage that lists or maps tokens."""
     draws: Draws

@@ -43,6 +43,8 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
     """The likeliest token stays the likeliest, so greedy rows skip it."""
     needs_history: ClassVar[bool] = False
     """It reads `rows.history`."""
+    computed: ClassVar[tuple[str, ...]] = ()
+    """Properties, floats, that become columns as fields do."""
     aliases: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Per field: other names on the wire."""
     off_values: ClassVar[Mapping[str, tuple[float, ...]]] = {}

@@ -1,5 +1,6 @@
 """Min-p."""
 
+import math
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge, Le
@@ -16,11 +17,15 @@ class MinP(Stage, frozen=True):
 
     order: ClassVar[int] = 1100
     keeps_argmax: ClassVar[bool] = True
+    computed: ClassVar[tuple[str, ...]] = ("gap",)
 
     min_p: Annotated[float, Ge(0), Le(1)] = 0.0
 
+    @property
+    def gap(self) -> float:
+        """By how much a logit of this share differs from the largest."""
+        return math.log(self.min_p) if self.min_p else -math.inf
+
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
-        # Through float64, whose logarithm rounds to the same float32 at any place in a tensor.
-        share = rows.columns["min_p"].double().log().float()
-        rows.ops.keep(logits, logits.amax(-1, keepdim=True) + share)
+        rows.ops.keep(logits, logits.amax(-1, keepdim=True) + rows.columns["gap"])

@@ -33,10 +33,14 @@ class Penalties(Stage, frozen=True):
         history, columns = rows.history, rows.columns
         assert history is not None
         # A token that recurs is gathered, and then written, with the same value each time.
-        old = logits.gather(1, history.seen)
-        repetition = columns["repetition_penalty"]
-        logits.scatter_(1, history.seen, (old / repetition).where(old > 0, old * repetition))
-        presence = columns["presence_penalty"] * history.is_generated[:, :1]
-        logits.scatter_(1, history.generated, logits.gather(1, history.generated) - presence)
-        frequency = columns["frequency_penalty"] * history.is_generated
-        logits.scatter_add_(1, history.generated, -frequency)
+        if "repetition_penalty" in rows.given:
+            old = logits.gather(1, history.seen)
+            repetition = columns["repetition_penalty"]
+            logits.scatter_(1, history.seen, (old / repetition).where(old > 0, old * repetition))
+        if rows.given.isdisjoint(("presence_penalty", "frequency_penalty")):
+            return
+        output = history.output()
+        presence = columns["presence_penalty"] * output.counts[:, :1]
+        logits.scatter_(1, output.tokens, logits.gather(1, output.tokens) - presence)
+        frequency = columns["frequency_penalty"] * output.counts
+        logits.scatter_add_(1, output.tokens, -frequency)
