@@ -37,11 +37,11 @@ TILINGS = tuple(
     PrefillTiling(*numbers)
     for numbers in (
         (128, 64, 8, 3),
-        (128, 64, 8, 2),
         (128, 128, 8, 2),
         (128, 128, 8, 3),
         (64, 64, 4, 3),
         (64, 64, 4, 2),
+        (64, 32, 4, 3),
     )
 )
 Batch = tuple[tuple[int, int], ...]

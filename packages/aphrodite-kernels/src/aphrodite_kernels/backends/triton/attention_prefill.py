@@ -24,7 +24,7 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
-from aphrodite_kernels.backends.triton.attention_decode import soften
+from aphrodite_kernels.backends.triton.attention_tile import soften
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.backends.triton.store_kv import check_strides
 
@@ -52,10 +52,12 @@ def prefill_tiling(size: int, dtype: torch.dtype, kept: torch.dtype, major: int)
     compute capability.
     """
     if dtype == torch.float32:  # multiplied without tensor cores
-        return PrefillTiling(32, 32, num_warps=4, num_stages=2)
-    if major < 9 and (size > 128 or kept.itemsize == 1):  # every warp holds the tile in registers
-        return PrefillTiling(128, 32, num_warps=8, num_stages=2)
-    return PrefillTiling(128, 64, num_warps=8, num_stages=2 if size > 128 else 3)
+        return PrefillTiling(*((16, 16) if size > 128 else (32, 32)), num_warps=4, num_stages=2)
+    if major in (9, 10):  # products read tiles from shared memory, of which there are 227 KiB
+        return PrefillTiling(128, 64, num_warps=8, num_stages=2 if size > 128 else 3)
+    if size > 128:  # 99 KiB, and every warp holds a tile in registers
+        return PrefillTiling(64, 32, num_warps=4, num_stages=2)
+    return PrefillTiling(128, 32 if kept.itemsize == 1 else 64, num_warps=8, num_stages=2)
 
 
 @cache
@@ -77,13 +79,14 @@ def request_of(
     Request b has the slots from query_starts[b] * GROUP // ROWS + b on: at least one for each of
     its tiles of ROWS rows.
     """
-    before = 0
-    for first in tl.range(0, requests, REQUESTS):
-        each = first + tl.arange(0, REQUESTS)
-        there = each < requests
-        begun = tl.load(query_starts + each, there, 0) * GROUP // ROWS + each <= slot
-        before += tl.sum((begun & there).to(tl.int32))
-    request = before - 1
+    request = 0
+    if requests > 1:
+        request = -1
+        for first in tl.range(0, requests, REQUESTS):
+            each = first + tl.arange(0, REQUESTS)
+            there = each < requests
+            begun = tl.load(query_starts + each, there, 0) * GROUP // ROWS + each <= slot
+            request += tl.sum((begun & there).to(tl.int32))
     return request, slot - tl.load(query_starts + request) * GROUP // ROWS - request
 
 
@@ -199,6 +202,7 @@ def prefill_kernel(
     request, behind = request_of(slot, query_starts, requests, GROUP, ROWS, REQUESTS)
     begin = tl.load(query_starts + request)
     count = tl.load(query_starts + request + 1) - begin
+    before = tl.load(seq_lens + request) - count
     tile = tl.cdiv(count * GROUP, ROWS) - 1 - behind
     if (tile >= 0) & (count >= LEAST):
         row = tile * ROWS + tl.arange(0, ROWS)
@@ -215,11 +219,10 @@ def prefill_kernel(
             sink = tl.load(sinks + member) * _LOG2E
             top = tl.maximum(sink, top)
             total = tl.exp2(sink - top)
-        before = tl.load(seq_lens + request) - count
         first = before + tile * ROWS // GROUP
         total, values = walk(
             query, before + number, first, before + tl.max(number), top, total, window, scale, cap,
-            block_tables + request.to(tl.int64) * table_stride,
+            block_tables + request * table_stride,
             key + head * head_stride, value + head * head_stride,
             key_scale + head if QUANTIZED else None, value_scale + head if QUANTIZED else None,
             block_stride, slot_stride, scale_block_stride, scale_slot_stride,
