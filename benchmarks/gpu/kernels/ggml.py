@@ -5,7 +5,8 @@
 --only picks sections: check, pack, few, many. `check` runs each type in a process of its own, since
 a faulty address ends all work of its process, and prints a line for each failure. Times are of
 calls inside a CUDA graph over copies of the weight that together exceed the L2 cache several times.
-w8t1e4 is a Shape: 8 warps, 1 tile, 4 eights of rows.
+d2s4t1e2a is a Shape: 2 warps deep, 4 side by side, 1 tile, 2 eights of rows, arranged inputs; the
+variant behind a star is the one that is chosen.
 """
 
 import argparse
@@ -238,20 +239,28 @@ def _span(graph: torch.cuda.CUDAGraph, repeats: int) -> float:
 
 
 def name_of(shape: Shape) -> str:
-    return f"w{shape.warps}t{shape.tiles}e{shape.eights}" + ("" if shape.ahead else "-")
+    return f"d{shape.deep}s{shape.side}t{shape.tiles}e{shape.eights}{'a' * shape.arranged}"
 
 
-def shapes_of(rows: int, *, thorough: bool) -> tuple[Shape, ...]:
-    """Variants for a number of rows, the likely ones first."""
-    if rows <= 8:
-        chosen = (Shape(8, 1, 1), Shape(4, 1, 1), Shape(16, 1, 1))
+def shapes_of(kind: GgmlType, size: tuple[int, int], rows: int) -> tuple[Shape, ...]:
+    """The chosen shape of a program, and others."""
+    chosen = ways.shape_for(rows, -(-size[0] // TILE), size[1], ENCODINGS[kind])
+    if kind not in THOROUGH:
+        return (chosen,)
+    if rows == 1:
+        others = (Shape(8, 1, 1, 1), Shape(4, 1, 1, 1), Shape(16, 1, 1, 1))
+    elif rows <= 8:
+        others = (Shape(8, 1, 1, 1), Shape(4, 1, 2, 1), Shape(4, 2, 1, 1, arranged=True))
     elif rows <= 16:
-        chosen = (Shape(8, 1, 2), Shape(4, 2, 2))
-    elif rows <= 32:
-        chosen = (Shape(8, 1, 4), Shape(4, 2, 4), Shape(4, 1, 4))
+        others = (Shape(8, 1, 1, 2), Shape(2, 4, 2, 2, arranged=True))
     else:
-        chosen = (Shape(8, 1, 4), Shape(4, 2, 4), Shape(4, 1, 8))
-    return chosen if thorough else chosen[:2]
+        others = (
+            Shape(4, 1, 2, 4),
+            Shape(2, 4, 1, 4, arranged=True),
+            Shape(2, 4, 2, 4, arranged=True),
+            Shape(8, 1, 1, 4, arranged=True),
+        )
+    return tuple(dict.fromkeys((chosen, *others)))
 
 
 THOROUGH = (GgmlType.Q4_K, GgmlType.Q6_K)
@@ -281,11 +290,13 @@ def few_section() -> None:
         x = inputs_of(rows, shape[1])
         floor = 1e6 * copies[0].nbytes / READ
         results: list[tuple[float, str]] = []
-        for variant in shapes_of(rows, thorough=kind in THOROUGH):
+        chosen = ways.shape_for(rows, -(-shape[0] // TILE), shape[1], ENCODINGS[kind])
+        for variant in shapes_of(kind, shape, rows):
             if (kind, shape[1], variant) in failed:
                 continue
             run = partial(product, x, bias=None, shape=variant, overlapped=True)
-            attempt(results, name_of(variant), [partial(run, weight=each) for each in copies])
+            label = "*" * (variant == chosen) + name_of(variant)
+            attempt(results, label, [partial(run, weight=each) for each in copies])
         if rows >= 64:
             by_parts = partial(ways.by_parts, x, bias=None, workspace=workspace())
             attempt(results, "parts", [partial(by_parts, weight=each) for each in copies])
@@ -320,7 +331,7 @@ def compile_all(plan: list[tuple[GgmlType, tuple[int, int], int]]) -> set[object
     jobs = {
         (kind, shape[1], variant): (kind, shape, rows)
         for kind, shape, rows in reversed(plan)
-        for variant in shapes_of(rows, thorough=kind in THOROUGH)
+        for variant in shapes_of(kind, shape, rows)
     }
     for kind, shape, rows in jobs.values():
         weights(kind, shape)

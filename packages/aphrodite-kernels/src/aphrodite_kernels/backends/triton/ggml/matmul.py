@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.triton.device import interpreted
 from aphrodite_kernels.backends.triton.ggml.dequantize import dequantize
-from aphrodite_kernels.backends.triton.ggml.encoding import TILE, UNIT
+from aphrodite_kernels.backends.triton.ggml.encoding import TILE, UNIT, Encoding
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
 from aphrodite_kernels.backends.triton.ggml.product import Shape, product
 from aphrodite_kernels.errors import LayoutError, ShapeError
@@ -26,6 +26,9 @@ PART = 1 << 25
 
 EIGHTS = {8: 1, 16: 2}
 """Eights of rows of a program, by the largest number of rows; beyond: 4."""
+
+DIRECT = 8
+"""Rows up to which inputs are read as they came."""
 
 _PROGRAMS = 4 * 132 * 6
 """Warps that keep an H200 busy: six to each scheduler."""
@@ -59,7 +62,7 @@ def ggml_matmul(workspace: PartWorkspace, *, overlapped: bool) -> MatMul:
         checked = _checked(x, weight)
         if len(x) > FEW:
             return by_parts(x, checked, bias, workspace)
-        shape = shape_for(len(x), len(checked.records), checked.inputs)
+        shape = shape_for(len(x), len(checked.records), checked.inputs, checked.encoding)
         return product(x, checked, bias, shape, overlapped=overlapped)
 
     return matmul
@@ -70,24 +73,30 @@ def steady_ggml_matmul(*, overlapped: bool) -> MatMul:
 
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         checked = _checked(x, weight)
-        shape = shape_for(len(x), len(checked.records), checked.inputs)
+        shape = shape_for(len(x), len(checked.records), checked.inputs, checked.encoding)
         return product(x, checked, bias, shape, overlapped=overlapped)
 
     return matmul
 
 
 @cache
-def shape_for(rows: int, tiles: int, inputs: int) -> Shape:
+def shape_for(rows: int, tiles: int, inputs: int, encoding: Encoding) -> Shape:
     """What a program computes; how many warps share K does not depend on the rows.
 
     The interpreter pays for programs, not for what they compute, so there they are large.
     """
     units = -(-inputs // UNIT)
-    warps = 1
-    while warps < 8 and 2 * warps <= units and tiles * warps < _PROGRAMS:
-        warps *= 2
+    deep = 1
+    while deep < 8 and 2 * deep <= units and tiles * deep < _PROGRAMS:
+        deep *= 2
     eights = next((eights for limit, eights in EIGHTS.items() if rows <= limit), 4)
-    return Shape(warps, 16 if interpreted() else 1, eights)
+    if interpreted():
+        together = 16
+    else:
+        together = 1 if rows <= DIRECT or encoding.table else 2  # a table takes many registers
+    if rows <= DIRECT:
+        return Shape(deep, 1, together, eights)
+    return Shape(deep, max(1, 4 // deep), together, eights, arranged=True)
 
 
 def by_parts(

@@ -21,6 +21,7 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.device import interpreted
+from aphrodite_kernels.backends.triton.ggml.arrange import ARRANGED, arranged
 from aphrodite_kernels.backends.triton.ggml.decode import (
     codes_of,
     factors_of,
@@ -34,6 +35,14 @@ from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.layouts import GgmlType
+
+ARRANGED_UNIT = tl.constexpr(ARRANGED)
+
+
+@triton.constexpr_function
+def step_of(arranged):
+    """Elements from the inputs of a run of columns to those of the next."""
+    return ARRANGED // 16 if arranged else 16
 
 
 @triton.jit
@@ -102,6 +111,21 @@ def prefetch(record, ENCODING: tl.constexpr):
 
 
 @triton.jit
+def input_pointers(
+    x, first_row, rows, x_stride, units, EIGHTS: tl.constexpr, ARRANGED: tl.constexpr
+):
+    """To what each lane multiplies in the first run of the first unit, [32, 1, EIGHTS, 4]."""
+    lane = tl.arange(0, 32)[:, None, None, None]
+    eight = tl.arange(0, EIGHTS)[None, None, :, None]
+    column = tl.arange(0, 4)[None, None, None, :]
+    if ARRANGED:
+        return x + (first_row // 8 + eight) * (units * ARRANGED_UNIT) + lane * 4 + column
+    else:
+        row = tl.minimum(first_row + lane // 4 + 8 * eight, rows - 1)
+        return x + row * x_stride + lane % 4 * 4 + column
+
+
+@triton.jit
 def unit_product(
     codes,
     header,
@@ -112,11 +136,16 @@ def unit_product(
     WARPS: tl.constexpr,
     TILES: tl.constexpr,
     EIGHTS: tl.constexpr,
+    STEP: tl.constexpr,
     WHOLE: tl.constexpr,
     DTYPE: tl.constexpr,
     EMULATE: tl.constexpr,
 ):
-    """`total` and the products of one unit of each warp; `within`: columns to the end of x."""
+    """`total` and the products of one unit of each warp.
+
+    STEP: elements from the inputs of a run to the next. Without WHOLE, `left` is the number of
+    columns from each input of the first run to the end of x.
+    """
     OFFSET: tl.constexpr = offset_of(DTYPE, ENCODING)
     ones = tl.full((WARPS, 16, 16), 1.0, tl.float32).to(DTYPE)
     units = units_of(header, ENCODING)
@@ -124,9 +153,9 @@ def unit_product(
     for run in tl.static_range(16):
         words = fetch(codes, header, words, run, ENCODING)
         if WHOLE:
-            part = tl.load(inputs + run * 16)
+            part = tl.load(inputs + run * STEP)
         else:
-            part = tl.load(inputs + run * 16, run * 16 < left, 0.0)
+            part = tl.load(inputs + run * STEP, run * 16 < left, 0.0)
         factor = input_operand(part.to(DTYPE), WARPS, EIGHTS)
         fragment = codes_of(words, run, ENCODING, DTYPE, EMULATE)
         weight = weight_operand(fragment, WARPS, TILES)
@@ -158,63 +187,69 @@ def product_kernel(
     x_stride,
     K: tl.constexpr,
     ENCODING: tl.constexpr,
-    WARPS: tl.constexpr,
+    DEEP: tl.constexpr,
+    SIDE: tl.constexpr,
     TILES: tl.constexpr,
     EIGHTS: tl.constexpr,
+    ARRANGED: tl.constexpr,
     AHEAD: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     PDL: tl.constexpr,
     EMULATE: tl.constexpr,
 ):
-    """16 TILES columns of out for 8 EIGHTS rows.
-
-    AHEAD: records are asked for that many turns before they are read.
-    """
+    """16 TILES SIDE columns of out for 8 EIGHTS rows. x is as it came, or ARRANGED (arrange.py)."""
     UNITS: tl.constexpr = (K + 255) // 256
-    WHOLE: tl.constexpr = K % (256 * WARPS) == 0
+    WARPS: tl.constexpr = DEEP * SIDE
+    WHOLE: tl.constexpr = ARRANGED or K % (256 * DEEP) == 0
+    STEP: tl.constexpr = step_of(ARRANGED)
     DTYPE: tl.constexpr = made_in(x.dtype.element_ty, EMULATE)
-    first_tile = tl.program_id(0) * TILES
+    first_tile = tl.program_id(0) * (TILES * SIDE)
     first_row = tl.program_id(1) * (8 * EIGHTS)
-    tile = tl.minimum(first_tile + tl.arange(0, TILES), (outputs + 15) // 16 - 1)
-    lane = tl.arange(0, 32)[:, None, None, None]
-    row = first_row + lane // 4 + 8 * tl.arange(0, EIGHTS)[None, None, :, None]
-    column = lane % 4 * 4 + tl.arange(0, 4)[None, None, None, :]
-    inputs = x + tl.minimum(row, rows - 1) * x_stride + column
-    tile_records = records + tile.to(tl.int64)[None, :] * (UNITS * ENCODING.record)
+    warp = tl.arange(0, WARPS)
+    tile = first_tile + (warp % SIDE * TILES)[:, None] + tl.arange(0, TILES)[None, :]
+    tile = tl.minimum(tile, (outputs + 15) // 16 - 1)
+    tile_records = records + tile.to(tl.int64) * (UNITS * ENCODING.record)
+    units = (UNITS + DEEP - 1) // DEEP * DEEP
+    inputs = input_pointers(x, first_row, rows, x_stride, units, EIGHTS, ARRANGED)
     if PDL:
         cuda.gdc_launch_dependents()
     for turn in tl.static_range(AHEAD):
-        unit = tl.minimum(turn * WARPS + tl.arange(0, WARPS), UNITS - 1)
+        unit = tl.minimum(turn * DEEP + warp // SIDE, UNITS - 1)
         prefetch(tile_records + unit[:, None] * ENCODING.record, ENCODING)
     if PDL:
         cuda.gdc_wait()
     total = tl.zeros((WARPS, TILES * 16, EIGHTS * 8), tl.float32)
-    for start in range(0, UNITS, WARPS):
-        unit = start + tl.arange(0, WARPS)
+    for start in range(0, UNITS, DEEP):
+        unit = start + warp // SIDE
         if AHEAD:
-            later = tl.minimum(unit + AHEAD * WARPS, UNITS - 1)
+            later = tl.minimum(unit + AHEAD * DEEP, UNITS - 1)
             prefetch(tile_records + later[:, None] * ENCODING.record, ENCODING)
-        left = K - unit[None, :, None, None] * 256 - column
-        if not WHOLE:
+        part = inputs + unit[None, :, None, None] * (16 * STEP)
+        left = K - unit[None, :, None, None] * 256 - column_of_lane()
+        if K % (256 * DEEP) != 0:
             unit = tl.minimum(unit, UNITS - 1)
         record = tile_records + unit[:, None] * ENCODING.record
+        codes, header = code_pointers(record), header_pointers(record, ENCODING)
         total = unit_product(
-            code_pointers(record),
-            header_pointers(record, ENCODING),
-            inputs + unit[None, :, None, None] * 256,
-            left,
-            total,
-            ENCODING,
-            WARPS,
-            TILES,
-            EIGHTS,
-            WHOLE,
-            DTYPE,
-            EMULATE,
-        )
-    result = tl.sum(total, 0)
-    column = first_tile * 16 + tl.arange(0, TILES * 16)[:, None]
-    row = first_row + tl.arange(0, EIGHTS * 8)[None, :]
+            codes, header, part, left, total,
+            ENCODING, WARPS, TILES, EIGHTS, STEP, WHOLE, DTYPE, EMULATE,
+        )  # fmt: skip
+    result = tl.reshape(total, (DEEP, SIDE * TILES * 16, EIGHTS * 8))
+    store_result(tl.sum(result, 0), bias, out, first_tile * 16, first_row, rows, outputs, HAS_BIAS)
+
+
+@triton.jit
+def column_of_lane():
+    """Within a run of inputs as they came, [32, 1, 1, 4]."""
+    lane = tl.arange(0, 32)[:, None, None, None]
+    return lane % 4 * 4 + tl.arange(0, 4)[None, None, None, :]
+
+
+@triton.jit
+def store_result(result, bias, out, first_column, first_row, rows, outputs, HAS_BIAS: tl.constexpr):
+    """Of columns by rows."""
+    column = first_column + tl.arange(0, result.shape[0])[:, None]
+    row = first_row + tl.arange(0, result.shape[1])[None, :]
     if HAS_BIAS:
         result += tl.load(bias + column, column < outputs, 0.0)
     kept = (column < outputs) & (row < rows)
@@ -225,12 +260,16 @@ def product_kernel(
 class Shape:
     """What a program computes."""
 
-    warps: int
-    """That share K."""
+    deep: int
+    """Warps that share K."""
+    side: int
+    """Warps side by side, each with its tiles: they read the same inputs."""
     tiles: int
-    """Of 16 columns of the result."""
+    """Of 16 columns of the result, to a warp."""
     eights: int
     """Of 8 rows of the result."""
+    arranged: bool = False
+    """Inputs are brought into the order of lanes first."""
     ahead: int = 1
     """Turns along K by which records are fetched before they are read; 0: when they are read."""
 
@@ -246,9 +285,11 @@ def product(
     rows, outputs = len(x), weight.outputs
     out = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
     grid = (
-        triton.cdiv(len(weight.records), shape.tiles),
+        triton.cdiv(len(weight.records), shape.tiles * shape.side),
         triton.cdiv(rows, 8 * shape.eights),
     )
+    if shape.arranged:
+        x = arranged(x, grid[1] * shape.eights, shape.deep, overlapped=overlapped)
     product_kernel[grid](
         weight.records,
         x,
@@ -259,14 +300,16 @@ def product(
         x.stride(0),
         K=weight.inputs,
         ENCODING=weight.encoding,
-        WARPS=shape.warps,
+        DEEP=shape.deep,
+        SIDE=shape.side,
         TILES=shape.tiles,
         EIGHTS=shape.eights,
+        ARRANGED=shape.arranged,
         AHEAD=0 if emulate else shape.ahead,
         HAS_BIAS=bias is not None,
         PDL=overlapped,
         EMULATE=emulate,
-        num_warps=shape.warps,
+        num_warps=shape.deep * shape.side,
         num_stages=1,
         launch_pdl=overlapped,
     )
@@ -281,9 +324,11 @@ def _specimen(
     constants: dict[str, object] = {
         "K": inputs,
         "ENCODING": ENCODINGS[kind],
-        "WARPS": shape.warps,
+        "DEEP": shape.deep,
+        "SIDE": shape.side,
         "TILES": shape.tiles,
         "EIGHTS": shape.eights,
+        "ARRANGED": shape.arranged,
         "AHEAD": shape.ahead,
         "HAS_BIAS": False,
         "PDL": overlapped,
@@ -293,7 +338,7 @@ def _specimen(
         product_kernel,
         signature,
         constants,
-        num_warps=shape.warps,
+        num_warps=shape.deep * shape.side,
         num_stages=1,
         aligned=("records", "x", "bias", "out", "outputs", "x_stride"),
         capabilities=(90,) if overlapped else (80, 90),
@@ -301,8 +346,8 @@ def _specimen(
 
 
 SPECIMENS = (
-    _specimen(GgmlType.Q4_K, Shape(8, 1, 1)),
-    _specimen(GgmlType.Q6_K, Shape(4, 1, 4)),
-    _specimen(GgmlType.Q5_1, Shape(4, 2, 2), inputs=576),
-    _specimen(GgmlType.IQ4_XS, Shape(8, 1, 1), overlapped=True),
+    _specimen(GgmlType.Q4_K, Shape(8, 1, 1, 1)),
+    _specimen(GgmlType.Q6_K, Shape(2, 4, 1, 4, arranged=True)),
+    _specimen(GgmlType.Q5_1, Shape(4, 1, 2, 2), inputs=576),
+    _specimen(GgmlType.IQ4_XS, Shape(4, 2, 1, 4, arranged=True), overlapped=True),
 )

@@ -1,0 +1,81 @@
+# pyright: basic
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
+"""Inputs in the order in which the lanes of a warp multiply them.
+
+Eight rows of a matrix lie a multiple of 128 bytes apart, so a warp that reads a little of each
+waits for one bank of the cache. Here what it reads lies side by side: per eight rows and unit of
+256 columns, 16 runs of 32 lanes, lane 4 g + t with columns 4 t to 4 t + 3 of row g.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra import cuda
+
+from aphrodite_kernels.backends.triton.device import interpreted
+from aphrodite_kernels.backends.triton.ggml.encoding import UNIT
+from aphrodite_kernels.backends.triton.specimen import Specimen
+
+ARRANGED = 8 * UNIT
+"""Elements of a unit of eight rows."""
+
+
+@triton.jit
+def arrange_kernel(
+    x,
+    out,
+    rows,
+    x_stride,
+    eights,
+    K: tl.constexpr,
+    UNITS: tl.constexpr,
+    EIGHTS: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """One unit of EIGHTS eights of rows; elements beyond x are zero."""
+    if PDL:
+        cuda.gdc_launch_dependents()
+        cuda.gdc_wait()
+    unit = tl.program_id(0)
+    eight = (tl.program_id(1) * EIGHTS + tl.arange(0, EIGHTS))[:, None, None]
+    run = tl.arange(0, 16)[None, :, None]
+    place = tl.arange(0, 128)[None, None, :]
+    row = eight * 8 + place // 16
+    column = unit * 256 + run * 16 + place % 16
+    kept = (row < rows) & (column < K)
+    part = tl.load(x + row.to(tl.int64) * x_stride + column, kept, 0.0)
+    target = out + (eight * UNITS + unit) * 2048 + run * 128 + place
+    tl.store(target, part, eight < eights)
+
+
+def arranged(x: Tensor, eights: int, multiple: int, *, overlapped: bool) -> Tensor:
+    """x [T, K] as [eights, K / 256, ARRANGED], with K / 256 rounded up to a multiple."""
+    rows, columns = x.shape
+    units = triton.cdiv(triton.cdiv(columns, UNIT), multiple) * multiple
+    out = torch.empty(eights, units, ARRANGED, dtype=x.dtype, device=x.device)
+    together = 16 if interpreted() else 1  # the interpreter pays for programs alone
+    arrange_kernel[(units, triton.cdiv(eights, together))](
+        x,
+        out,
+        rows,
+        x.stride(0),
+        eights,
+        K=columns,
+        UNITS=units,
+        EIGHTS=together,
+        PDL=overlapped,
+        num_warps=4,
+        launch_pdl=overlapped,
+    )
+    return out
+
+
+SPECIMENS = (
+    Specimen(
+        arrange_kernel,
+        {"x": "*bf16", "out": "*bf16", "rows": "i32", "x_stride": "i32", "eights": "i32"},
+        {"K": 4096, "UNITS": 16, "EIGHTS": 1, "PDL": False},
+        aligned=("x", "out", "x_stride"),
+    ),
+)
