@@ -126,7 +126,7 @@ def _make_pass(
 ) -> Pass:
     columns: dict[str, Tensor] = {}
     entries: dict[str, Entries] = {}
-    numbers = dict.fromkeys(stage.computed, np.float32)
+    numbers: dict[str, type[np.float32 | np.int64]] = dict.fromkeys(stage.computed, np.float32)
     given: set[str] = set()
     for field in fields_of(stage):
         values = [getattr(head, field.name) for head in heads]
