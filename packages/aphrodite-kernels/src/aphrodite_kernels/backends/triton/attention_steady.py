@@ -1,0 +1,400 @@
+# pyright: basic
+# pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
+"""Attention that rounds a row alike in any company, however its prompt is cut into steps.
+
+The keys that a query sees are cut into at most PARTS shares at multiples of a length that follows
+from the query's own position. A share is walked in tiles of fixed positions with a running softmax;
+shares are merged in order of position (arXiv 2205.14135). Where each request has one query, a
+program walks one share and another kernel merges them; otherwise a program walks and merges all
+shares of ROWS rows (row r is query r // GROUP, head r % GROUP of the group). Both round alike: rows
+of a tile never mix, and keys that a row does not see add exact zeros.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra import cuda
+
+from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
+from aphrodite_kernels.backends.triton.attention_arguments import (
+    constants,
+    numbers,
+    pointers,
+    specimen,
+    strides,
+)
+from aphrodite_kernels.backends.triton.attention_prefill import request_of
+from aphrodite_kernels.backends.triton.attention_tile import (
+    LOWEST,
+    attend,
+    finish,
+    fitted,
+    merged,
+)
+from aphrodite_kernels.backends.triton.specimen import Specimen
+from aphrodite_kernels.backends.triton.store_kv import check_strides
+
+_REQUESTS = 256
+"""Requests that a program looks at together for its own."""
+_TILE = 64
+"""Positions a step."""
+_PARTS = 16
+_SHARE = 256
+"""Positions of the shortest share, a multiple of a tile."""
+_DOUBLINGS = tl.constexpr(16)
+"""Of the shortest share at most: for contexts of 2^28 positions."""
+
+
+@triton.jit
+def share_of(lowest, highest, PARTS: tl.constexpr, SHARE: tl.constexpr):
+    """Length of a share, so that positions lowest to highest lie in at most PARTS of them."""
+    length = highest * 0 + SHARE
+    for _ in tl.static_range(_DOUBLINGS):
+        length = tl.where(highest // length - lowest // length >= PARTS, 2 * length, length)
+    return length
+
+
+@triton.jit
+def walk(
+    query,
+    position,
+    start,
+    end,
+    lowest,
+    length,
+    key,
+    value,
+    key_scale,
+    value_scale,
+    table,
+    window,
+    scale,
+    cap,
+    block_stride,
+    slot_stride,
+    scale_block_stride,
+    scale_slot_stride,
+    SIZE: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    TILE: tl.constexpr,
+    SHARE: tl.constexpr,
+    SPLIT: tl.constexpr,
+    WINDOWED: tl.constexpr,
+    CAPPED: tl.constexpr,
+    UP: tl.constexpr,
+):
+    """Largest scores, sums of weights and of weighted values of queries at `position` [ROWS].
+
+    Keys are those of positions start, the first of a tile, to below end. Not SPLIT: they are merged
+    share by share of each row's `length`. No key below `lowest` is read.
+    """
+    column = tl.arange(0, query.shape[1])[None, :]
+    offset = tl.arange(0, TILE)
+    whole_top = tl.full(position.shape, LOWEST, tl.float32)
+    whole_total = tl.zeros(position.shape, tl.float32)
+    whole = tl.zeros(query.shape, tl.float32)
+    top, total, values = whole_top, whole_total, whole
+    for at in tl.range(start, end, TILE):
+        near = tl.minimum(tl.maximum(at + offset, lowest), end - 1)
+        block = tl.load(table + near // BLOCK_SIZE).to(tl.int64)
+        inside = near % BLOCK_SIZE
+        here = (block * block_stride + inside * slot_stride)[:, None] + column
+        k_scale = 1.0
+        v_scale = 1.0
+        if UP:
+            scales = block * scale_block_stride + inside * scale_slot_stride
+            k_scale = tl.load(key_scale + scales)
+            v_scale = tl.load(value_scale + scales)
+        distance = position[:, None] - (at + offset)[None, :]
+        seen = distance >= 0
+        if WINDOWED:
+            seen &= distance < window
+        top, total, values = attend(
+            query,
+            tl.load(key + here, column < SIZE, 0.0),
+            tl.load(value + here, column < SIZE, 0.0),
+            k_scale,
+            v_scale,
+            seen,
+            scale,
+            cap,
+            top,
+            total,
+            values,
+            CAPPED,
+            UP,
+        )
+        upto = at + TILE
+        if not SPLIT and ((upto % SHARE == 0) | (upto >= end)):
+            ended = (upto % length == 0) | (upto >= end)
+            higher, sums, sum_values = merged(whole_top, whole_total, whole, top, total, values)
+            whole_top = tl.where(ended, higher, whole_top)
+            whole_total = tl.where(ended, sums, whole_total)
+            whole = tl.where(ended[:, None], sum_values, whole)
+            top = tl.where(ended, LOWEST, top)
+            total = tl.where(ended, 0.0, total)
+            values = tl.where(ended[:, None], 0.0, values)
+    if SPLIT:
+        return top, total, values
+    else:
+        return whole_top, whole_total, whole
+
+
+@triton.jit(do_not_specialize=["requests", "window"])
+def steady_kernel(
+    q,
+    key,
+    value,
+    key_scale,
+    value_scale,
+    block_tables,
+    seq_lens,
+    query_starts,
+    sinks,
+    out,
+    requests,
+    window,
+    scale,
+    cap,
+    q_stride,
+    q_head_stride,
+    table_stride,
+    block_stride,
+    slot_stride,
+    head_stride,
+    scale_block_stride,
+    scale_slot_stride,
+    partials,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    GROUP: tl.constexpr,
+    ROWS: tl.constexpr,
+    TILE: tl.constexpr,
+    REQUESTS: tl.constexpr,
+    PARTS: tl.constexpr,
+    SHARE: tl.constexpr,
+    SPLIT: tl.constexpr,
+    WINDOWED: tl.constexpr,
+    CAPPED: tl.constexpr,
+    UP: tl.constexpr,
+    HAS_SINKS: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """SPLIT: share program_id(2) of request program_id(1), which has one query, to partials
+    [T, H, PARTS, SIZE + 2]; otherwise all shares of slot program_id(1), to out. KV head
+    program_id(0).
+    """
+    if PDL:
+        cuda.gdc_launch_dependents()
+        cuda.gdc_wait()
+    head = tl.program_id(0)
+    if SPLIT:
+        request = tl.program_id(1)
+        tile = 0
+    else:
+        request, tile = request_of(tl.program_id(1), query_starts, requests, GROUP, ROWS, REQUESTS)
+    begin = tl.load(query_starts + request)
+    count = tl.load(query_starts + request + 1) - begin
+    before = tl.load(seq_lens + request) - count
+    row = tile * ROWS + tl.arange(0, ROWS)
+    number = row // GROUP
+    position = before + tl.minimum(number, count - 1)
+    first = before + tile * ROWS // GROUP
+    last = before + tl.minimum((tile * ROWS + ROWS - 1) // GROUP, count - 1)
+    lowest = tl.maximum(first - window + 1, 0) if WINDOWED else 0
+    start = lowest // TILE * TILE
+    end = last + 1
+    if SPLIT:
+        length = share_of(lowest, last, PARTS, SHARE)
+        share = (lowest // length + tl.program_id(2)) * length
+        start = tl.maximum(start, share)
+        end = tl.minimum(end, share + length)
+    elif WINDOWED:
+        length = share_of(tl.maximum(position - window + 1, 0), position, PARTS, SHARE)
+    else:
+        length = share_of(0, position, PARTS, SHARE)
+    if (tile * ROWS < count * GROUP) & (start < end):
+        member = head * GROUP + row % GROUP
+        column = tl.arange(0, BLOCK)[None, :]
+        there = (number < count)[:, None] & (column < SIZE)
+        token = (begin + number).to(tl.int64)
+        place = token * q_stride + member * q_head_stride
+        query, factor = fitted(tl.load(q + place[:, None] + column, there, 0.0), scale, UP)
+        top, total, values = walk(
+            query,
+            position,
+            start,
+            end,
+            lowest,
+            length,
+            key + head * head_stride,
+            value + head * head_stride,
+            key_scale + head if UP else key_scale,
+            value_scale + head if UP else value_scale,
+            block_tables + request.to(tl.int64) * table_stride,
+            window,
+            factor,
+            cap,
+            block_stride,
+            slot_stride,
+            scale_block_stride,
+            scale_slot_stride,
+            SIZE,
+            BLOCK_SIZE,
+            TILE,
+            SHARE,
+            SPLIT,
+            WINDOWED,
+            CAPPED,
+            UP,
+        )
+        member_of_all = token * (tl.num_programs(0) * GROUP) + member
+        if SPLIT:
+            kept = partials + (member_of_all * PARTS + tl.program_id(2)) * (SIZE + 2)
+            tl.store(kept[:, None] + column, values, there)
+            tl.store(kept + SIZE, top, number < count)
+            tl.store(kept + SIZE + 1, total, number < count)
+        else:
+            rows = out + member_of_all * SIZE
+            finish(top, total, values, rows, sinks, member, number < count, SIZE, UP, HAS_SINKS)
+
+
+@triton.jit(do_not_specialize=["window"])
+def merge_kernel(
+    partials,
+    seq_lens,
+    sinks,
+    out,
+    window,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    GROUP: tl.constexpr,
+    KEPT: tl.constexpr,
+    PARTS: tl.constexpr,
+    SHARE: tl.constexpr,
+    WINDOWED: tl.constexpr,
+    UP: tl.constexpr,
+    HAS_SINKS: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """Shares of request program_id(1) and KV head program_id(0) to out."""
+    if PDL:
+        cuda.gdc_launch_dependents()
+        cuda.gdc_wait()
+    request = tl.program_id(1)
+    row = tl.arange(0, KEPT)
+    member = tl.program_id(0) * GROUP + row
+    column = tl.arange(0, BLOCK)[None, :]
+    kept = row < GROUP
+    there = kept[:, None] & (column < SIZE)
+    last = tl.load(seq_lens + request) - 1
+    lowest = tl.maximum(last - window + 1, 0) if WINDOWED else 0
+    length = share_of(lowest, last, PARTS, SHARE)
+    member_of_all = request.to(tl.int64) * (tl.num_programs(0) * GROUP) + member
+    top = tl.full((KEPT,), LOWEST, tl.float32)
+    total = tl.zeros((KEPT,), tl.float32)
+    values = tl.zeros((KEPT, BLOCK), tl.float32)
+    for part in tl.range(last // length - lowest // length + 1):
+        here = partials + (member_of_all * PARTS + part) * (SIZE + 2)
+        top, total, values = merged(
+            top,
+            total,
+            values,
+            tl.load(here + SIZE, kept, 0.0),
+            tl.load(here + SIZE + 1, kept, 1.0),
+            tl.load(here[:, None] + column, there, 0.0),
+        )
+    rows = out + member_of_all * SIZE
+    finish(top, total, values, rows, sinks, member, kept, SIZE, UP, HAS_SINKS)
+
+
+def steady_attention(
+    q: Tensor,
+    cache: KVCache,
+    meta: AttentionMeta,
+    spec: AttentionSpec,
+    out: Tensor,
+    *,
+    overlapped: bool = False,
+) -> None:
+    """Attention of q [T, H, D] into out [T, H, D], contiguous."""
+    check_strides(cache)
+    tokens, heads, size = q.shape
+    pairs, requests = cache.key.shape[2], len(meta.seq_lens)
+    kept = triton.next_power_of_2(heads // pairs)
+    rows = max(16, kept)
+    split = tokens == requests and meta.max_query == 1
+    partials = None
+    if split:
+        shares = min(_PARTS, triton.cdiv(meta.max_seq, _SHARE) + 1)
+        places = tokens * heads * _PARTS * (size + 2)
+        partials = torch.empty(places, dtype=torch.float32, device=q.device)
+        grid = (pairs, requests, shares)
+    else:
+        grid = (pairs, tokens * heads // pairs // rows + requests, 1)
+    shape = constants(q, cache, spec, overlapped=overlapped)
+    steady_kernel[grid](
+        *pointers(q, cache, meta, spec, out),
+        *numbers(meta, spec),
+        *strides(q, cache, meta),
+        partials,
+        ROWS=rows,
+        TILE=_TILE,
+        REQUESTS=_REQUESTS,
+        PARTS=_PARTS,
+        SHARE=_SHARE,
+        SPLIT=split,
+        num_warps=4,
+        num_stages=_stages(size),
+        **shape,
+    )
+    if split:
+        names = ("SIZE", "BLOCK", "GROUP", "WINDOWED", "UP", "HAS_SINKS", "PDL", "launch_pdl")
+        merge_kernel[(pairs, requests)](
+            partials,
+            meta.seq_lens,
+            spec.sinks,
+            out,
+            spec.window or 0,
+            KEPT=kept,
+            PARTS=_PARTS,
+            SHARE=_SHARE,
+            **{name: shape[name] for name in names},
+        )
+
+
+def _stages(size: int) -> int:
+    return 3 if size <= 128 else 2
+
+
+def _specimen(dtype: torch.dtype, *, split: bool, size: int = 128) -> Specimen:
+    own = {"partials": "*fp32"} if split else {}
+    constants: dict[str, object] = {
+        "ROWS": 16,
+        "TILE": _TILE,
+        "REQUESTS": _REQUESTS,
+        "PARTS": _PARTS,
+        "SHARE": _SHARE,
+        "SPLIT": split,
+    }
+    return specimen(steady_kernel, dtype, own, constants, (4, _stages(size)), size)
+
+
+SPECIMENS = (
+    _specimen(torch.bfloat16, split=True),
+    _specimen(torch.bfloat16, split=False),
+    _specimen(torch.bfloat16, split=False, size=256),
+    _specimen(torch.int8, split=False),
+    Specimen(
+        merge_kernel,
+        {"partials": "*fp32", "seq_lens": "*i32", "out": "*bf16", "window": "i32"},
+        {
+            **{"SIZE": 128, "BLOCK": 128, "GROUP": 4, "KEPT": 4, "UP": 0},
+            **{"PARTS": _PARTS, "SHARE": _SHARE},
+            **dict.fromkeys(("WINDOWED", "HAS_SINKS", "PDL"), False),
+        },
+        aligned=("partials", "seq_lens", "out"),
+    ),
+)
