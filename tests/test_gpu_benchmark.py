@@ -58,13 +58,26 @@ def test_floors_are_those_of_the_anchors(module):
     shape, loads = module("shapes").LLAMA_8B, module("scenarios").FULL
 
     def floor(scenario, kind):
-        return figures.floor(scenario, shape, formats[kind], loads[scenario])
+        return figures.floor(scenario, shape, formats[kind], loads[scenario], figures.H200)
 
     assert floor("batch1", "bf16") == pytest.approx(3.3, abs=0.05)
     assert floor("batch1", "fp8") == pytest.approx(1.65, abs=0.05)
     assert floor("batch1", "q4_k_m") == pytest.approx(1.0, abs=0.1)
     assert floor("throughput", "bf16") == pytest.approx(12_900, rel=0.02)
     assert floor("throughput", "fp8-kv") == pytest.approx(14_800, rel=0.1)
+
+
+def test_on_another_card_targets_lie_at_the_same_share_of_the_floor(module):
+    figures, formats = module("figures"), module("formats").FORMATS
+    shape, loads = module("shapes").LLAMA_8B, module("scenarios").FULL
+    cards = (figures.H200, figures.card_named("NVIDIA H100 80GB HBM3"))
+    there, here = (
+        figures.compare("batch1", shape, formats["bf16"], loads["batch1"], card) for card in cards
+    )
+    assert (there.peer, there.least, there.aim) == (6.36, 4.4, 3.8)
+    assert here.floor / there.floor == pytest.approx(4.6 / 3.2)
+    assert here.aim / here.floor == pytest.approx(there.aim / there.floor)
+    assert figures.card_named("Some other card") is None
 
 
 def test_a_comparison_counts_up_or_down_as_the_unit_does(module):

@@ -9,10 +9,20 @@ from random_checkpoint import q4_k_m
 from scenarios import Workload
 from shapes import LLAMA_8B, Shape
 
-READ = 4.6e12
-"""Bytes per second that a kernel reads at best on an H200."""
-MULTIPLY = 778e12
-"""FLOP per second of a large bfloat16 product there."""
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a GPU does at best, measured."""
+
+    read: float
+    """Bytes per second that a kernel reads."""
+    multiply: float
+    """FLOP per second of a large bfloat16 product."""
+
+
+H200 = Card(read=4.6e12, multiply=778e12)
+CARDS = {"H200": H200, "H100 80GB HBM3": Card(read=3.2e12, multiply=790e12)}
+"""By what the driver's name of the card has in it."""
 
 Key = tuple[str, str]
 """Scenario (without its variant for those that have several), format."""
@@ -58,7 +68,11 @@ TARGETS: Mapping[Key, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a figure stands beside; None where nobody measured, computed or promised anything."""
+    """What a figure stands beside; None where nobody measured, computed or promised anything.
+
+    On another card than an H200, the peer's figure and the targets are those that reach the same
+    share of that card's floor.
+    """
 
     peer: float | None = None
     floor: float | None = None
@@ -66,38 +80,53 @@ class Comparison:
     aim: float | None = None
 
 
-def compare(scenario: str, shape: Shape, kind: WeightFormat, workload: Workload) -> Comparison:
-    """The columns beside a figure of ours; none for a shape that nobody else ran."""
-    if shape != LLAMA_8B:
+def card_named(name: str) -> Card | None:
+    """None: nobody measured what such a card does at best."""
+    return next((card for part, card in CARDS.items() if part in name), None)
+
+
+def compare(
+    scenario: str, shape: Shape, kind: WeightFormat, workload: Workload, card: Card | None
+) -> Comparison:
+    """The columns beside a figure of ours; none for a shape or a card that nobody else ran."""
+    if shape != LLAMA_8B or card is None:
         return Comparison()
     key = (scenario, kind.name)
+    here, there = (floor(scenario, shape, kind, workload, each) for each in (card, H200))
+    scale = here / there if here and there else 1.0
     least, aim = TARGETS.get(key, (None, None))
-    return Comparison(PEER.get(key), floor(scenario, shape, kind, workload), least, aim)
+    peer, least, aim = (value and scale * value for value in (PEER.get(key), least, aim))
+    return Comparison(peer, here, least, aim)
 
 
-def floor(scenario: str, shape: Shape, kind: WeightFormat, workload: Workload) -> float | None:
+def floor(
+    scenario: str, shape: Shape, kind: WeightFormat, workload: Workload, card: Card
+) -> float | None:
     """What the card allows if nothing but weights, KV cache and products took time."""
-    rate = 2 * MULTIPLY if kind.half_arithmetic else MULTIPLY
+    rate = _rate(kind, card)
     prompts = workload.requests * workload.prompt * 2 * shape.multiplied / rate
     if scenario == "prefill":
         return workload.requests * workload.prompt / prompts
     if scenario in ("batch1", "batch32"):
-        return 1e3 * _step(shape, kind, workload, workload.requests)
+        return 1e3 * _step(shape, kind, workload, workload.requests, card)
     if scenario == "throughput" or scenario.startswith(("sampling", "deterministic")):
         rows = min(workload.requests, 256)
         steps = workload.output * workload.requests / rows
-        seconds = prompts + steps * _step(shape, kind, workload, rows)
+        seconds = prompts + steps * _step(shape, kind, workload, rows, card)
         return workload.requests * workload.output / seconds
     return None
 
 
-def _step(shape: Shape, kind: WeightFormat, workload: Workload, rows: int) -> float:
+def _step(shape: Shape, kind: WeightFormat, workload: Workload, rows: int, card: Card) -> float:
     """Seconds of a decoding step, in the middle of its requests' outputs."""
-    rate = 2 * MULTIPLY if kind.half_arithmetic else MULTIPLY
     context = workload.prompt + workload.output / 2
     kv_bytes = rows * context * shape.kv_elements * (1 if kind.name == "fp8-kv" else 2)
-    products = max(weight_bytes(shape, kind) / READ, rows * 2 * shape.multiplied / rate)
-    return products + kv_bytes / READ
+    arithmetic = rows * 2 * shape.multiplied / _rate(kind, card)
+    return max(weight_bytes(shape, kind) / card.read, arithmetic) + kv_bytes / card.read
+
+
+def _rate(kind: WeightFormat, card: Card) -> float:
+    return 2 * card.multiply if kind.half_arithmetic else card.multiply
 
 
 def weight_bytes(shape: Shape, kind: WeightFormat) -> float:

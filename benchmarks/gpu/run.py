@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from aphrodite_engine.config import EngineConfig
 from checks import check_answers, check_company, check_session
-from figures import compare
+from figures import card_named, compare
 from formats import FORMATS, WeightFormat
 from report import HEADS, Report, Row, conditions, folder_of, say
 from scenarios import FULL, SCENARIOS, SMALL, Measured, Patience, Workload, throughput
@@ -121,8 +121,10 @@ class Benchmark:
         self._take(kind, [Measured("start-up", "s", total, (total,), workload, 0.0)])
 
     def _take(self, kind: WeightFormat, figures: Iterator[Measured] | list[Measured]) -> None:
+        on_gpu = self.device.type == "cuda"
+        card = card_named(torch.cuda.get_device_name(self.device)) if on_gpu else None
         for figure in figures:
-            beside = compare(figure.scenario, self.shape, kind, figure.workload)
+            beside = compare(figure.scenario, self.shape, kind, figure.workload, card)
             self.report.add(Row(kind.name, figure, beside))
 
     def _found(self, kind: WeightFormat, scenario: str) -> float | None:
