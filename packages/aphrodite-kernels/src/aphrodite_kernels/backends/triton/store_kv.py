@@ -1,4 +1,5 @@
 # pyright: basic
+# pyright: reportCallIssue=false, reportArgumentType=false
 """Keys and values of a step to their slots: a program writes those of one token, all heads.
 
 Floor: k and v once in, once out, over the copy bandwidth; for few tokens the latency of a launch.

@@ -1,0 +1,90 @@
+"""The record of ops: every launcher in its place, bound to one device."""
+
+from dataclasses import replace
+
+import torch
+
+from aphrodite_kernels.backend import Backend
+from aphrodite_kernels.backends import reference
+from aphrodite_kernels.backends.triton.activation import gated_on
+from aphrodite_kernels.backends.triton.attention import attention_on, steady_attention_on
+from aphrodite_kernels.backends.triton.dense import dense_matmul, dense_repack, steady_matmul
+from aphrodite_kernels.backends.triton.dense_tiles import workspace_on
+from aphrodite_kernels.backends.triton.device import describe, overlaps
+from aphrodite_kernels.backends.triton.gather import embed_dense_on, select_on
+from aphrodite_kernels.backends.triton.ggml import (
+    Fragments,
+    PartWorkspace,
+    embed_fragments_on,
+    ggml_matmul,
+    pack_fragments,
+    steady_ggml_matmul,
+)
+from aphrodite_kernels.backends.triton.graph import capture_on
+from aphrodite_kernels.backends.triton.norm import add_rms_norm_on, rms_norm_on
+from aphrodite_kernels.backends.triton.rope import rotate_on
+from aphrodite_kernels.backends.triton.sampling_argmax import argmax_on
+from aphrodite_kernels.backends.triton.sampling_draw import draw_on
+from aphrodite_kernels.backends.triton.sampling_keep import keep_on
+from aphrodite_kernels.backends.triton.sampling_top import keep_top_k_on, keep_top_p_on
+from aphrodite_kernels.backends.triton.sampling_uniform import uniform_on
+from aphrodite_kernels.backends.triton.scaled import (
+    pack_scaled,
+    scaled_matmul,
+    steady_scaled_matmul,
+)
+from aphrodite_kernels.backends.triton.store_kv import store_kv_on
+from aphrodite_kernels.layouts import Dense, GgmlBlocks, Scaled
+
+
+def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) -> Backend:
+    """The fastest kernels on `device`; `steady` has those in the place of which others round a row
+    by the company it is in.
+    """
+    workspace, overlapped = workspace_on(device), overlaps(device)
+    fast = replace(
+        reference.create(device, threads=threads, dtype=dtype),
+        name="triton",
+        summary=f"triton: kernels for {describe(device)}, {dtype}",
+        capture=capture_on(device) if device.type == "cuda" else None,
+        elastic=False,
+        pack={Dense: dense_repack(dtype), Scaled: pack_scaled, GgmlBlocks: pack_fragments},
+        matmul={
+            Dense: dense_matmul(workspace),
+            Scaled: scaled_matmul(workspace, overlapped=overlapped),
+            Fragments: ggml_matmul(PartWorkspace(device), overlapped=overlapped),
+        },
+        embed={
+            Dense: embed_dense_on(dtype, overlapped=overlapped),
+            Fragments: embed_fragments_on(dtype, overlapped=overlapped),
+        },
+        rms_norm=rms_norm_on(overlapped=overlapped),
+        add_rms_norm=add_rms_norm_on(overlapped=overlapped),
+        rotate=rotate_on(overlapped=overlapped),
+        store_kv=store_kv_on(overlapped=overlapped),
+        attention=attention_on(device, overlapped=overlapped),
+        gated=gated_on(overlapped=overlapped),
+        select=select_on(overlapped=overlapped),
+        uniform=uniform_on(overlapped=overlapped),
+        argmax=argmax_on(overlapped=overlapped),
+        draw=draw_on(overlapped=overlapped),
+        keep=keep_on(overlapped=overlapped),
+        keep_top_k=keep_top_k_on(overlapped=overlapped),
+        keep_top_p=keep_top_p_on(overlapped=overlapped),
+    )
+
+    def steady() -> Backend:
+        return replace(
+            fast,
+            summary=f"{fast.summary}, deterministic",
+            row_invariant=True,
+            matmul={
+                Dense: steady_matmul(workspace),
+                Scaled: steady_scaled_matmul(workspace),
+                Fragments: steady_ggml_matmul(overlapped=overlapped),
+            },
+            attention=steady_attention_on(overlapped=overlapped),
+            steady=None,
+        )
+
+    return replace(fast, steady=steady)
