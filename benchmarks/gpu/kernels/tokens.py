@@ -190,7 +190,7 @@ def times() -> None:
         numbers = torch.rand(rows, device=DEVICE)
         buffers = copies("peaked", rows, torch.float32)
         show("draw", rows, row, partial(draw, uniform=numbers), torch_draw, buffers)
-        least = column(0.5, rows)
+        least, buffers = column(0.5, rows), [buffer.clone() for buffer in buffers]
         show(
             "keep",
             rows,
