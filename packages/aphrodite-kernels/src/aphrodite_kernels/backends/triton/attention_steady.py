@@ -390,11 +390,9 @@ SPECIMENS = (
     Specimen(
         merge_kernel,
         {"partials": "*fp32", "seq_lens": "*i32", "out": "*bf16", "window": "i32"},
-        {
-            **{"SIZE": 128, "BLOCK": 128, "GROUP": 4, "KEPT": 4, "UP": 0},
-            **{"PARTS": _PARTS, "SHARE": _SHARE},
-            **dict.fromkeys(("WINDOWED", "HAS_SINKS", "PDL"), False),
-        },
+        dict.fromkeys(("WINDOWED", "HAS_SINKS", "PDL"), False)
+        | {"SIZE": 128, "BLOCK": 128, "GROUP": 4, "KEPT": 4, "UP": 0}
+        | {"PARTS": _PARTS, "SHARE": _SHARE},
         aligned=("partials", "seq_lens", "out"),
     ),
 )
