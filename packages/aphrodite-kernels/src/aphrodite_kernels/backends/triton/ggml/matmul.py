@@ -4,6 +4,7 @@ Few rows: the kernel that reads records. Many: rows of the weight are made dense
 part by part, and the vendor multiplies; a part is small enough to stay in the cache of the device.
 """
 
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -74,29 +75,28 @@ def steady_ggml_matmul(*, overlapped: bool) -> MatMul:
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         checked = _checked(x, weight)
         shape = shape_for(len(x), len(checked.records), checked.inputs, checked.encoding)
-        return product(x, checked, bias, shape, overlapped=overlapped)
+        return product(x, checked, bias, replace(shape, arranged=True), overlapped=overlapped)
 
     return matmul
 
 
 @cache
 def shape_for(rows: int, tiles: int, inputs: int, encoding: Encoding) -> Shape:
-    """What a program computes; how many warps share K does not depend on the rows.
-
-    The interpreter pays for programs, not for what they compute, so there they are large.
-    """
+    """What a program computes; how many warps share K does not depend on the rows."""
     units = -(-inputs // UNIT)
     deep = 1
     while deep < 8 and 2 * deep <= units and tiles * deep < _PROGRAMS:
         deep *= 2
     eights = next((eights for limit, eights in EIGHTS.items() if rows <= limit), 4)
-    if interpreted():
-        together = 16
-    else:
-        together = 1 if rows <= DIRECT or encoding.table else 2  # a table takes many registers
     if rows <= DIRECT:
-        return Shape(deep, 1, together, eights)
+        return Shape(deep, 1, _together(1), eights)
+    together = _together(1 if encoding.table else 2)  # a table takes many registers
     return Shape(deep, max(1, 4 // deep), together, eights, arranged=True)
+
+
+def _together(tiles: int) -> int:
+    """The interpreter pays for programs, not for what they compute, so there they are large."""
+    return 16 if interpreted() else tiles
 
 
 def by_parts(

@@ -4,9 +4,11 @@
 """Products of few rows with a fragmented weight, on tensor cores.
 
 A warp takes records of its own along K: it multiplies the codes of a group as they are, in whole
-numbers of half precision, and scales the sums in float32. Sums of a group's inputs, which its bias
-multiplies, are a product with ones. Warps meet once, at the end, so a row's result depends neither
-on the number of rows nor on its neighbours.
+numbers of half precision, and scales the sums in float32: exact but for float32 roundings, up to
+128 times those of the bare sum in bfloat16 (1024 in float16) where groups have a bias. Sums of a
+group's inputs, which its bias multiplies, come with arranged inputs or are a product with ones.
+Warps meet once, at the end, so a row's result does not depend on its neighbours, and among shapes
+of one depth and arrangement not on the number of rows.
 
 Floor: the bytes of the records over the read bandwidth. Bound, at 8 rows of Q4_K on an H200: about
 3 instructions per weight and lane of the 3.6 for which that leaves time.
@@ -80,6 +82,16 @@ def repeat_tiles(sums, WARPS: tl.constexpr, TILES: tl.constexpr, EIGHTS: tl.cons
 
 
 @triton.jit
+def column_factor(s, WARPS: tl.constexpr, TILES: tl.constexpr, EIGHTS: tl.constexpr):
+    """Sums [32, WARPS, EIGHTS, 2] -> [WARPS, 16 TILES, 8 EIGHTS], lane by lane in place."""
+    s = tl.reshape(s, (8, 4, WARPS, EIGHTS, 2))
+    s = tl.permute(s, (2, 0, 3, 1, 4))  # warp g eight t half
+    s = tl.reshape(s, (WARPS, 1, 8, EIGHTS * 8))
+    s = tl.broadcast_to(s, (WARPS, TILES * 2, 8, EIGHTS * 8))
+    return tl.reshape(s, (WARPS, TILES * 16, EIGHTS * 8))
+
+
+@triton.jit
 def code_pointers(records):
     """To the words of each lane in the first blocks of records [WARPS, TILES]."""
     lane = tl.arange(0, 32)[:, None, None, None]
@@ -126,10 +138,20 @@ def input_pointers(
 
 
 @triton.jit
+def sum_pointers(sums, first_row, units, EIGHTS: tl.constexpr, ENCODING: tl.constexpr):
+    """To the sums of the first group of the first unit for each lane, [32, 1, EIGHTS, 2]."""
+    eight = first_row // 8 + tl.arange(0, EIGHTS)[None, None, :, None]
+    row = tl.arange(0, 32)[:, None, None, None] % 4 * 2 + tl.arange(0, 2)[None, None, None, :]
+    return sums + eight * (units * (8 * 16 // ENCODING.runs)) + row
+
+
+@triton.jit
 def unit_product(
     codes,
     header,
     inputs,
+    sums,
+    unit,
     left,
     total,
     ENCODING: tl.constexpr,
@@ -141,13 +163,16 @@ def unit_product(
     DTYPE: tl.constexpr,
     EMULATE: tl.constexpr,
 ):
-    """`total` and the products of one unit of each warp.
+    """`total` and the products of one unit of each warp. Without `sums` they are made here.
 
     STEP: elements from the inputs of a run to the next. Without WHOLE, `left` is the number of
     columns from each input of the first run to the end of x.
     """
     OFFSET: tl.constexpr = offset_of(DTYPE, ENCODING)
+    summed = ENCODING.zero is None and sums is None
     ones = tl.full((WARPS, 16, 16), 1.0, tl.float32).to(DTYPE)
+    if sums is not None:
+        sums += unit[None, :, None, None] * (8 * 16 // ENCODING.runs)
     units = units_of(header, ENCODING)
     words = (0, 0, 0, 0)
     for run in tl.static_range(16):
@@ -161,18 +186,22 @@ def unit_product(
         weight = weight_operand(fragment, WARPS, TILES)
         if run % ENCODING.runs == 0:
             products = tl.dot(weight, factor, input_precision="ieee")
-            if ENCODING.zero is None:
-                sums = tl.dot(ones, factor, input_precision="ieee")
+            if summed:
+                group = tl.dot(ones, factor, input_precision="ieee")
         else:
             products = tl.dot(weight, factor, products, input_precision="ieee")
-            if ENCODING.zero is None:
-                sums = tl.dot(ones, factor, sums, input_precision="ieee")
+            if summed:
+                group = tl.dot(ones, factor, group, input_precision="ieee")
         if run % ENCODING.runs == ENCODING.runs - 1:
             scale, shift = factors_of(words, units, run // ENCODING.runs, ENCODING, OFFSET)
             total += row_factor(scale, WARPS, TILES, EIGHTS) * products
             if ENCODING.zero is None:
-                sums = repeat_tiles(sums, WARPS, TILES, EIGHTS)
-                total += row_factor(shift, WARPS, TILES, EIGHTS) * sums
+                if summed:
+                    sum_of_inputs = repeat_tiles(group, WARPS, TILES, EIGHTS)
+                else:
+                    sum_of_inputs = tl.load(sums + run // ENCODING.runs * 8)
+                    sum_of_inputs = column_factor(sum_of_inputs, WARPS, TILES, EIGHTS)
+                total += row_factor(shift, WARPS, TILES, EIGHTS) * sum_of_inputs
     return total
 
 
@@ -180,6 +209,7 @@ def unit_product(
 def product_kernel(
     records,
     x,
+    sums,
     bias,
     out,
     rows,
@@ -211,6 +241,8 @@ def product_kernel(
     tile_records = records + tile.to(tl.int64) * (UNITS * ENCODING.record)
     units = (UNITS + DEEP - 1) // DEEP * DEEP
     inputs = input_pointers(x, first_row, rows, x_stride, units, EIGHTS, ARRANGED)
+    if sums is not None:
+        sums = sum_pointers(sums, first_row, units, EIGHTS, ENCODING)
     if PDL:
         cuda.gdc_launch_dependents()
     for turn in tl.static_range(AHEAD):
@@ -231,7 +263,7 @@ def product_kernel(
         record = tile_records + unit[:, None] * ENCODING.record
         codes, header = code_pointers(record), header_pointers(record, ENCODING)
         total = unit_product(
-            codes, header, part, left, total,
+            codes, header, part, sums, start + warp // SIDE, left, total,
             ENCODING, WARPS, TILES, EIGHTS, STEP, WHOLE, DTYPE, EMULATE,
         )  # fmt: skip
     result = tl.reshape(total, (DEEP, SIDE * TILES * 16, EIGHTS * 8))
@@ -288,11 +320,14 @@ def product(
         triton.cdiv(len(weight.records), shape.tiles * shape.side),
         triton.cdiv(rows, 8 * shape.eights),
     )
+    sums = None
     if shape.arranged:
-        x = arranged(x, grid[1] * shape.eights, shape.deep, overlapped=overlapped)
+        eights = grid[1] * shape.eights
+        x, sums = arranged(x, eights, shape.deep, weight.encoding, overlapped=overlapped)
     product_kernel[grid](
         weight.records,
         x,
+        sums,
         bias,
         out,
         rows,
@@ -320,8 +355,11 @@ def _specimen(
     kind: GgmlType, shape: Shape, *, inputs: int = 4096, overlapped: bool = False
 ) -> Specimen:
     signature = {"records": "*i16", "x": "*bf16", "bias": "*fp32", "out": "*bf16"}
+    summed = shape.arranged and ENCODINGS[kind].zero is None
     signature |= dict.fromkeys(("rows", "outputs", "x_stride"), "i32")
-    constants: dict[str, object] = {
+    if summed:
+        signature["sums"] = "*fp32"
+    constants = {
         "K": inputs,
         "ENCODING": ENCODINGS[kind],
         "DEEP": shape.deep,
@@ -333,20 +371,21 @@ def _specimen(
         "HAS_BIAS": False,
         "PDL": overlapped,
         "EMULATE": False,
-    }
+    } | ({} if summed else {"sums": None})
     return Specimen(
         product_kernel,
         signature,
         constants,
         num_warps=shape.deep * shape.side,
         num_stages=1,
-        aligned=("records", "x", "bias", "out", "outputs", "x_stride"),
+        aligned=("records", "x", "bias", "out", "outputs", "x_stride", *(["sums"] * summed)),
         capabilities=(90,) if overlapped else (80, 90),
     )
 
 
 SPECIMENS = (
     _specimen(GgmlType.Q4_K, Shape(8, 1, 1, 1)),
+    _specimen(GgmlType.Q4_K, Shape(2, 2, 2, 4, arranged=True)),
     _specimen(GgmlType.Q6_K, Shape(2, 4, 1, 4, arranged=True)),
     _specimen(GgmlType.Q5_1, Shape(4, 1, 2, 2), inputs=576),
     _specimen(GgmlType.IQ4_XS, Shape(4, 2, 1, 4, arranged=True), overlapped=True),
