@@ -78,6 +78,14 @@ def test_many_rows_are_rounded_where_the_device_has_such_floats(block):
         assert_product(actual, x, weight, bias)
 
 
+def test_activations_of_float32_are_not_rounded():
+    for rows in (2, 70):
+        x, weight, bias = operands(rows, 140, 300, (128, 128))
+        actual = scaled_matmul(WORKSPACE, overlapped=False)(x.float(), weight, bias)
+        expected = x.float() @ weight.dequantize().T + bias
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 @pytest.mark.parametrize("split", [0, 1, 3])
 def test_a_product_is_the_same_however_its_tiles_are_shared(split, block):

@@ -217,5 +217,5 @@ SPECIMENS = tuple(
     )
     for block in ((1, 0), (128, 128))
     if tiling.block_t < 256 or block[1] == 0
-    for described in (kinds[1] != "u8",)
+    for described in ((False,) if kinds[1] == "u8" else (True, False))
 )

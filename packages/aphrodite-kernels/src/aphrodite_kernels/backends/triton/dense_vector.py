@@ -174,7 +174,7 @@ def _specimen(
         "PDL": False,
     }
     aligned = ("x", "weight", "scale", "bias", "out", "columns", "x_stride")
-    capabilities = {"bf16": (80, 90), "fp8e4nv": (90,), "u8": (80,)}[kind]
+    capabilities = {"bf16": (80, 90), "fp8e4nv": (89, 90), "u8": (80,)}[kind]
     return Specimen(
         vector_kernel,
         signature,

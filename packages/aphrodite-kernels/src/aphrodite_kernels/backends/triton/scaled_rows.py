@@ -101,7 +101,7 @@ def _specimen(width: int, depth: int) -> Specimen:
         "SMALLEST": _SMALLEST,
         "PARTS": block // size,
         "DEPTH": size,
-        "PDL": True,
+        "PDL": False,
     }
     return Specimen(
         round_rows_kernel,
@@ -109,7 +109,7 @@ def _specimen(width: int, depth: int) -> Specimen:
         constants,
         _warps(block),
         aligned=("x", "out", "scale", "width", "x_stride"),
-        capabilities=(90,),
+        capabilities=(89, 90),
     )
 
 
