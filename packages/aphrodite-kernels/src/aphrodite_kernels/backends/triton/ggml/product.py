@@ -42,6 +42,12 @@ ARRANGED_UNIT = tl.constexpr(ARRANGED)
 
 
 @triton.constexpr_function
+def sums_made(encoding, step):
+    """Sums of inputs are needed, and do not come with the inputs."""
+    return encoding.zero is None and step == 16
+
+
+@triton.constexpr_function
 def step_of(arranged):
     """Elements from the inputs of a run of columns to those of the next."""
     return ARRANGED // 16 if arranged else 16
@@ -169,7 +175,7 @@ def unit_product(
     columns from each input of the first run to the end of x.
     """
     OFFSET: tl.constexpr = offset_of(DTYPE, ENCODING)
-    summed = ENCODING.zero is None and sums is None
+    SUMMED: tl.constexpr = sums_made(ENCODING, STEP)
     ones = tl.full((WARPS, 16, 16), 1.0, tl.float32).to(DTYPE)
     if sums is not None:
         sums += unit[None, :, None, None] * (8 * 16 // ENCODING.runs)
@@ -186,17 +192,17 @@ def unit_product(
         weight = weight_operand(fragment, WARPS, TILES)
         if run % ENCODING.runs == 0:
             products = tl.dot(weight, factor, input_precision="ieee")
-            if summed:
+            if SUMMED:
                 group = tl.dot(ones, factor, input_precision="ieee")
         else:
             products = tl.dot(weight, factor, products, input_precision="ieee")
-            if summed:
+            if SUMMED:
                 group = tl.dot(ones, factor, group, input_precision="ieee")
         if run % ENCODING.runs == ENCODING.runs - 1:
             scale, shift = factors_of(words, units, run // ENCODING.runs, ENCODING, OFFSET)
             total += row_factor(scale, WARPS, TILES, EIGHTS) * products
             if ENCODING.zero is None:
-                if summed:
+                if SUMMED:
                     sum_of_inputs = repeat_tiles(group, WARPS, TILES, EIGHTS)
                 else:
                     sum_of_inputs = tl.load(sums + run // ENCODING.runs * 8)
