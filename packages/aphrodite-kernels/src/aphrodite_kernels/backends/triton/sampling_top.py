@@ -5,7 +5,7 @@
 The weight of a token is 1 (top-k) or its probability (top-p); all from some logit up that together
 have the weight asked for stay. A row is folded onto BLOCK slots of which each remembers its four
 largest numbers; among them the search is in registers. Only where a slot may hide a fifth that
-would stay, as in flat distributions, the row itself is read again, about 10 times.
+would stay, as in flat distributions, it goes on over the row, which is read about 8 times more.
 
 Floor: the logits in twice, mostly from the L2 cache, and out; one processor reads a row in 5 us.
 """
@@ -70,61 +70,64 @@ def _fold(row, slot, width, SHARES: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _survey(row, slot, width, pivot, peak, SHARES: tl.constexpr, BLOCK: tl.constexpr):
-    """Weight of all numbers from the pivot up, the least of these, and the largest other."""
-    weight = tl.zeros((BLOCK,), tl.float32)
-    least = tl.full((BLOCK,), _INFINITY, tl.float32)
-    below = tl.full((BLOCK,), float("-inf"), tl.float32)
-    for start in tl.range(0, width, BLOCK, num_stages=4):
-        value = _read(row + start + slot, start + slot < width)
-        stays = value >= pivot
-        weight += tl.where(stays, _weight(value, peak, SHARES), 0.0)
-        least = tl.minimum(least, tl.where(stays, value, _INFINITY))
-        below = tl.maximum(below, tl.where(stays, float("-inf"), value))
-    return tl.sum(weight, 0), tl.min(least, 0), tl.max(below, 0)
-
-
-@triton.jit
 def _middle(low, high):
     """The floor of the mean of two int32."""
     return (low >> 1) + (high >> 1) + (low & high & 1)
 
 
 @triton.jit
-def _recall(found, low, high, peak, mass, enough, SHARES: tl.constexpr):
-    """Narrow orders as _search does, for the numbers `found` alone."""
-    first, second, third, fourth = found
-    weights = (
-        _weight(first, peak, SHARES),
-        _weight(second, peak, SHARES),
-        _weight(third, peak, SHARES),
-        _weight(fourth, peak, SHARES),
+def _note(value, weight, pivot, found):
+    """Add numbers to what _survey returns of each slot."""
+    stays = value >= pivot
+    total, least, below = found
+    return (
+        total + tl.where(stays, weight, 0.0),
+        tl.minimum(least, tl.where(stays, value, _INFINITY)),
+        tl.maximum(below, tl.where(stays, float("-inf"), value)),
     )
-    reached = tl.full((), _INFINITY, tl.float32)
-    while (low + 1 < high) & (reached > enough):
-        middle = _middle(low, high)
-        pivot = value_of(middle)
-        weight = tl.sum(
-            tl.where(first >= pivot, weights[0], 0.0)
-            + tl.where(second >= pivot, weights[1], 0.0)
-            + tl.where(third >= pivot, weights[2], 0.0)
-            + tl.where(fourth >= pivot, weights[3], 0.0),
-            0,
-        )
-        stays = weight >= mass
-        reached = tl.where(stays, weight, reached)
-        low = tl.where(stays, middle, low)
-        high = tl.where(stays, high, middle)
-    return low, high
+
+
+@triton.jit
+def _survey(row, slot, width, pivot, peak, SHARES: tl.constexpr, BLOCK: tl.constexpr):
+    """Weight of a row's numbers from the pivot up, the least of these, and the largest other."""
+    least = tl.full((BLOCK,), _INFINITY, tl.float32)
+    found = tl.zeros((BLOCK,), tl.float32), least, -least
+    for start in tl.range(0, width, BLOCK, num_stages=4):
+        value = _read(row + start + slot, start + slot < width)
+        found = _note(value, _weight(value, peak, SHARES), pivot, found)
+    return tl.sum(found[0], 0), tl.min(found[1], 0), tl.max(found[2], 0)
+
+
+@triton.jit
+def _recall(known, weights, pivot, BLOCK: tl.constexpr):
+    """The same of the numbers that are remembered."""
+    least = tl.full((BLOCK,), _INFINITY, tl.float32)
+    found = tl.zeros((BLOCK,), tl.float32), least, -least
+    for index in tl.static_range(4):
+        found = _note(known[index], weights[index], pivot, found)
+    return tl.sum(found[0], 0), tl.min(found[1], 0), tl.max(found[2], 0)
 
 
 @triton.jit
 def _search(
-    row, slot, width, low, high, peak, mass, enough, SHARES: tl.constexpr, BLOCK: tl.constexpr
+    row,
+    slot,
+    width,
+    known,
+    weights,
+    low,
+    high,
+    peak,
+    mass,
+    enough,
+    WHOLE: tl.constexpr,
+    SHARES: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Raise `low`, from which on numbers weigh `mass`, until they weigh no more than `enough`.
 
-    Or to the last such: those from `high` on weigh less than `mass`.
+    Or to the last such: those from `high` on weigh less than `mass`. WHOLE: numbers of the row,
+    else of those that are remembered. Returns low and high.
     """
     aim = 0.5 * (mass + enough)
     reached = tl.full((), _INFINITY, tl.float32)
@@ -137,11 +140,15 @@ def _search(
     while (low + 1 < high) & (reached > enough):
         middle = _middle(low, high)
         if (turn < _GUESSES) & (low > LOWEST):
-            known = (above > 0) & (short > 0)
-            part = tl.where(known, short / tl.where(known, above + short, 1.0), 0.5)
+            between = (above > 0) & (short > 0)
+            part = tl.where(between, short / tl.where(between, above + short, 1.0), 0.5)
             middle = order_of(value_of(low) * part + value_of(high) * (1 - part))
             middle = tl.minimum(tl.maximum(middle, low + 1), high - 1)
-        weight, least, below = _survey(row, slot, width, value_of(middle), peak, SHARES, BLOCK)
+        pivot = value_of(middle)
+        if WHOLE:
+            weight, least, below = _survey(row, slot, width, pivot, peak, SHARES, BLOCK)
+        else:
+            weight, least, below = _recall(known, weights, pivot, BLOCK)
         if weight >= mass:
             low = order_of(least)
             reached = weight
@@ -154,7 +161,7 @@ def _search(
             above = tl.where(moved < 0, 0.5 * above, above)
             moved = -1
         turn += 1
-    return low
+    return low, high
 
 
 @triton.jit
@@ -177,25 +184,36 @@ def keep_top_kernel(
     slot = tl.arange(0, BLOCK)
     asked = tl.load(limit + number * limit_stride)
     if (asked > 0) & (asked < (1 if SHARES else width)):
-        found, total, sound = _fold(row, slot, width, SHARES, BLOCK)
-        peak = tl.max(found[0], 0)
+        known, total, sound = _fold(row, slot, width, SHARES, BLOCK)
+        peak = tl.max(known[0], 0)
         if sound & (tl.abs(peak) < _INFINITY):
             mass = asked.to(tl.float32)
             enough = mass
-            low = tl.full((), LOWEST, tl.int32)
+            low, high = tl.full((), LOWEST, tl.int32), order_of(peak) + 1
             if SHARES:
-                everything = tl.sum(total * _weight(found[0], peak, SHARES), 0)
+                everything = tl.sum(total * _weight(known[0], peak, SHARES), 0)
                 mass = asked * everything
                 enough = mass + _SLACK * everything
                 # All numbers below this one weigh at most a quarter of what may go.
                 rest = tl.maximum(1 - asked, 1e-7) / (4.0 * width)
                 low = order_of(peak + tl.log(rest))
-            high = order_of(peak) + 1
-            low, high = _recall(found, low, high, peak, mass, enough, SHARES)
-            hidden = order_of(tl.max(found[3], 0))
-            if low <= hidden:  # what is from there on may be more than was found
+            weights = (
+                _weight(known[0], peak, SHARES),
+                _weight(known[1], peak, SHARES),
+                _weight(known[2], peak, SHARES),
+                _weight(known[3], peak, SHARES),
+            )
+            low, high = _search(
+                row, slot, width, known, weights, low, high, peak, mass, enough,
+                WHOLE=False, SHARES=SHARES, BLOCK=BLOCK,
+            )  # fmt: skip
+            hidden = order_of(tl.max(known[3], 0))
+            if low <= hidden:  # what is from there on may be more than is remembered
                 high = tl.maximum(high, hidden + 1)
-                low = _search(row, slot, width, low, high, peak, mass, enough, SHARES, BLOCK)
+                low, high = _search(
+                    row, slot, width, known, weights, low, high, peak, mass, enough,
+                    WHOLE=True, SHARES=SHARES, BLOCK=BLOCK,
+                )  # fmt: skip
             least = value_of(low)
             for start in tl.range(0, width, BLOCK, num_stages=4):
                 there = start + slot < width
