@@ -57,7 +57,8 @@ def walk_for(size: int, itemsize: int) -> Walk:
     """The walk for heads of `size` numbers that take `itemsize` bytes each in the cache."""
     vector = triton.next_power_of_2(size) * itemsize
     tile = min(64, max(16, (1 << 14) // vector))
-    return Walk(tile, num_warps=4, num_stages=4, resident=2, least=2)
+    # Blocks are looked up two stages before keys are loaded: five keep two tiles on their way.
+    return Walk(tile, num_warps=4, num_stages=5, resident=2, least=1)
 
 
 @triton.jit

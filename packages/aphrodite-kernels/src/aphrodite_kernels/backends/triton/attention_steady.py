@@ -347,7 +347,7 @@ def steady_attention(
         SHARE=_SHARE,
         SPLIT=split,
         num_warps=4,
-        num_stages=_stages(size),
+        num_stages=_stages(size, cache.key.itemsize),
         **shape,
     )
     if split:
@@ -365,8 +365,9 @@ def steady_attention(
         )
 
 
-def _stages(size: int) -> int:
-    return 3 if size <= 128 else 2
+def _stages(size: int, itemsize: int) -> int:
+    """As many as memory holds: with five, two tiles are on their way."""
+    return 5 if size * itemsize <= 512 else 3
 
 
 def _specimen(dtype: torch.dtype, *, split: bool, size: int = 128) -> Specimen:
@@ -379,7 +380,7 @@ def _specimen(dtype: torch.dtype, *, split: bool, size: int = 128) -> Specimen:
         "SHARE": _SHARE,
         "SPLIT": split,
     }
-    return specimen(steady_kernel, dtype, own, constants, (4, _stages(size)), size)
+    return specimen(steady_kernel, dtype, own, constants, (4, _stages(size, dtype.itemsize)), size)
 
 
 SPECIMENS = (
