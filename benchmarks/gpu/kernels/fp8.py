@@ -22,7 +22,6 @@ from aphrodite_kernels.backends.triton.dense_stream import stream
 from aphrodite_kernels.backends.triton.dense_tiles import Scales, Tiling, Workspace
 from aphrodite_kernels.backends.triton.dense_vector import Cut, vector
 from aphrodite_kernels.backends.triton.scaled import (
-    CUTS,
     ROUNDED,
     ROUNDED_BLOCKS,
     ROUNDED_FROM,
@@ -266,8 +265,8 @@ VENDOR = (
 
 
 def vector_section() -> None:
-    cuts = [Cut(*n) for n in ((1, 2048, 4), (2, 2048, 4), (2, 2048, 8), (1, 1024, 2), (1, 4096, 4),
-                              (4, 1024, 4))]  # fmt: skip
+    cuts = [Cut(*n) for n in ((1, 2048, 4), (2, 2048, 4), (2, 1024, 2), (4, 2048, 4), (1, 1024, 2),
+                              (2, 2048, 8))]  # fmt: skip
     for rows in (1, 2, 4):
         for shape in SHAPES:
             rival = [widened_tiles(first_of(WIDENED, rows))] if rows > 1 else []
@@ -306,9 +305,10 @@ def many_section() -> None:
 
 def blocks_section() -> None:
     for rows in (1, 4):
-        cuts = [first_of(CUTS, rows), Cut(1, 1024, 4), Cut(1, 4096, 4)]
+        cuts = [Cut(1, 2048, 4), Cut(2, 2048, 4), Cut(2, 1024, 2)]
+        rival = widened_tiles(first_of(WIDENED, rows))
         for shape in SHAPES:
-            compare(shape, rows, BLOCK, list(map(widened_cut, cuts)))
+            compare(shape, rows, BLOCK, [*map(widened_cut, cuts), rival])
     for rows in (16, 64):
         tilings = [first_of(WIDENED, rows), Tiling(rows, 128, 128, 4, 4, split=0)]
         for shape in SHAPES:

@@ -78,6 +78,14 @@ def test_many_rows_are_rounded_where_the_device_has_such_floats(block):
         assert_product(actual, x, weight, bias)
 
 
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_vectors(block):
+    for rows, cut in ((3, Cut(1, 128, 4)), (2, Cut(4, 512, 4))):
+        x, weight, bias = operands(rows, 10, 300, block, gap=5)
+        actual = vector(x, weight.weight, bias, cut, scales_of(weight))
+        assert_product(actual, x, weight, bias)
+
+
 def test_activations_of_float32_are_not_rounded():
     for rows in (2, 70):
         x, weight, bias = operands(rows, 140, 300, (128, 128))

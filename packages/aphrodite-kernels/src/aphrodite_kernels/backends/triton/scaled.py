@@ -2,7 +2,7 @@
 # pyright: reportPrivateImportUsage=false
 """Products with weights of eight-bit floats: for each number of rows, what measures fastest.
 
-Very few rows take a program per row of W, some rows tiles whose W is widened on its way to the
+One row takes a program for each few rows of W, some rows tiles whose W is widened on its way to the
 tensor cores; neither rounds activations. Beyond, activations become eight-bit floats, too, each row
 (or each part of a row, where W's scales change along it) with a scale of its own, and tensor cores
 multiply at twice the rate: the vendor's product, or tiles where that one does not do. Devices that
@@ -22,8 +22,10 @@ from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import PackedWeight, Scaled
 from aphrodite_kernels.protocols import MatMul
 
-CUTS = {1: Cut(1, 2048, 4), 4: Cut(1, 2048, 4)}
-"""By the largest number of rows."""
+CUTS = {1: Cut(2, 2048, 4)}
+"""By the largest number of rows. At the full rate of reading there is time for about six
+instructions a weight (H200); a row takes four to six, which is why two already go to tiles.
+"""
 
 WIDENED = {
     16: Tiling(16, 64, 128, num_warps=4, num_stages=5, split=0),
