@@ -41,19 +41,14 @@ READ = 4.6e12
 """Bytes per second."""
 ROTATED = 300e6
 """Bytes of copies of one weight."""
-SECONDS = 85
+SECONDS = 40
+"""Of the products of few rows, without compilation."""
 SHAPES = ((6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336))
 HEAD = (128256, 4096)
-CHECKED = ((1040, 4096), (100, 768))
+WHOLE, RAGGED = (1040, 4096), (100, 768)
 ROWS = (1, 3, 8, 17, 32, 64, 96, 130)
 LIMITS = {torch.bfloat16: 2e-2, torch.float16: 4e-3}
 """The conformance suite's: of the typical product and of the expected one."""
-
-STARTED = time.monotonic()
-
-
-def time_left() -> bool:
-    return time.monotonic() - STARTED < SECONDS
 
 
 def line_of(failure: BaseException) -> str:
@@ -70,9 +65,9 @@ def check_section() -> None:
     def one(kind: GgmlType) -> tuple[GgmlType, str]:
         command = [sys.executable, str(Path(__file__)), "--type", kind.name]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=80, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
         except subprocess.TimeoutExpired as failure:
-            return kind, f"{failure.stdout or ''}\nFAIL {kind.name}: no end after 80 s"
+            return kind, f"{failure.stdout or ''}\nFAIL {kind.name}: no end after 110 s"
         last = done.stderr.strip().splitlines()[-1:] if done.returncode else []
         crash = f"\nFAIL {kind.name}: ended by {done.returncode}: {last}" if done.returncode else ""
         return kind, done.stdout + crash
@@ -108,24 +103,23 @@ def check_type(kind: GgmlType) -> None:
 
 
 def checks(kind: GgmlType) -> Iterator[tuple[str, Callable[[], float]]]:
-    for shape in CHECKED:
-        generator = torch.Generator().manual_seed(shape[0])
-        blocks = random_blocks(kind, *shape, generator).to(DEVICE)
+    """As the engine runs them: each starts early; the ragged shape in float16 as well."""
+    for shape in (WHOLE, RAGGED):
+        blocks = random_blocks(kind, *shape, torch.Generator().manual_seed(shape[0])).to(DEVICE)
         packed = pack_fragments(blocks)
         assert isinstance(packed, Fragments)
         dense = blocks.dequantize(torch.float64)
         name = f"{shape[0]}x{shape[1]}"
         yield f"pack {name}", partial(pack_excess, packed, blocks)
-        for dtype in LIMITS:
-            part = partial(dequantize_excess, packed, dense, dtype)
-            yield f"dequantize {name} {dtype}", part
-            yield f"embed {name} {dtype}", partial(embed_excess, packed, dense, dtype)
-        for rows in ROWS:
-            for overlapped in (False, True):
-                part = partial(product_excess, packed, dense, rows, torch.bfloat16, overlapped)
-                yield f"product r{rows} {name}{' overlapped' * overlapped}", part
-        for rows in (3, 32, 130):
-            part = partial(product_excess, packed, dense, rows, torch.float16, False)
+        for dtype in LIMITS if shape == RAGGED else (torch.bfloat16,):
+            label = f"{name} {dtype}"
+            yield f"dequantize {label}", partial(dequantize_excess, packed, dense, dtype)
+            yield f"embed {label}", partial(embed_excess, packed, dense, dtype)
+        for rows in ROWS if shape == WHOLE else (*ROWS, 12):
+            part = partial(product_excess, packed, dense, rows, torch.bfloat16)
+            yield f"product r{rows} {name}", part
+        for rows in (3, 32, 130) if shape == RAGGED else ():
+            part = partial(product_excess, packed, dense, rows, torch.float16)
             yield f"product r{rows} {name} float16", part
         yield f"steady {name}", partial(steady_excess, packed)
 
@@ -154,14 +148,8 @@ def rounding_excess(out: Tensor, expected: Tensor) -> float:
     return float((error / allowed).nan_to_num(torch.inf).max())
 
 
-def product_excess(
-    packed: Fragments,
-    dense: Tensor,
-    rows: int,
-    dtype: torch.dtype,
-    overlapped: bool,  # noqa: FBT001
-) -> float:
-    matmul = ggml_matmul(workspace(), overlapped=overlapped)
+def product_excess(packed: Fragments, dense: Tensor, rows: int, dtype: torch.dtype) -> float:
+    matmul = ggml_matmul(workspace(), overlapped=True)
     wide = torch.randn(rows, dense.shape[1] + 24, device=DEVICE).to(dtype)
     bias = torch.randn(len(dense), device=DEVICE)
     worst = 0.0
@@ -180,10 +168,10 @@ def product_excess(
 
 def steady_excess(packed: Fragments) -> float:
     """Rows have the same bits in any company."""
-    matmul = steady_ggml_matmul(overlapped=False)
+    matmul = steady_ggml_matmul(overlapped=True)
     x = torch.randn(300, packed.inputs, device=DEVICE, dtype=torch.bfloat16)
     everything = matmul(x, packed)
-    alike = all(torch.equal(matmul(x[:rows], packed), everything[:rows]) for rows in (1, 9, 33))
+    alike = all(torch.equal(matmul(x[:rows], packed), everything[:rows]) for rows in (1, 33))
     return 0.0 if alike else torch.inf
 
 
@@ -245,8 +233,6 @@ def name_of(shape: Shape) -> str:
 def shapes_of(kind: GgmlType, size: tuple[int, int], rows: int) -> tuple[Shape, ...]:
     """The chosen shape of a program, and others."""
     chosen = ways.shape_for(rows, -(-size[0] // TILE), size[1], ENCODINGS[kind])
-    if kind not in THOROUGH:
-        return (chosen,)
     if rows == 1:
         others = (Shape(8, 1, 1, 1), Shape(4, 1, 1, 1), Shape(16, 1, 1, 1))
     elif rows <= 8:
@@ -260,6 +246,8 @@ def shapes_of(kind: GgmlType, size: tuple[int, int], rows: int) -> tuple[Shape, 
             Shape(2, 4, 2, 4, arranged=True),
             Shape(8, 1, 1, 4, arranged=True),
         )
+    if kind != GgmlType.Q4_K or size[1] != 4096:
+        others = others[:2] if kind in THOROUGH else ()
     return tuple(dict.fromkeys((chosen, *others)))
 
 
@@ -283,8 +271,10 @@ def few_section() -> None:
     """Kernels that read records: microseconds, rate of packed bytes, ratio to the floor."""
     plan = list(few_plan())
     failed = compile_all(plan)
+    begun = time.monotonic()
     for kind, shape, rows in plan:
-        if not time_left():
+        if time.monotonic() - begun > SECONDS:
+            print(f"time is up before {kind.name} {shape} r{rows}")
             return
         copies = weights(kind, shape)
         x = inputs_of(rows, shape[1])
@@ -439,8 +429,6 @@ def main() -> None:
         except Exception as failure:
             print(f"{name} failed: {line_of(failure)}", flush=True)
         print(f"[{name}: {time.monotonic() - begun:.0f} s]", flush=True)
-    if not time_left():
-        print("time is up: some variants were left out")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, UNIT
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.errors import LayoutError
-from aphrodite_kernels.layouts import GgmlType, PackedWeight
+from aphrodite_kernels.layouts import PackedWeight
 from aphrodite_kernels.protocols import Embed
 
 _UNITS = 8
@@ -106,13 +106,13 @@ def embed_fragments_on(dtype: torch.dtype, *, overlapped: bool) -> Embed:
     return embed
 
 
-SPECIMENS = (
+SPECIMENS = tuple(
     Specimen(
         rows_kernel,
         {"tokens": "*i32", "records": "*i16", "out": "*bf16", "count": "i32", "factor": "fp32"},
         {
             "K": 4096,
-            "ENCODING": ENCODINGS[GgmlType.Q6_K],
+            "ENCODING": encoding,
             "TOKENS": 1,
             "BLOCK": _UNITS,
             "PDL": False,
@@ -120,5 +120,6 @@ SPECIMENS = (
         },
         num_warps=1,
         aligned=("tokens", "records", "out"),
-    ),
+    )
+    for encoding in ENCODINGS.values()
 )
