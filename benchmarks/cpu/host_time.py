@@ -56,9 +56,9 @@ class TimedPrograms:
         self.begun: list[float] = []
         self.inside: list[float] = []
 
-    def forward(self, step: Step) -> None:
+    def forward(self, step: Step, *, every: bool) -> None:
         started = time.perf_counter()
-        self._programs.forward(step)
+        self._programs.forward(step, every=every)
         self.begun.append(started)
         self.inside.append(time.perf_counter() - started)
 

@@ -27,7 +27,10 @@ class Model(Protocol):
         ...
 
     def forward(self, input: ModelInput) -> Tensor:
-        """Hidden rows [T, hidden] after the last norm; writes this step's keys and values."""
+        """Hidden rows [T, hidden] after the last norm; writes this step's keys and values.
+
+        If the input names the tokens that are wanted: of these only, [R, hidden].
+        """
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -18,3 +18,5 @@ class ModelInput:
     """Per layer; layers of one KV group share the object."""
     caches: tuple[KVCache, ...]
     """Per layer."""
+    wanted: Tensor | None = None
+    """[R] int64: tokens whose hidden rows are asked for, in this order; None: all."""

@@ -37,7 +37,8 @@ class TableModel:
     def forward(self, input):
         if self.fails:
             raise RuntimeError("out of luck")
-        return self.table[input.tokens.long()]
+        tokens = input.tokens if input.wanted is None else input.tokens[input.wanted]
+        return self.table[tokens.long()]
 
     def logits(self, hidden):
         return hidden.clone()

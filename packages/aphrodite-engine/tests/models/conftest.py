@@ -69,6 +69,13 @@ class Decoder:
                 update = BlockUpdate(row=row, group=index, start=0, blocks=[0] * gone)
                 self._apply([], [update])
 
+    def last(self, *chunks: Chunk) -> torch.Tensor:
+        """Logits [chunks, V] of the last position of every chunk, for which alone is asked."""
+        work = [RowWork(row=r, start=s, count=c, samples=True) for r, s, c in chunks]
+        step = self._inputs.fill(work)
+        self._programs.forward(step, every=False)
+        return self._programs.logits(step, step.outputs).clone()
+
     def _apply(self, started: list[RowStart], blocks: list[BlockUpdate]) -> None:
         self._state.apply(Plan(step=0, released=[], started=started, blocks=blocks, work=[]))
 
@@ -76,7 +83,7 @@ class Decoder:
         """Logits [count, V] of every position of every chunk."""
         work = [RowWork(row=r, start=s, count=c, samples=True) for r, s, c in chunks]
         step = self._inputs.fill(work)
-        self._programs.forward(step)
+        self._programs.forward(step, every=True)
         slices = []
         for first in range(0, step.tokens, self._inputs.outputs):
             rows = np.arange(first, min(first + self._inputs.outputs, step.tokens))

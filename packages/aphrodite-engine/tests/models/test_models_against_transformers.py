@@ -121,3 +121,22 @@ def test_a_recorded_program_is_the_model(model_type, make_checkpoint, native, de
     for chunks in steps:
         for found, expected in zip(recorded.step(*chunks), eager.step(*chunks), strict=True):
             assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("model_type", model_types())
+def test_rows_that_alone_are_wanted_are_those_of_all(
+    model_type, make_checkpoint, native, decoder_on
+):
+    """The last block goes on with them only, and to the same bits."""
+    from transformers import AutoConfig
+
+    options = BASE | {"head_dim": 16, "sliding_window": 6, "use_sliding_window": True}
+    path, _ = make_checkpoint(AutoConfig.for_model(model_type, **options))
+    some, every = (decoder_on(path, native, eager=True) for _ in range(2))
+    prompts = [torch.randint(96, (length,)).tolist() for length in (33, 20)]
+    for decoder in (some, every):
+        for row, prompt in enumerate(prompts):
+            decoder.start(row, prompt)
+    for chunks in [[(0, 0, 29), (1, 0, 7)], [(1, 7, 13), (0, 29, 1)]]:
+        found, expected = some.last(*chunks), every.step(*chunks)
+        assert torch.equal(found, torch.stack([rows[-1] for rows in expected]))

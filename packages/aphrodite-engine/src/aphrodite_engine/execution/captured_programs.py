@@ -32,12 +32,12 @@ class CapturedPrograms:
         self._uncaptured = list(inputs.sizes)
         self._logits: Tensor | None = None
 
-    def forward(self, step: Step) -> None:
+    def forward(self, step: Step, *, every: bool) -> None:
         size = self._inputs.padded(step.requests) if step.decodes else None
         program = None if size is None else self._program(size)
         if program is None or size is None:
             self._logits = None
-            self._eager.forward(step)
+            self._eager.forward(step, every=every)
         else:
             program[0].replay(size, size, size)
             self._logits = program[1]

@@ -4,6 +4,7 @@ Two programs: tokens to hidden rows, and chosen hidden rows to logits. The secon
 over slices of rows, for the log-probabilities of a prompt.
 """
 
+from dataclasses import replace
 from typing import Protocol
 
 from aphrodite_kernels.backend import Backend
@@ -18,8 +19,11 @@ from aphrodite_engine.model import Model
 class Programs(Protocol):
     """The two halves of a forward pass, over the tensors of `Inputs`."""
 
-    def forward(self, step: Step) -> None:
-        """Compute hidden rows, kept until the next call, and write keys and values."""
+    def forward(self, step: Step, *, every: bool) -> None:
+        """Compute hidden rows, kept until the next call, and write keys and values.
+
+        every: logits of any token may be asked for, not just of those that sample.
+        """
         ...
 
     def logits(self, step: Step, outputs: int) -> Tensor:
@@ -39,12 +43,17 @@ class EagerPrograms:
         self._select = backend.select
         self._inputs = inputs
         self._hidden: Tensor | None = None
+        self._every = True
 
-    def forward(self, step: Step) -> None:
-        self._hidden = self._model.forward(self._inputs.exact(step))
+    def forward(self, step: Step, *, every: bool) -> None:
+        self._every = every or step.decodes or not step.outputs
+        wanted = None if self._every else self._inputs.logit_index[: step.outputs]
+        self._hidden = self._model.forward(replace(self._inputs.exact(step), wanted=wanted))
 
     def logits(self, step: Step, outputs: int) -> Tensor:
         assert self._hidden is not None, "forward comes first"
+        if not self._every:
+            return self._model.logits(self._hidden)
         chosen = self._select(self._hidden, self._inputs.logit_index[:outputs])
         return self._model.logits(chosen)
 
@@ -66,7 +75,7 @@ class RecordedPrograms:
         )
         self._whole_logits = self._logits = logits
 
-    def forward(self, step: Step) -> None:
+    def forward(self, step: Step, *, every: bool) -> None:  # a recording computes all
         self._forward.replay(step.tokens, step.requests, step.outputs)
 
     def logits(self, step: Step, outputs: int) -> Tensor:

@@ -79,7 +79,7 @@ class StepExecutor:
     def _compute(self, work: Sequence[RowWork], underway: Underway) -> None:
         try:
             step = self._inputs.fill(work)
-            self._programs.forward(step)
+            self._programs.forward(step, every=any(item.prompt_logprobs for item in work))
             if step.outputs:
                 self._sample(step, underway)
         except Exception as error:

@@ -54,13 +54,22 @@ class Attention:
         output_shape = (shape.hidden_size, q_width)
         self._output = weights.linear("o_proj", output_shape, bias=shape.output_bias)
 
-    def __call__(self, x: Tensor, input: ModelInput) -> Tensor:
-        """[T, K] -> [T, K]."""
+    def __call__(
+        self, x: Tensor, residual: Tensor, input: ModelInput, wanted: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """x and residual [T, K] -> what is to be added, and to what: [T, K], or [R, K].
+
+        wanted: tokens [R] that go on from here; None: all.
+        """
         q, k, v = self._heads(x)
         self._backend.rotate(q, k, input.positions, self._rope)
         cache, meta = input.caches[self._layer], input.attention[self._layer]
         self._backend.store_kv(k, v, cache, meta.slots)
-        return self._output(self._backend.attention(q, cache, meta, self._spec).flatten(1))
+        attended = self._backend.attention(q, cache, meta, self._spec).flatten(1)
+        if wanted is not None:
+            attended = self._backend.select(attended, wanted)
+            residual = self._backend.select(residual, wanted)
+        return self._output(attended), residual
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[T, K] -> q [T, H, D], k and v [T, Hkv, D]."""

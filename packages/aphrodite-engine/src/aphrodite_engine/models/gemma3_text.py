@@ -88,12 +88,19 @@ class Block:
         self._after_mlp = weights.norm("post_feedforward_layernorm", width, eps, offset=1.0)
 
     def __call__(
-        self, update: Tensor, residual: Tensor | None, input: ModelInput
+        self,
+        update: Tensor,
+        residual: Tensor | None,
+        input: ModelInput,
+        wanted: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The stream is update + residual; the sum is left to the norm that follows."""
+        """The stream is update + residual; the sum is left to the norm that follows.
+
+        wanted: tokens [R] with which the stream goes on behind the attention; None: all.
+        """
         hidden, residual = self._before_attention.add(update, residual)
-        update = self._after_attention(self._attention(hidden, input))
-        hidden, residual = self._before_mlp.add(update, residual)
+        update, residual = self._attention(hidden, residual, input, wanted)
+        hidden, residual = self._before_mlp.add(self._after_attention(update), residual)
         return self._after_mlp(self._mlp(hidden)), residual
 
 
@@ -115,10 +122,12 @@ class Gemma3:
         self.softcap = config.softcap
 
     def forward(self, input: ModelInput) -> Tensor:
-        """Hidden rows [T, hidden] after the last norm."""
+        """Hidden rows after the last norm: of all tokens, or of those that are wanted."""
         update, residual = self._embedding(input.tokens), None
-        for block in self._blocks:
+        *blocks, last = self._blocks
+        for block in blocks:
             update, residual = block(update, residual, input)
+        update, residual = last(update, residual, input, input.wanted)
         return self._norm.add(update, residual)[0]
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -84,11 +84,19 @@ class Block:
         )
 
     def __call__(
-        self, update: Tensor, residual: Tensor | None, input: ModelInput
+        self,
+        update: Tensor,
+        residual: Tensor | None,
+        input: ModelInput,
+        wanted: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The stream is update + residual; the sum is left to the norm that follows."""
+        """The stream is update + residual; the sum is left to the norm that follows.
+
+        wanted: tokens [R] with which the stream goes on behind the attention; None: all.
+        """
         hidden, residual = self._attention_norm.add(update, residual)
-        hidden, residual = self._mlp_norm.add(self._attention(hidden, input), residual)
+        update, residual = self._attention(hidden, residual, input, wanted)
+        hidden, residual = self._mlp_norm.add(update, residual)
         return self._mlp(hidden), residual
 
 
@@ -110,10 +118,12 @@ class Llama:
         self._head = weights.head("lm_head", shape, self._embedding if config.tied else None)
 
     def forward(self, input: ModelInput) -> Tensor:
-        """Hidden rows [T, hidden] after the last norm."""
+        """Hidden rows after the last norm: of all tokens, or of those that are wanted."""
         update, residual = self._embedding(input.tokens), None
-        for block in self._blocks:
+        *blocks, last = self._blocks
+        for block in blocks:
             update, residual = block(update, residual, input)
+        update, residual = last(update, residual, input, input.wanted)
         return self._norm.add(update, residual)[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
