@@ -97,19 +97,34 @@ def check_company(kind: WeightFormat, shape: Shape, device: torch.device) -> Che
     )
     chunks = _answers(chunked, prompts)
     chunked.close()
-    lonely = sum(a != b for a, b in zip(alone, crowd, strict=False))
-    cut = sum(a != b for a, b in zip(chunks, crowd, strict=True))
-    detail = f"of {ALONE} alone {lonely} differ from the crowd of {CROWD}, of {CROWD} cut {cut} do"
-    return Check(f"{kind.name} on {shape.name}, deterministic", not lonely and not cut, detail)
+    passed = alone == crowd[:ALONE] and chunks == crowd
+    detail = f"alone {_differences(alone, crowd)}, in chunks {_differences(chunks, crowd)}"
+    return Check(f"{kind.name} on {shape.name}, deterministic", passed, detail)
 
 
 def check_session(session: Session, name: str) -> Check:
     """The same of an engine that is there, without chunks: some in a crowd and alone."""
     prompts = random_prompts(CROWD, LENGTHS, session.info.vocab_size)
     crowd = _answers(session, prompts)
-    pairs = [(_answers(session, [prompts[i]])[0], crowd[i]) for i in range(3, CROWD, CROWD // 4)]
-    wrong = sum(a != b for a, b in pairs)
-    return Check(name, not wrong, f"of {len(pairs)} alone {wrong} differ from the crowd of {CROWD}")
+    some = range(3, CROWD, CROWD // 4)
+    alone = [_answers(session, [prompts[i]])[0] for i in some]
+    among = [crowd[i] for i in some]
+    return Check(name, alone == among, f"alone {_differences(alone, among)}")
+
+
+def _differences(
+    answers: Sequence[list[tuple[int, float]]], crowd: Sequence[list[tuple[int, float]]]
+) -> str:
+    """How many answers are not those of the crowd, and from which token on at the earliest."""
+    pairs = list(zip(answers, crowd, strict=False))
+    tokens = sum([a for a, _ in ours] != [b for b, _ in theirs] for ours, theirs in pairs)
+    firsts = [
+        next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
+        for ours, theirs in pairs
+        if ours != theirs
+    ]
+    where = f", the first at token {min(firsts)}" if firsts else ""
+    return f"{len(firsts)} of {len(pairs)} differ ({tokens} in their tokens{where})"
 
 
 def _answers(session: Session, prompts: Sequence[list[int]]) -> list[list[tuple[int, float]]]:
