@@ -232,18 +232,22 @@ def name_of(shape: Shape) -> str:
 
 def shapes_of(kind: GgmlType, size: tuple[int, int], rows: int) -> tuple[Shape, ...]:
     """The chosen shape of a program, and others."""
-    chosen = ways.shape_for(rows, -(-size[0] // TILE), size[1], ENCODINGS[kind])
+    chosen = ways.shape_for(rows, -(-size[0] // TILE), size[1])
     if rows == 1:
-        others = (Shape(8, 1, 1, 1), Shape(4, 1, 1, 1), Shape(16, 1, 1, 1))
+        others = (Shape(16, 1, 1, 1), Shape(4, 1, 1, 1), Shape(8, 1, 1, 1))
     elif rows <= 8:
-        others = (Shape(8, 1, 1, 1), Shape(4, 1, 2, 1), Shape(4, 2, 1, 1, arranged=True))
+        others = (Shape(4, 2, 1, 1, arranged=True), Shape(4, 1, 2, 1), Shape(8, 1, 1, 1))
     elif rows <= 16:
-        others = (Shape(8, 1, 1, 2), Shape(2, 4, 2, 2, arranged=True))
+        others = (
+            Shape(4, 2, 1, 2, arranged=True),
+            Shape(4, 1, 2, 2, arranged=True),
+            Shape(8, 1, 1, 2),
+        )
     else:
         others = (
-            Shape(4, 1, 2, 4),
-            Shape(2, 4, 1, 4, arranged=True),
-            Shape(2, 4, 2, 4, arranged=True),
+            Shape(4, 2, 1, 4, arranged=True),
+            Shape(4, 1, 2, 4, arranged=True),
+            Shape(4, 1, 1, 4, arranged=True),
             Shape(8, 1, 1, 4, arranged=True),
         )
     if kind != GgmlType.Q4_K or size[1] != 4096:
@@ -280,7 +284,7 @@ def few_section() -> None:
         x = inputs_of(rows, shape[1])
         floor = 1e6 * copies[0].nbytes / READ
         results: list[tuple[float, str]] = []
-        chosen = ways.shape_for(rows, -(-shape[0] // TILE), shape[1], ENCODINGS[kind])
+        chosen = ways.shape_for(rows, -(-shape[0] // TILE), shape[1])
         for variant in shapes_of(kind, shape, rows):
             if (kind, shape[1], variant) in failed:
                 continue

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.triton.device import interpreted
 from aphrodite_kernels.backends.triton.ggml.dequantize import dequantize
-from aphrodite_kernels.backends.triton.ggml.encoding import TILE, UNIT, Encoding
+from aphrodite_kernels.backends.triton.ggml.encoding import TILE, UNIT
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
 from aphrodite_kernels.backends.triton.ggml.product import Shape, product
 from aphrodite_kernels.errors import LayoutError, ShapeError
@@ -63,7 +63,7 @@ def ggml_matmul(workspace: PartWorkspace, *, overlapped: bool) -> MatMul:
         checked = _checked(x, weight)
         if len(x) > FEW:
             return by_parts(x, checked, bias, workspace)
-        shape = shape_for(len(x), len(checked.records), checked.inputs, checked.encoding)
+        shape = shape_for(len(x), len(checked.records), checked.inputs)
         return product(x, checked, bias, shape, overlapped=overlapped)
 
     return matmul
@@ -74,29 +74,24 @@ def steady_ggml_matmul(*, overlapped: bool) -> MatMul:
 
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         checked = _checked(x, weight)
-        shape = shape_for(len(x), len(checked.records), checked.inputs, checked.encoding)
+        shape = shape_for(len(x), len(checked.records), checked.inputs)
         return product(x, checked, bias, replace(shape, arranged=True), overlapped=overlapped)
 
     return matmul
 
 
 @cache
-def shape_for(rows: int, tiles: int, inputs: int, encoding: Encoding) -> Shape:
+def shape_for(rows: int, tiles: int, inputs: int) -> Shape:
     """What a program computes; how many warps share K does not depend on the rows."""
     units = -(-inputs // UNIT)
     deep = 1
     while deep < 8 and 2 * deep <= units and tiles * deep < _PROGRAMS:
         deep *= 2
     eights = next((eights for limit, eights in EIGHTS.items() if rows <= limit), 4)
+    tiles_of_warp = 16 if interpreted() else 1  # the interpreter pays for programs alone
     if rows <= DIRECT:
-        return Shape(deep, 1, _together(1), eights)
-    together = _together(1 if encoding.table else 2)  # a table takes many registers
-    return Shape(deep, max(1, 4 // deep), together, eights, arranged=True)
-
-
-def _together(tiles: int) -> int:
-    """The interpreter pays for programs, not for what they compute, so there they are large."""
-    return 16 if interpreted() else tiles
+        return Shape(deep, 1, tiles_of_warp, eights)
+    return Shape(deep, 8 // deep, tiles_of_warp, eights, arranged=True)
 
 
 def by_parts(

@@ -391,8 +391,8 @@ def _specimen(
 
 SPECIMENS = (
     _specimen(GgmlType.Q4_K, Shape(8, 1, 1, 1)),
-    _specimen(GgmlType.Q4_K, Shape(2, 2, 2, 4, arranged=True)),
-    _specimen(GgmlType.Q6_K, Shape(2, 4, 1, 4, arranged=True)),
+    _specimen(GgmlType.Q4_K, Shape(2, 4, 1, 4, arranged=True)),
+    _specimen(GgmlType.Q6_K, Shape(8, 1, 1, 4, arranged=True)),
     _specimen(GgmlType.Q5_1, Shape(4, 1, 2, 2), inputs=576),
     _specimen(GgmlType.IQ4_XS, Shape(4, 2, 1, 4, arranged=True), overlapped=True),
 )
