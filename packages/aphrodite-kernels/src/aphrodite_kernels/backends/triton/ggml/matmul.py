@@ -22,17 +22,14 @@ from aphrodite_kernels.protocols import MatMul
 FEW = 96
 """Rows up to which records are multiplied as they are."""
 
-PART = 1 << 25
+PART = 1 << 26
 """Elements made dense at a time."""
 
 EIGHTS = {8: 1, 16: 2}
 """Eights of rows of a program, by the largest number of rows; beyond: 4."""
 
-DIRECT = 8
-"""Rows up to which inputs are read as they came."""
-
-_PROGRAMS = 4 * 132 * 6
-"""Warps that keep an H200 busy: six to each scheduler."""
+PROCESSORS = 132
+"""Of an H100, each of which holds two programs of eight warps in the registers of most shapes."""
 
 
 class PartWorkspace:
@@ -74,24 +71,48 @@ def steady_ggml_matmul(*, overlapped: bool) -> MatMul:
 
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         checked = _checked(x, weight)
-        shape = shape_for(len(x), len(checked.records), checked.inputs)
-        return product(x, checked, bias, replace(shape, arranged=True), overlapped=overlapped)
+        shape = steady_shape_for(len(x), len(checked.records), checked.inputs)
+        return product(x, checked, bias, shape, overlapped=overlapped)
 
     return matmul
 
 
 @cache
 def shape_for(rows: int, tiles: int, inputs: int) -> Shape:
-    """What a program computes; how many warps share K does not depend on the rows."""
-    units = -(-inputs // UNIT)
-    deep = 1
-    while deep < 8 and 2 * deep <= units and tiles * deep < _PROGRAMS:
-        deep *= 2
-    eights = next((eights for limit, eights in EIGHTS.items() if rows <= limit), 4)
-    tiles_of_warp = 16 if interpreted() else 1  # the interpreter pays for programs alone
-    if rows <= DIRECT:
-        return Shape(deep, 1, tiles_of_warp, eights)
-    return Shape(deep, 8 // deep, tiles_of_warp, eights, arranged=True)
+    """What a program computes, by the times of an H100.
+
+    Eight warps share K where such programs all run at once, since then each has the least to do;
+    four where there are more, since a program that waits for its turn begins with a wait for
+    memory. One row takes so few registers that three programs run at once, not two.
+    """
+    eights = eights_for(rows)
+    if rows == 1:
+        return replace(_shape(8 if tiles <= 3 * PROCESSORS else 4, 1, inputs), side=1)
+    deep = 8 if tiles * -(-rows // (8 * eights)) <= 2 * PROCESSORS else 4
+    return replace(_shape(deep, eights, inputs), arranged=True)
+
+
+@cache
+def steady_shape_for(rows: int, tiles: int, inputs: int) -> Shape:
+    """How many warps share K, and so the order of sums, does not depend on the rows."""
+    deep = 8 if tiles <= 2 * PROCESSORS else 4
+    return replace(_shape(deep, eights_for(rows), inputs), arranged=True)
+
+
+def eights_for(rows: int) -> int:
+    """Eights of rows of a program."""
+    return next((eights for limit, eights in EIGHTS.items() if rows <= limit), 4)
+
+
+def _shape(deep: int, eights: int, inputs: int) -> Shape:
+    """Four warps deep: two side by side share inputs; of 4 eights each warp decodes two tiles."""
+    side = 2 if deep == 4 and eights < 4 else 1
+    tiles = 2 if deep == 4 and eights == 4 else 1
+    while deep > -(-inputs // UNIT):
+        deep //= 2
+    if interpreted():
+        tiles = 16  # the interpreter pays for programs alone
+    return Shape(deep, side, tiles, eights)
 
 
 def by_parts(
