@@ -296,7 +296,7 @@ def test_scores_of_given_tokens(count):
     generator = torch.Generator().manual_seed(count)
     logits = 3 * torch.randn(9, 1000, generator=generator)
     tokens = torch.randint(0, 1000, (9,), generator=generator)
-    for i, each in enumerate(score(logits, tokens, count).read([count] * 9)):
+    for i, each in enumerate(score(logits, tokens, count, _BACKEND.logsumexp).read([count] * 9)):
         assert_scored(each, logits[i], int(tokens[i]), count)
 
 
@@ -304,7 +304,7 @@ def test_logprobs_hold_no_infinity_and_no_nan():
     """JSON knows neither."""
     logits = torch.tensor([[0.0, -math.inf, -math.inf], [math.nan, 1.0, 2.0]])
     tokens = torch.tensor([1, 0])
-    whole = score(logits, tokens, 3).read([3, 3])
+    whole = score(logits, tokens, 3, _BACKEND.logsumexp).read([3, 3])
     for scored in whole:
         assert all(math.isfinite(p) for p in (scored.logprob, *(p for _, p in scored.top)))
         assert scored.rank >= 1

@@ -14,7 +14,12 @@ from aphrodite_kernels.testing import conformance_cases
 if obstacle := device_obstacle():
     pytest.skip(f"no Triton kernel can run here: {obstacle}", allow_module_level=True)
 
-from aphrodite_kernels.backends.triton import sampling_argmax, sampling_draw, sampling_top
+from aphrodite_kernels.backends.triton import (
+    sampling_argmax,
+    sampling_draw,
+    sampling_sums,
+    sampling_top,
+)
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CASES = {case.name: case for case in conformance_cases()}
@@ -23,13 +28,15 @@ CASES = {case.name: case for case in conformance_cases()}
 @pytest.fixture
 def in_parts(monkeypatch):
     monkeypatch.setattr(sampling_argmax, "_CHUNK", 128)
-    monkeypatch.setattr(sampling_draw, "_CHUNK", 128)
+    monkeypatch.setattr(sampling_draw, "CHUNK", 128)
+    monkeypatch.setattr(sampling_sums, "CHUNK", 128)
     monkeypatch.setattr(sampling_top, "_BLOCK", 16)
     backend = reference.create(DEVICE, threads=None, dtype=torch.float16)
     return replace(
         backend,
         argmax=sampling_argmax.argmax_on(overlapped=False),
         draw=sampling_draw.draw_on(overlapped=False),
+        logsumexp=sampling_sums.logsumexp_on(overlapped=False),
         keep_top_k=sampling_top.keep_top_k_on(overlapped=False),
         keep_top_p=sampling_top.keep_top_p_on(overlapped=False),
     )
@@ -40,6 +47,7 @@ def in_parts(monkeypatch):
     [
         "argmax-5001",
         "draw-5001",
+        "logsumexp-5001",
         "draw-few-5001",
         "draw-failed",
         "keep_top_k-300",

@@ -28,6 +28,7 @@ from aphrodite_kernels.protocols import (
     Keep,
     KeepTopK,
     KeepTopP,
+    LogSumExp,
     MatMul,
     MatMuls,
     Repacks,
@@ -77,6 +78,7 @@ class Backend:
     uniform: Uniform
     argmax: Argmax
     draw: Draw
+    logsumexp: LogSumExp
     keep: Keep
     keep_top_k: KeepTopK
     keep_top_p: KeepTopP

@@ -137,6 +137,17 @@ class Draw(Protocol):
         ...
 
 
+class LogSumExp(Protocol):
+    """The logarithm of the sum of exponentials of each row."""
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """logits [R, V] -> [R], float32. Row r depends on row r alone, bit for bit.
+
+        A row whose largest number is not finite gives infinity, of either sign, or NaN.
+        """
+        ...
+
+
 class Keep(Protocol):
     """Remove the tokens below a threshold of each row."""
 

@@ -21,7 +21,7 @@ from aphrodite_engine.execution.state import BatchState
 from aphrodite_engine.execution.step import Inputs, Step
 from aphrodite_engine.execution.underway import FailedDraw, PromptScores, Underway
 from aphrodite_engine.plan import Plan, RowStart, RowWork
-from aphrodite_engine.sampling.logprobs import Scores, score
+from aphrodite_engine.sampling.logprobs import Scores
 from aphrodite_engine.sampling.sampler import Sampled, Sampler, Standing
 
 _SCORED_AT_ONCE = 32
@@ -146,7 +146,7 @@ class StepExecutor:
                 self._inputs.choose(np.arange(shift + first, shift + last))
                 logits = self._logits(step, last - first)
                 tokens = self._state.tokens[item.row, first + 1 : last + 1].long()
-                scores.append(score(logits, tokens, likeliest).map(readback.take))
+                scores.append(self._sampler.score(logits, tokens, likeliest).map(readback.take))
         except Exception as raised:
             error = _described("scoring its prompt", raised)
         return PromptScores(likeliest, scores, error)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aphrodite_kernels.protocols import LogSumExp
 from torch import Tensor
 
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
@@ -50,10 +51,10 @@ class Scores:
         ]
 
 
-def score(logits: Tensor, tokens: Tensor, count: int) -> Scores:
+def score(logits: Tensor, tokens: Tensor, count: int, logsumexp: LogSumExp) -> Scores:
     """Score tokens [m] int64 under logits [m, V], with the `count` likeliest."""
     logits = logits.float()
-    total = logits.logsumexp(-1, keepdim=True)
+    total = logsumexp(logits)[:, None]
     own = logits.gather(1, tokens[:, None])
     top = logits.topk(min(count, logits.shape[1]))
     return Scores(

@@ -150,8 +150,12 @@ class Sampler:
         scores = None
         if composition.scored is not None:
             most = max(count or 0 for count in composition.counts)
-            scores = score(logits[composition.scored], tokens[composition.scored].long(), most)
+            scores = self.score(logits[composition.scored], tokens[composition.scored].long(), most)
         return Sampled(tokens, valid, scores, composition.counts)
+
+    def score(self, logits: Tensor, tokens: Tensor, count: int) -> Scores:
+        """Score tokens [m] int64 under logits [m, V], with the `count` likeliest."""
+        return score(logits, tokens, count, self._backend.logsumexp)
 
     def _compose(self, rows: tuple[int, ...], vocabulary: int) -> _Composition:
         """Put rows together; the same rows stay together until one starts or leaves."""

@@ -19,6 +19,7 @@ def token_cases() -> Iterator[Case]:
         yield Case(f"argmax-{width}", partial(_check_argmax, width=width))
         yield Case(f"draw-{width}", partial(_check_draw, width=width))
         yield Case(f"draw-few-{width}", partial(_check_few, width=width))
+        yield Case(f"logsumexp-{width}", partial(_check_logsumexp, width=width))
     yield Case("draw-failed", _check_failed)
 
 
@@ -30,6 +31,18 @@ def _check_argmax(draw: Draw, width: int) -> None:
         assert tokens.dtype == torch.int32
         assert valid.all()
         assert torch.equal(tokens, draw.reference().argmax(logits)[0])
+
+
+def _check_logsumexp(draw: Draw, width: int) -> None:
+    """Against float64; a row alone gives the same bits."""
+    logits = 3 * draw.float32(9, width + 24)[:, 8 : 8 + width] + 50
+    logits[:, 1::3] = -math.inf
+    logits[3] = -math.inf
+    found = draw.backend.logsumexp(logits)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, logits.double().logsumexp(-1).float(), rtol=0, atol=_OFF)
+    for row in range(len(logits)):
+        assert draw.backend.logsumexp(logits[row : row + 1]) == found[row], f"row {row} alone"
 
 
 def _check_draw(draw: Draw, width: int) -> None:

@@ -18,6 +18,7 @@ from aphrodite_kernels.backends.reference.sampling import (
     keep,
     keep_top_k,
     keep_top_p,
+    logsumexp,
     uniform,
 )
 
@@ -61,6 +62,7 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         uniform=uniform,
         argmax=argmax,
         draw=draw,
+        logsumexp=logsumexp,
         keep=keep,
         keep_top_k=keep_top_k,
         keep_top_p=keep_top_p,

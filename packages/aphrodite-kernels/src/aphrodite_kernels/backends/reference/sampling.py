@@ -28,6 +28,11 @@ def argmax(logits: Tensor) -> tuple[Tensor, Tensor]:
     return logits.argmax(-1).where(valid, 0).int(), valid
 
 
+def logsumexp(logits: Tensor) -> Tensor:
+    """[R, V] -> [R]."""
+    return logits.logsumexp(-1)
+
+
 def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """The cumulative distribution in float64."""
     upto = logits.double().softmax(-1).cumsum(-1)  # of what is not valid: NaN

@@ -10,9 +10,9 @@ _OLDEST = (8, 0)
 
 def interpreted() -> bool:
     """Kernels run in Triton's interpreter, on tensors of the CPU."""
-    import triton
+    from triton import knobs
 
-    return bool(triton.knobs.runtime.interpret)
+    return bool(knobs.runtime.interpret)
 
 
 def device_obstacle() -> str | None:

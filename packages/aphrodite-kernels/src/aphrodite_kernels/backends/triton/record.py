@@ -26,6 +26,7 @@ from aphrodite_kernels.backends.triton.rope import rotate_on
 from aphrodite_kernels.backends.triton.sampling_argmax import argmax_on
 from aphrodite_kernels.backends.triton.sampling_draw import draw_on
 from aphrodite_kernels.backends.triton.sampling_keep import keep_on
+from aphrodite_kernels.backends.triton.sampling_sums import logsumexp_on
 from aphrodite_kernels.backends.triton.sampling_top import keep_top_k_on, keep_top_p_on
 from aphrodite_kernels.backends.triton.sampling_uniform import uniform_on
 from aphrodite_kernels.backends.triton.scaled import (
@@ -68,6 +69,7 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         uniform=uniform_on(overlapped=overlapped),
         argmax=argmax_on(overlapped=overlapped),
         draw=draw_on(overlapped=overlapped),
+        logsumexp=logsumexp_on(overlapped=overlapped),
         keep=keep_on(overlapped=overlapped),
         keep_top_k=keep_top_k_on(overlapped=overlapped),
         keep_top_p=keep_top_p_on(overlapped=overlapped),

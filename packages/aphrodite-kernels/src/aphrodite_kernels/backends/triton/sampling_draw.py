@@ -13,36 +13,9 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda
 
+from aphrodite_kernels.backends.triton.sampling_sums import CHUNK, INFINITY, chunk_sums, weight_of
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.protocols import Draw
-
-_CHUNK = 4096
-"""Logits that a program reads."""
-_INFINITY = tl.constexpr(float("inf"))
-
-
-@triton.jit
-def _weight(value, most):
-    """exp(value - most), at most 1 even where that says nothing."""
-    return tl.exp(tl.minimum(value - most, 0.0))
-
-
-@triton.jit
-def draw_chunk_kernel(
-    logits, largest, sums, width, chunks, stride, CHUNK: tl.constexpr, PDL: tl.constexpr
-):
-    """largest [R, chunks]: infinity if one is NaN; sums [R, chunks] of exp(logits - largest)."""
-    if PDL:
-        cuda.gdc_launch_dependents()
-        cuda.gdc_wait()
-    chunk, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    column = chunk * CHUNK + tl.arange(0, CHUNK)
-    value = tl.load(logits + row * stride + column, column < width, float("-inf"))
-    most = tl.max(tl.where(value != value, _INFINITY, value), 0)
-    finite = tl.abs(most) < _INFINITY
-    total = tl.sum(_weight(value, tl.where(finite, most, 0.0)), 0)
-    tl.store(largest + row * chunks + chunk, most)
-    tl.store(sums + row * chunks + chunk, tl.where(finite, total, 0.0))
 
 
 @triton.jit
@@ -68,9 +41,9 @@ def draw_finish_kernel(
     chunk = tl.arange(0, CHUNKS)
     most = tl.load(largest + row * chunks + chunk, chunk < chunks, float("-inf"))
     peak = tl.max(most, 0)
-    good = tl.abs(peak) < _INFINITY
+    good = tl.abs(peak) < INFINITY
     peak = tl.where(good, peak, 0.0)
-    weight = tl.load(sums + row * chunks + chunk, chunk < chunks, 0.0) * _weight(most, peak)
+    weight = tl.load(sums + row * chunks + chunk, chunk < chunks, 0.0) * weight_of(most, peak)
     upto = tl.cumsum(weight, 0)
     target = tl.load(uniform + row) * tl.max(upto, 0)
     chosen = _first(chunk, weight, upto, target, CHUNKS)
@@ -79,7 +52,7 @@ def draw_finish_kernel(
     place = tl.arange(0, CHUNK)
     column = chosen * CHUNK + place
     value = tl.load(logits + row * stride + column, column < width, float("-inf"))
-    weight = _weight(value, peak)
+    weight = weight_of(value, peak)
     inside = _first(place, weight, tl.cumsum(weight, 0), target - before, CHUNK)
     tl.store(tokens + row, tl.where(good, chosen * CHUNK + inside, 0))
     tl.store(valid + row, good)
@@ -102,22 +75,10 @@ def draw_on(*, overlapped: bool) -> Draw:
     def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
         rows, width = logits.shape
         device, stride = logits.device, logits.stride(0)
-        chunks = triton.cdiv(width, _CHUNK)
-        largest, sums = torch.empty((2, rows, chunks), dtype=torch.float32, device=device).unbind()
+        largest, sums = chunk_sums(logits, overlapped=overlapped)
+        chunks = largest.shape[1]
         tokens = torch.empty(rows, dtype=torch.int32, device=device)
         valid = torch.empty(rows, dtype=torch.bool, device=device)
-        draw_chunk_kernel[(chunks, rows)](
-            logits,
-            largest,
-            sums,
-            width,
-            chunks,
-            stride,
-            CHUNK=_CHUNK,
-            PDL=overlapped,
-            num_warps=4,
-            launch_pdl=overlapped,
-        )
         draw_finish_kernel[(rows,)](
             logits,
             uniform,
@@ -128,7 +89,7 @@ def draw_on(*, overlapped: bool) -> Draw:
             width,
             chunks,
             stride,
-            CHUNK=_CHUNK,
+            CHUNK=CHUNK,
             CHUNKS=triton.next_power_of_2(chunks),
             PDL=overlapped,
             num_warps=8,
@@ -144,12 +105,6 @@ _PARTS = {"largest": "*fp32", "sums": "*fp32"}
 
 SPECIMENS = (
     Specimen(
-        draw_chunk_kernel,
-        {"logits": "*fp32", **_PARTS, **_SIZES},
-        {"CHUNK": _CHUNK, "PDL": False},
-        aligned=("logits", "width", "stride"),
-    ),
-    Specimen(
         draw_finish_kernel,
         {
             "logits": "*fp32",
@@ -159,7 +114,7 @@ SPECIMENS = (
             "valid": "*i1",
             **_SIZES,
         },
-        {"CHUNK": _CHUNK, "CHUNKS": 32, "PDL": False},
+        {"CHUNK": CHUNK, "CHUNKS": 32, "PDL": False},
         num_warps=8,
         aligned=("logits", "width", "stride"),
     ),
