@@ -26,6 +26,7 @@ from aphrodite_kernels.backends.triton.scaled import (
     ROUNDED_BLOCKS,
     ROUNDED_FROM,
     WIDENED,
+    WIDENED_BLOCKS,
     pack_scaled,
     scaled_matmul,
     scales_of,
@@ -306,11 +307,11 @@ def many_section() -> None:
 def blocks_section() -> None:
     for rows in (1, 4):
         cuts = [Cut(1, 2048, 4), Cut(2, 2048, 4), Cut(2, 1024, 2)]
-        rival = widened_tiles(first_of(WIDENED, rows))
+        rival = widened_tiles(first_of(WIDENED_BLOCKS, rows))
         for shape in SHAPES:
             compare(shape, rows, BLOCK, [*map(widened_cut, cuts), rival])
     for rows in (16, 64):
-        tilings = [first_of(WIDENED, rows), Tiling(rows, 128, 128, 4, 4, split=0)]
+        tilings = [first_of(WIDENED_BLOCKS, rows), Tiling(rows, 128, 128, 4, 4, split=0)]
         for shape in SHAPES:
             compare(shape, rows, BLOCK, list(map(widened_tiles, tilings)))
     quantised = Variant("q alone", round_alone)

@@ -4,6 +4,7 @@ Very few rows: a program per row of W. Some rows: tiles on tensor cores. Many: t
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import TypeVar
 
@@ -20,15 +21,20 @@ from aphrodite_kernels.protocols import MatMul, Repack
 
 Choice = TypeVar("Choice", Cut, Tiling)
 
-CUTS = {1: Cut(1, 1024, 4), 4: Cut(1, 1024, 4)}
+CUTS = {1: Cut(1, 1024, 4), 2: Cut(1, 2048, 8)}
 """By the largest number of rows."""
 
 TILINGS = {
-    16: Tiling(16, 64, 128, num_warps=4, num_stages=4, split=0),
-    32: Tiling(32, 64, 128, num_warps=4, num_stages=4, split=0),
-    64: Tiling(64, 64, 128, num_warps=4, num_stages=4, split=0),
+    16: Tiling(16, 64, 128, num_warps=4, num_stages=4),
+    32: Tiling(32, 64, 128, num_warps=4, num_stages=4),
+    64: Tiling(64, 64, 128, num_warps=4, num_stages=4),
 }
-"""By the largest number of rows; beyond the last, the vendor's product is faster."""
+"""By the largest number of rows; `spread` says how programs share them."""
+
+_FEW = 32
+"""Rows up to which tiles are as fast as the vendor's product, or faster."""
+_WIDE = 1 << 16
+"""Columns of out, those of a head, from which on they are so up to the last entry."""
 
 
 def dense_repack(dtype: torch.dtype) -> Repack:
@@ -46,7 +52,7 @@ def dense_matmul(workspace: Workspace) -> MatMul:
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         matrix = _matrix(weight)
         check_product(x, matrix)
-        match choose(len(x), matrix.shape[1], x.dtype):
+        match choose(len(x), *matrix.shape, x.dtype, workspace.processors):
             case Cut() as cut:
                 return vector(x, matrix, bias, cut)
             case Tiling() as tiling:
@@ -69,13 +75,22 @@ def steady_matmul(workspace: Workspace) -> MatMul:
 
 
 @cache
-def choose(rows: int, width: int, dtype: torch.dtype) -> Cut | Tiling | None:
-    """How `rows` rows are multiplied by a weight of `width` columns; None: by the vendor."""
+def choose(
+    rows: int, columns: int, width: int, dtype: torch.dtype, processors: int
+) -> Cut | Tiling | None:
+    """How `rows` rows are multiplied by a weight [columns, width]; None: by the vendor."""
     if rows <= max(CUTS) and width <= WIDEST:
         return first_of(CUTS, rows)
-    if rows <= max(TILINGS) and dtype != torch.float32:  # no tensor core is exact to float32
-        return first_of(TILINGS, rows)
+    most = max(TILINGS) if columns >= _WIDE else _FEW
+    if rows <= most and dtype != torch.float32:  # no tensor core is exact to float32
+        return spread(first_of(TILINGS, rows), rows, columns, processors)
     return None
+
+
+def spread(tiling: Tiling, rows: int, columns: int, processors: int) -> Tiling:
+    """A program for each tile, unless a third of the processors got none: then equal shares."""
+    idle = 3 * tiling.tiles(rows, columns) < 2 * processors
+    return replace(tiling, split=0) if idle else tiling
 
 
 def vendor(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

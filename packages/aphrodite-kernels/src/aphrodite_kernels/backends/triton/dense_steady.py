@@ -205,7 +205,7 @@ def _launch(
         HAS_BIAS=bias is not None,
         DESCRIBED=are_described,
         num_warps=tiling.num_warps,
-        num_stages=tiling.num_stages,
+        num_stages=workspace.stages(tiling, x, weight),
         **scales.constants(tiling),
     )
 

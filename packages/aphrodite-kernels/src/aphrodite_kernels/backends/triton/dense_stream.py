@@ -190,7 +190,7 @@ def stream(
         HAS_BIAS=bias is not None,
         DESCRIBED=are_described,
         num_warps=tiling.num_warps,
-        num_stages=tiling.num_stages,
+        num_stages=workspace.stages(tiling, x, weight),
         **scales.constants(tiling),
     )
     return out
@@ -210,12 +210,14 @@ SPECIMENS = tuple(
     for tiling, kinds in (
         (Tiling(16, 64, 128, num_warps=4, num_stages=4), ("bf16", "fp8e4nv")),
         (Tiling(64, 64, 128, num_warps=4, num_stages=4), ("bf16", "fp8e4nv")),
+        (Tiling(64, 64, 256, num_warps=4, num_stages=4), ("bf16", "fp8e4nv")),
         (Tiling(64, 64, 128, num_warps=4, num_stages=4), ("bf16", "u8")),
         (Tiling(128, 128, 64, num_warps=8, num_stages=3), ("bf16", "u8")),
         (Tiling(128, 128, 128, num_warps=8, num_stages=3), ("fp8e4nv", "fp8e4nv")),
+        (Tiling(128, 128, 256, num_warps=8, num_stages=3), ("fp8e4nv", "fp8e4nv")),
         (Tiling(256, 128, 128, num_warps=8, num_stages=3), ("fp8e4nv", "fp8e4nv")),
     )
     for block in ((1, 0), (128, 128))
-    if tiling.block_t < 256 or block[1] == 0
+    if block[1] == 0 or (tiling.block_t < 256 and tiling.block_k <= block[1])
     for described in ((False,) if kinds[1] == "u8" else (True, False))
 )

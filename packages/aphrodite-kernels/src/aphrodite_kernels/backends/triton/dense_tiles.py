@@ -29,6 +29,8 @@ _DESCRIPTORS_FROM: tuple[int, int] = (9, 0)
 _FLOAT8_FROM: tuple[int, int] = (8, 9)
 _INTERPRETER: tuple[int, int] = (9, 0)
 """What it can do."""
+_BARRIERS = 1024
+"""Bytes of shared memory beside the tiles, at most."""
 GROUP = 8
 """Tiles of rows that are worked on together."""
 _CAPABILITIES = {"bf16": (80, 90), "fp8e4nv": (89, 90), "u8": (80,)}
@@ -70,10 +72,18 @@ class Workspace:
     """The device reads tiles through tensor descriptors."""
     float8: bool
     """The device knows eight-bit floats. If not, kernels take their bytes (uint8)."""
+    shared: int
+    """Bytes of shared memory that a program can have."""
 
     def room(self, tiling: Tiling) -> int:
         """How many partial tiles fit."""
         return self.partials.numel() // (tiling.block_t * tiling.block_n)
+
+    def stages(self, tiling: Tiling, x: Tensor, weight: Tensor) -> int:
+        """Tiles on their way at a time: as many as asked for, or as there is room for."""
+        inputs, outputs = tiling.block_t * x.itemsize, tiling.block_n * weight.itemsize
+        room = (self.shared - _BARRIERS) // ((inputs + outputs) * tiling.block_k)
+        return max(1, min(tiling.num_stages, room))
 
     def check(self, tiling: Tiling, *, tiles: int, pieces: int) -> None:
         """ShapeError if there is no room for so many pieces of so many tiles."""
@@ -88,14 +98,15 @@ class Workspace:
 def workspace_on(device: torch.device) -> Workspace:
     """A workspace on `device`, 33 MiB."""
     cuda = device.type == "cuda"
-    processors = torch.cuda.get_device_properties(device).multi_processor_count if cuda else 4
+    properties = torch.cuda.get_device_properties(device) if cuda else None
     capability = torch.cuda.get_device_capability(device) if cuda else _INTERPRETER
     return Workspace(
         partials=torch.empty(_UNIT * _UNITS, dtype=torch.float32, device=device),
         arrivals=torch.zeros(_TILES, dtype=torch.int32, device=device),
-        processors=processors,
+        processors=properties.multi_processor_count if properties else 4,
         descriptors=capability >= _DESCRIPTORS_FROM,
         float8=capability >= _FLOAT8_FROM,
+        shared=properties.shared_memory_per_block_optin if properties else 227 << 10,
     )
 
 

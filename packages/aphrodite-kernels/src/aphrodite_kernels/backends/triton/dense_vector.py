@@ -186,7 +186,11 @@ def _specimen(
 
 
 SPECIMENS = (
-    *(_specimen(width, rows, Cut(1, 1024, 4)) for width in (4096, 14336) for rows in (1, 4)),
+    *(
+        _specimen(width, rows, cut)
+        for width in (4096, 14336)
+        for rows, cut in ((1, Cut(1, 1024, 4)), (2, Cut(1, 2048, 8)))
+    ),
     *(
         _specimen(width, 1, Cut(2, 2048, 4), kind, block)
         for width in (4096, 14336)

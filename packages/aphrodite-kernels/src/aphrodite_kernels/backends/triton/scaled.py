@@ -28,31 +28,34 @@ instructions a weight (H200); a row takes four to six, which is why two already 
 """
 
 WIDENED = {
-    16: Tiling(16, 64, 128, num_warps=4, num_stages=5, split=0),
-    32: Tiling(32, 64, 128, num_warps=4, num_stages=5, split=0),
-    64: Tiling(64, 64, 128, num_warps=4, num_stages=5, split=0),
+    16: Tiling(16, 64, 128, num_warps=4, num_stages=4, split=0, resident=2),
+    32: Tiling(32, 64, 128, num_warps=4, num_stages=4, split=0, resident=2),
+    64: Tiling(64, 64, 256, num_warps=4, num_stages=4, split=0),
     1 << 30: Tiling(128, 128, 64, num_warps=8, num_stages=3),
 }
 """By the largest number of rows; W meets activations as they are."""
+
+WIDENED_BLOCKS = WIDENED | {
+    64: Tiling(64, 64, 128, num_warps=4, num_stages=4, split=0, resident=2),
+}
+"""The same with scales that change along K."""
 
 ROUNDED_FROM = 65
 """Rows from which on activations are rounded to eight bits, if the device knows such floats."""
 
 ROUNDED = {
-    128: Tiling(128, 128, 128, num_warps=8, num_stages=3, split=0),
-    256: Tiling(256, 128, 128, num_warps=8, num_stages=3, split=0),
-    1 << 30: Tiling(128, 128, 128, num_warps=8, num_stages=3),
+    256: Tiling(128, 128, 256, num_warps=8, num_stages=3, split=0),
+    1 << 30: Tiling(256, 128, 128, num_warps=8, num_stages=3),
 }
-"""By the largest number of rows, with scales that do not change along K."""
+"""By the largest number of rows, with scales that do not change along K, where `vendor_does` not
+or `vendor_is_slow`.
+"""
 
 ROUNDED_BLOCKS = {
     256: Tiling(128, 128, 128, num_warps=8, num_stages=3, split=0),
     1 << 30: Tiling(128, 128, 128, num_warps=8, num_stages=3),
 }
 """The same with scales that do: there is no room for more sums in a thread's registers."""
-
-VENDOR_FROM = 129
-"""Rows from which on the vendor's product is faster than tiles, where it does."""
 
 _DEPTH = 128
 """Scales that change along K do so every so many columns."""
@@ -93,7 +96,8 @@ def scaled_matmul(workspace: Workspace, *, overlapped: bool) -> MatMul:
         if rows <= max(CUTS) and width <= WIDEST:
             cut = first_of(CUTS, rows)
             return vector(x, codes, bias, cut, scales, overlapped=overlapped)
-        return stream(x, codes, bias, workspace, first_of(WIDENED, rows), scales)
+        tiling = first_of(WIDENED_BLOCKS if scales.depth else WIDENED, rows)
+        return stream(x, codes, bias, workspace, tiling, scales)
 
     return matmul
 
@@ -117,7 +121,7 @@ def rounded_product(
     """x Wᵀ (+ bias) of activations rounded to eight bits, in their dtype."""
     scales = scales_of(weight)
     codes, x_scale = round_rows(x, scales.depth, overlapped=overlapped)
-    if len(x) >= VENDOR_FROM and vendor_does(x, weight):
+    if vendor_does(x, weight) and not vendor_is_slow(len(x), weight):
         return vendor_rounded(codes, x_scale, weight, bias, x.dtype)
     scales = Scales(scales.weight, x_scale, scales.height, scales.depth)
     tiling = first_of(ROUNDED_BLOCKS if scales.depth else ROUNDED, len(x))
@@ -128,6 +132,11 @@ def vendor_does(x: Tensor, weight: Scaled) -> bool:
     """Whether `vendor_rounded` takes these: bfloat16, a scale per channel, even extents."""
     even = weight.out_features % _VENDOR_UNIT == 0 == weight.in_features % _VENDOR_UNIT
     return x.is_cuda and x.dtype == torch.bfloat16 and weight.per_row and even
+
+
+def vendor_is_slow(rows: int, weight: Scaled) -> bool:
+    """Whether tiles are faster: where so few outputs are so long sums that K must be shared."""
+    return rows <= min(ROUNDED) and weight.in_features > 2 * weight.out_features
 
 
 def vendor_rounded(
