@@ -19,6 +19,7 @@ if obstacle := device_obstacle():
 
 from aphrodite_kernels.backends.triton.ggml import pack_fragments
 from aphrodite_kernels.backends.triton.ggml.assembly import code_assembly
+from aphrodite_kernels.backends.triton.ggml.dequantize import dequantize
 from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, IQ4_VALUES
 
 KINDS = pytest.mark.parametrize("kind", sorted(ENCODINGS), ids=lambda kind: kind.name)
@@ -65,6 +66,15 @@ def test_packed_weights_are_split_and_stacked_by_whole_records():
         packed.shard(0, 0, 4)
     with pytest.raises(LayoutError, match="stack before they are packed"):
         type(packed).stack([packed.rows(torch.arange(3))] * 2)
+
+
+@KINDS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_an_element_is_made_dense_with_one_rounding(kind, dtype):
+    blocks = blocks_of(kind, 48, 512)
+    dense = torch.empty(48, 512, dtype=dtype)
+    dequantize(pack_fragments(blocks), 0, dense)
+    assert torch.equal(dense, blocks.dequantize(torch.float64).to(dtype))
 
 
 @KINDS

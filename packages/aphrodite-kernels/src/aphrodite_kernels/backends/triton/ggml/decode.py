@@ -86,6 +86,25 @@ def _bits(words, RUN: tl.constexpr, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def elements_of(
+    words,
+    units,
+    RUN: tl.constexpr,
+    ENCODING: tl.constexpr,
+    DTYPE: tl.constexpr,
+    EMULATE: tl.constexpr,
+):
+    """Codes, scales and shifts of run RUN, float32: an element is code times scale plus shift.
+
+    The offset of codes is taken off first: it would cost a shift as many bits as it has. Products
+    are exact, so an element has one rounding.
+    """
+    scale, shift = factors_of(words, units, RUN // ENCODING.runs, ENCODING, 0)
+    code = codes_of(words, RUN, ENCODING, DTYPE, EMULATE)
+    return code.to(tl.float32) - offset_of(DTYPE, ENCODING), scale, shift
+
+
+@triton.jit
 def header_of(record, row, ENCODING: tl.constexpr):
     """Pointers to the first words of the headers of rows of records."""
     header = record + 256 * (ENCODING.low + ENCODING.high) + row * (2 * ENCODING.words)
@@ -147,6 +166,8 @@ def factors_of(
     scale = _scale_of(words[2], units, GROUP, ENCODING)
     if ENCODING.zero is not None:
         return scale, 0.0
+    elif OFFSET == 0:
+        return scale, _bias_of(words, units, GROUP, ENCODING)
     else:
         return scale, _bias_of(words, units, GROUP, ENCODING) - scale * OFFSET
 

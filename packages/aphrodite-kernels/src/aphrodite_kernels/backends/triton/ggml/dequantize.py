@@ -11,12 +11,10 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.triton.device import interpreted
 from aphrodite_kernels.backends.triton.ggml.decode import (
-    codes_of,
-    factors_of,
+    elements_of,
     fetch,
     header_of,
     made_in,
-    offset_of,
     units_of,
 )
 from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, TILE, UNIT
@@ -42,7 +40,6 @@ def dequantize_kernel(
     """RECORDS records, from tile `first_tile` on, into out [rows, K]."""
     UNITS: tl.constexpr = (K + 255) // 256
     DTYPE: tl.constexpr = made_in(out.dtype.element_ty, EMULATE)
-    OFFSET: tl.constexpr = offset_of(DTYPE, ENCODING)
     index = tl.program_id(0) * RECORDS + tl.arange(0, RECORDS)
     index = tl.minimum(index, (rows + 15) // 16 * UNITS - 1)  # the last is written again
     record = records + (first_tile * UNITS + index).to(tl.int64) * ENCODING.record
@@ -58,11 +55,10 @@ def dequantize_kernel(
     words = (0, 0, 0, 0)
     for run in tl.static_range(16):
         words = fetch(codes, header, words, run, ENCODING)
-        scale, shift = factors_of(words, units, run // ENCODING.runs, ENCODING, OFFSET)
-        code = codes_of(words, run, ENCODING, DTYPE, EMULATE)
+        code, scale, shift = elements_of(words, units, run, ENCODING, DTYPE, EMULATE)
         code = tl.reshape(code, (8, 4, RECORDS, 2, 2, 2))  # g t record hc hr half
         code = tl.reshape(tl.permute(code, (1, 0, 2, 4, 3, 5)), (4, 8, RECORDS, 2, 4))
-        element = code.to(tl.float32) * scale + shift
+        element = code * scale + shift
         kept = (row < rows) & (column + run * 16 < K)
         tl.store(target + run * 16, element.to(out.dtype.element_ty), kept)
 

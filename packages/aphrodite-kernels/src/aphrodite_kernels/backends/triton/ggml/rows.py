@@ -10,12 +10,10 @@ from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.device import interpreted
 from aphrodite_kernels.backends.triton.ggml.decode import (
-    codes_of,
-    factors_of,
+    elements_of,
     fetch,
     header_of,
     made_in,
-    offset_of,
     units_of,
 )
 from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, UNIT
@@ -46,7 +44,6 @@ def rows_kernel(
     """BLOCK units of the rows of TOKENS tokens of `count`, times factor."""
     UNITS: tl.constexpr = (K + 255) // 256
     DTYPE: tl.constexpr = made_in(out.dtype.element_ty, EMULATE)
-    OFFSET: tl.constexpr = offset_of(DTYPE, ENCODING)
     if PDL:
         cuda.gdc_launch_dependents()
         cuda.gdc_wait()
@@ -66,9 +63,8 @@ def rows_kernel(
     words = (0, 0, 0, 0)
     for run in tl.static_range(16):
         words = fetch(codes, header, words, run, ENCODING)
-        scale, shift = factors_of(words, units, run // ENCODING.runs, ENCODING, OFFSET)
-        code = codes_of(words, run, ENCODING, DTYPE, EMULATE)
-        element = (code.to(tl.float32) * scale + shift) * factor
+        code, scale, shift = elements_of(words, units, run, ENCODING, DTYPE, EMULATE)
+        element = (code * scale + shift) * factor
         kept = there & (column + run * 16 < K)
         tl.store(target + run * 16, element.to(out.dtype.element_ty), kept)
 
