@@ -23,7 +23,7 @@ class Model(Protocol):
 
     @property
     def softcap(self) -> float | None:
-        """Final logits become softcap * tanh(logits / softcap); applied by the runner."""
+        """Final logits become softcap * tanh(logits / softcap); `capped` does that."""
         ...
 
     def forward(self, input: ModelInput) -> Tensor:
@@ -36,6 +36,12 @@ class Model(Protocol):
     def logits(self, hidden: Tensor) -> Tensor:
         """[R, hidden] -> [R, V]."""
         ...
+
+
+def capped(logits: Tensor, model: Model) -> Tensor:
+    """The final logits, in place."""
+    cap = model.softcap
+    return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
 
 
 class ModelConfig(Protocol):

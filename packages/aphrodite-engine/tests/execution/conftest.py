@@ -83,7 +83,7 @@ def executor(request, model):
         model=model, vocab_size=VOCABULARY, backend=backend, memory=memory, limits=limits
     )
     parts = blueprint.on_the_host() if request.param == "host" else blueprint.on_a_device()
-    return StepExecutor(*parts, Sampler(backend), model.softcap)
+    return StepExecutor(*parts, Sampler(backend))
 
 
 @pytest.fixture

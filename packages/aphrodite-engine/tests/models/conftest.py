@@ -90,8 +90,6 @@ class Decoder:
             self._inputs.choose(rows)
             slices.append(self._programs.logits(step, len(rows)).clone())
         logits = torch.cat(slices)
-        if (cap := self.loaded.model.softcap) is not None:
-            logits = cap * torch.tanh(logits / cap)
         return list(logits.split([count for _, _, count in chunks]))
 
 

@@ -62,7 +62,7 @@ class Blueprint:
         parts = self.on_the_host() if on_cpu else self.on_a_device()
         # On a CPU 2 MiB of logits stay in its cache; a device has room for all at once.
         at_once = 2**19 if on_cpu else self.limits.rows * self.vocab_size
-        return StepExecutor(*parts, Sampler(self.backend, at_once=at_once), self.model.softcap)
+        return StepExecutor(*parts, Sampler(self.backend, at_once=at_once))
 
     def on_the_host(self) -> Parts:
         """Where kernels read what the host writes."""
@@ -81,5 +81,5 @@ class Blueprint:
         inputs = DeviceInputs(self.limits, self.memory.groups, self.memory.caches, rows)
         programs: Programs = EagerPrograms(self.model, self.backend, inputs)
         if not self.eager and self.backend.capture is not None:
-            programs = CapturedPrograms(self.model, programs, inputs, self.backend.capture)
+            programs = CapturedPrograms(self.model, programs, inputs, self.backend)
         return Parts(BatchState(self.limits, self.vocab_size, rows), inputs, programs)

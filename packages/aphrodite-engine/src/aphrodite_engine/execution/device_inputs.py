@@ -48,6 +48,9 @@ class DeviceInputs:
         # Of a decoding step of n rows, one behind the other, n each: row, position, place of the
         # next token in the matrix of tokens, position of the next token.
         self._decoding = torch.zeros(4 * limits.rows, dtype=torch.int32, device=device)
+        self._decoding_parts = {
+            size: torch.split(self._decoding[: 4 * size], size) for size in self.sizes
+        }
         self._every = torch.arange(limits.rows + 1, dtype=torch.int32, device=device)
         self._in_order = self._every.long()
         self._mixed: tuple[Tensor, ...] = ()
@@ -113,6 +116,10 @@ class DeviceInputs:
         places = self._parts(step.requests)[2][: step.outputs] if step.decodes else self._mixed[5]
         self._memory.tokens.view(-1).index_copy_(0, places.long(), tokens)
 
+    def write_decoded(self, size: int, tokens: Tensor) -> None:
+        """The same for a decoding step of `size` rows, padding included, for a capture."""
+        self._memory.tokens.view(-1).index_copy_(0, self._parts(size)[2].long(), tokens)
+
     def exact(self, step: Step) -> ModelInput:
         """The input of the step that was filled last, without padding."""
         if step.decodes:
@@ -133,8 +140,7 @@ class DeviceInputs:
         self._decoding_step(np.full(size, self._memory.null_row), np.ones(size, np.int64))
 
     def _parts(self, requests: int) -> tuple[Tensor, ...]:
-        size = self.padded(requests)
-        return torch.split(self._decoding[: 4 * size], size)
+        return self._decoding_parts[self.padded(requests)]
 
     def _decoding_input(self, rows: Tensor, positions: Tensor, max_seq: int) -> ModelInput:
         query_starts = self._every[: len(rows) + 1]

@@ -5,7 +5,7 @@ over slices of rows, for the log-probabilities of a prompt.
 """
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.protocols import Capture
@@ -13,7 +13,10 @@ from torch import Tensor
 
 from aphrodite_engine.execution.host_inputs import HostInputs
 from aphrodite_engine.execution.step import Inputs, Step
-from aphrodite_engine.model import Model
+from aphrodite_engine.model import Model, capped
+
+Likeliest: TypeAlias = tuple[Tensor, Tensor]
+"""Tokens [R] int32, and which of them are valid [R] bool."""
 
 
 class Programs(Protocol):
@@ -28,6 +31,13 @@ class Programs(Protocol):
 
     def logits(self, step: Step, outputs: int) -> Tensor:
         """[outputs, V] of the rows that the inputs chose; valid until the next call."""
+        ...
+
+    def likeliest(self, step: Step) -> Likeliest | None:
+        """Of the rows that sample, if known already; None if not.
+
+        Those known are written where the next step looks for its tokens.
+        """
         ...
 
     def prepare(self) -> bool:
@@ -53,9 +63,12 @@ class EagerPrograms:
     def logits(self, step: Step, outputs: int) -> Tensor:
         assert self._hidden is not None, "forward comes first"
         if not self._every:
-            return self._model.logits(self._hidden)
+            return capped(self._model.logits(self._hidden), self._model)
         chosen = self._select(self._hidden, self._inputs.logit_index[:outputs])
-        return self._model.logits(chosen)
+        return capped(self._model.logits(chosen), self._model)
+
+    def likeliest(self, step: Step) -> None:
+        """Nobody has looked."""
 
     def prepare(self) -> bool:
         """There is nothing to make ready."""
@@ -73,6 +86,7 @@ class RecordedPrograms:
         self._head, logits = capture(
             lambda: model.logits(backend.select(hidden, inputs.logit_index)), *counts
         )
+        self._model = model
         self._whole_logits = self._logits = logits
 
     def forward(self, step: Step, *, every: bool) -> None:  # a recording computes all
@@ -82,7 +96,10 @@ class RecordedPrograms:
         self._head.replay(step.tokens, step.requests, outputs)
         if len(self._logits) != outputs:  # a view costs 30 us, and decoding asks for the same again
             self._logits = self._whole_logits[:outputs]
-        return self._logits
+        return capped(self._logits, self._model)  # by torch, which no recording has
+
+    def likeliest(self, step: Step) -> None:
+        """Nobody has looked."""
 
     def prepare(self) -> bool:
         """All is recorded."""

@@ -39,13 +39,11 @@ class StepExecutor:
         inputs: Inputs,
         programs: Programs,
         sampler: Sampler,
-        softcap: float | None,
     ) -> None:
         self._state = state
         self._inputs = inputs
         self._programs = programs
         self._sampler = sampler
-        self._softcap = softcap
 
     @torch.inference_mode()
     def launch(self, plan: Plan) -> Underway:
@@ -90,27 +88,22 @@ class StepExecutor:
             if item.prompt_logprobs:
                 underway.prompts[index] = self._score_prompt(step, index, item, underway.readback)
 
-    def _logits(self, step: Step, outputs: int) -> Tensor:
-        logits = self._programs.logits(step, outputs)
-        if self._softcap is not None:
-            logits.div_(self._softcap).tanh_().mul_(self._softcap)
-        return logits
-
     def _sample(self, step: Step, underway: Underway) -> None:
         """Draw tokens and put them where the next step finds them."""
-        logits = self._logits(step, step.outputs)
+        logits, known = self._programs.logits(step, step.outputs), self._programs.likeliest(step)
         place = Standing(
             rows=step.rows[step.sampling].tolist(),
             positions=step.seq_lens[step.sampling].tolist(),
             on_device=self._inputs.sampled_positions(step),
         )
         try:
-            sampled = self._sampler.sample(logits, place, self._state.tokens)
+            sampled = self._sampler.sample(logits, place, self._state.tokens, known)
         except Exception:
             _log.warning("sampling a batch failed, each row is sampled alone", exc_info=True)
             self._sample_each(step, logits, place, underway)
             return
-        self._inputs.write(step, sampled.tokens)
+        if known is None or sampled.tokens is not known[0]:
+            self._inputs.write(step, sampled.tokens)
         underway.draws.append(sampled.map(underway.readback.take))
 
     def _sample_each(self, step: Step, logits: Tensor, place: Standing, underway: Underway) -> None:
@@ -144,7 +137,7 @@ class StepExecutor:
             for first, last in self._slices(item, start):
                 shift = int(step.query_starts[index]) - item.start
                 self._inputs.choose(np.arange(shift + first, shift + last))
-                logits = self._logits(step, last - first)
+                logits = self._programs.logits(step, last - first)
                 tokens = self._state.tokens[item.row, first + 1 : last + 1].long()
                 scores.append(self._sampler.score(logits, tokens, likeliest).map(readback.take))
         except Exception as raised:

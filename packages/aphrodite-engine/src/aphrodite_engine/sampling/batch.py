@@ -75,6 +75,11 @@ class Batch:
     """[R] int64: lengths of the prompts."""
     prompt_lengths: tuple[int, ...]
 
+    @property
+    def plain(self) -> bool:
+        """Every row takes the likeliest token of the model itself."""
+        return not self.passes and self.drawn is None
+
 
 def passes_of(chains: Sequence[Sequence[Stage]], device: torch.device) -> list[Pass]:
     """Merge the rows' chains; each row keeps its own order."""

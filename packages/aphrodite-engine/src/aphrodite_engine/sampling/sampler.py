@@ -90,6 +90,11 @@ class _Composition:
     scored: Index | None
     counts: tuple[int | None, ...]
 
+    @property
+    def plain(self) -> bool:
+        """Every row takes its likeliest token."""
+        return all(batch.plain for batch in self.batches)
+
     def parts(self, logits: Tensor) -> list[tuple[Batch, Tensor]]:
         """The batches, each with its logits."""
         if len(self.batches) == 1:
@@ -130,7 +135,13 @@ class Sampler:
         self._rows.pop(row, None)
         self._composition = None
 
-    def sample(self, logits: Tensor, standing: Standing, history: Tensor) -> Sampled:
+    def sample(
+        self,
+        logits: Tensor,
+        standing: Standing,
+        history: Tensor,
+        likeliest: tuple[Tensor, Tensor] | None = None,
+    ) -> Sampled:
         """Sample one token for each row of logits, without waiting for the device.
 
         Args:
@@ -138,12 +149,16 @@ class Sampler:
             standing: the rows of the logits, in their order; at least one.
             history: [max rows, max length] int32 on the device, indexed by row id; each row holds
                 its tokens before its position. Read only by stages that need it.
+            likeliest: what `Backend.argmax` gives for these logits, if it is known already.
         """
         composition = self._compose(tuple(standing.rows), logits.shape[1])
-        chosen = [
-            self._run(batch, part, standing.part(batch.span), history)
-            for batch, part in composition.parts(logits)
-        ]
+        if likeliest is not None and composition.plain:
+            chosen = [likeliest]
+        else:
+            chosen = [
+                self._run(batch, part, standing.part(batch.span), history)
+                for batch, part in composition.parts(logits)
+            ]
         tokens, valid = chosen[0]
         if len(chosen) > 1:
             tokens, valid = (torch.cat(parts) for parts in zip(*chosen, strict=True))
@@ -177,7 +192,7 @@ class Sampler:
         self, batch: Batch, logits: Tensor, standing: Standing, tokens: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Lead a batch through its stages and choose: tokens int32, and which are valid."""
-        if not batch.passes and batch.drawn is None:
+        if batch.plain:
             return self._backend.argmax(logits)
         draws = Draws(batch.seeds, batch.choices, standing.on_device, self._backend.uniform)
         if batch.passes:
