@@ -183,7 +183,16 @@ def walk(
     return total, values
 
 
-@triton.jit(do_not_specialize=["requests", "window"])
+@triton.jit(
+    do_not_specialize=[
+        "block_tables",
+        "seq_lens",
+        "query_starts",
+        "requests",
+        "window",
+        "table_stride",
+    ]
+)
 def prefill_kernel(
     q, key, value, key_scale, value_scale, block_tables, seq_lens, query_starts, sinks, out,
     requests, window, scale, cap, q_stride, q_head_stride, table_stride,

@@ -141,7 +141,16 @@ def walk(
         return whole_top, whole_total, whole
 
 
-@triton.jit(do_not_specialize=["requests", "window"])
+@triton.jit(
+    do_not_specialize=[
+        "block_tables",
+        "seq_lens",
+        "query_starts",
+        "requests",
+        "window",
+        "table_stride",
+    ]
+)
 def steady_kernel(
     q,
     key,
@@ -261,7 +270,7 @@ def steady_kernel(
             finish(top, total, values, rows, sinks, member, number < count, SIZE, UP, HAS_SINKS)
 
 
-@triton.jit(do_not_specialize=["window"])
+@triton.jit(do_not_specialize=["seq_lens", "window"])
 def merge_kernel(
     partials,
     seq_lens,

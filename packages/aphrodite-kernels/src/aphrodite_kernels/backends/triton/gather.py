@@ -15,7 +15,7 @@ from aphrodite_kernels.protocols import Embed, Select
 _BLOCK = 2048
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["index"])
 def gather_kernel(
     x,
     index,

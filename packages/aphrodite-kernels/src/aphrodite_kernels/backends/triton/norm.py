@@ -22,7 +22,7 @@ _AT_ONCE = 1024
 """Numbers of short rows that a program takes."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def rms_norm_kernel(
     x,
     residual,

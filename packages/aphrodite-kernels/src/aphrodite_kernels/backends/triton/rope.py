@@ -20,7 +20,7 @@ def _turn(place, there, cosine, sine, HALF: tl.constexpr):
     tl.store(place + HALF, (second * cosine + first * sine).to(kind), there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["positions"])
 def rotate_kernel(
     q,
     k,

@@ -18,7 +18,7 @@ from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.protocols import Draw
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["uniform", "largest", "sums"])
 def draw_finish_kernel(
     logits,
     uniform,

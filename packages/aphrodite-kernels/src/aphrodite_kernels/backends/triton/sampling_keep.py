@@ -14,7 +14,7 @@ _CHUNK = 4096
 """Logits that a program treats."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["threshold", "threshold_stride"])
 def keep_kernel(
     logits,
     threshold,

@@ -26,7 +26,7 @@ def weight_of(value, most):
     return tl.exp(tl.minimum(value - most, 0.0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["largest", "sums"])
 def sums_kernel(
     logits, largest, sums, width, chunks, stride, CHUNK: tl.constexpr, PDL: tl.constexpr
 ):
@@ -44,7 +44,7 @@ def sums_kernel(
     tl.store(sums + row * chunks + chunk, tl.where(finite, total, 0.0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["largest", "sums"])
 def logsumexp_kernel(largest, sums, out, chunks, CHUNKS: tl.constexpr, PDL: tl.constexpr):
     """One row, of CHUNKS chunks or fewer. Its largest number, if that is not finite."""
     if PDL:

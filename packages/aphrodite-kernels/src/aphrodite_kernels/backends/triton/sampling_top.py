@@ -164,7 +164,7 @@ def _search(
     return low, high
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["limit", "limit_stride"])
 def keep_top_kernel(
     logits,
     limit,

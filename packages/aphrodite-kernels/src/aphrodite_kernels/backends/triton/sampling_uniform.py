@@ -14,7 +14,7 @@ from aphrodite_kernels.protocols import Uniform
 _BLOCK = 128
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seeds", "choices", "positions", "rows", "purpose"])
 def uniform_kernel(
     seeds, choices, positions, out, rows, purpose, BLOCK: tl.constexpr, PDL: tl.constexpr
 ):

@@ -37,7 +37,7 @@ def _store(value, stored, scales, place, scale_place, there, heads, LARGEST: tl.
     tl.store(stored + place, value.to(kind), there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["slots"])
 def store_kv_kernel(
     k,
     v,
