@@ -145,7 +145,17 @@ def put(
     finish(top, total, values, out + member * SIZE, sinks, member, row < GROUP, SIZE, UP, HAS_SINKS)
 
 
-@triton.jit(do_not_specialize=["requests", "window", "least"])
+@triton.jit(
+    do_not_specialize=[
+        "block_tables",
+        "seq_lens",
+        "query_starts",
+        "requests",
+        "window",
+        "table_stride",
+        "least",
+    ]
+)
 def decode_kernel(
     q,
     key,
