@@ -22,7 +22,7 @@ from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import PackedWeight, Scaled
 from aphrodite_kernels.protocols import MatMul
 
-CUTS = {1: Cut(2, 2048, 4)}
+CUTS = {1: Cut(1, 2048, 4)}
 """By the largest number of rows. At the full rate of reading there is time for about six
 instructions a weight (H200); a row takes four to six, which is why two already go to tiles.
 """
