@@ -6,21 +6,29 @@
 keys. Times are of calls inside a CUDA graph over caches that are read in turn, as a captured step
 makes them: the longest context is not known. A line is one batch, its walks fastest first in
 microseconds: t64w4s3r2l1 is tiles of 64 positions, 4 warps, 3 stages, 2 programs a processor and
-shares of a tile at least. `*`: the one that is used; `steady`: that of deterministic mode.
+shares of a tile at least, `f` before it a walk that is folded. `*`: the one that is used; `steady`:
+that of deterministic mode, which is checked alone.
 """
 
 import argparse
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache, partial
 
 import torch
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.backends.reference.attention import attention, quantize
-from aphrodite_kernels.backends.triton.attention_decode import Walk, decode_attention, walk_for
+from aphrodite_kernels.backends.triton.attention_decode import decode_attention
 from aphrodite_kernels.backends.triton.attention_meeting import Meeting, meeting_on
 from aphrodite_kernels.backends.triton.attention_steady import steady_attention
+from aphrodite_kernels.backends.triton.attention_walks import (
+    Walk,
+    folded_walk,
+    plain_walk,
+    walk_for,
+)
 from dense import DEVICE, READ, timed
 from torch import Tensor
 
@@ -32,25 +40,11 @@ LONGEST = 32768
 ROTATED = 400e6
 """Bytes of caches that are read in turn."""
 SPEC = AttentionSpec(scale=SIZE**-0.5)
-WALKS = tuple(
-    Walk(*numbers)
-    for numbers in (
-        (64, 4, 5, 2, 1),
-        (64, 4, 5, 2, 2),
-        (64, 4, 7, 2, 1),
-        (32, 4, 5, 3, 2),
-        (128, 8, 5, 1, 1),
-    )
-)
 BATCHES = (
     (1, 512),
-    (1, 8192),
     (8, 640),
-    (8, 8192),
     (32, 384),
     (32, 2048),
-    (64, 640),
-    (256, 384),
     (256, 640),
 )
 """(requests, keys of each)."""
@@ -64,8 +58,24 @@ def meeting() -> Meeting:
 
 
 def name_of(walk: Walk, kind: torch.dtype) -> str:
-    name = f"t{walk.tile}w{walk.num_warps}s{walk.num_stages}r{walk.resident}l{walk.least}"
-    return name + "*" * (walk == walk_for(SIZE, kind.itemsize))
+    name = "f" * walk.folded
+    name += f"t{walk.tile}w{walk.num_warps}s{walk.num_stages}r{walk.resident}l{walk.least}"
+    return name + "*" * (walk == usual(kind))
+
+
+def usual(kind: torch.dtype) -> Walk:
+    return walk_for(SIZE, kind.itemsize, HEADS // PAIRS, BLOCK)
+
+
+def walks_of(kind: torch.dtype) -> tuple[Walk, ...]:
+    """Two of each way."""
+    folded, plain = folded_walk(kind.itemsize, HEADS // PAIRS), plain_walk(SIZE, kind.itemsize)
+    return (
+        folded,
+        replace(folded, num_stages=2, resident=12, least=folded.least // 2),
+        plain,
+        replace(plain, tile=32, resident=3, least=2),
+    )
 
 
 def cache_of(blocks: int, kind: torch.dtype) -> KVCache:
@@ -112,34 +122,36 @@ def steady(q: Tensor, cache: KVCache, meta: AttentionMeta, spec: AttentionSpec) 
 
 
 def variants(kind: torch.dtype) -> dict[str, Callable[..., Tensor]]:
-    walks = dict.fromkeys((walk_for(SIZE, kind.itemsize), *WALKS))
-    named: dict[str, Callable[..., Tensor]] = {
-        name_of(walk, kind): partial(decode, walk=walk) for walk in walks
-    }
-    return {**named, "steady": steady}
+    return {name_of(walk, kind): partial(decode, walk=walk) for walk in walks_of(kind)}
 
 
 def compiled(
     kind: torch.dtype, batch: tuple[int, AttentionMeta]
 ) -> dict[str, Callable[..., Tensor]]:
-    """The variants that run, after a first call each, on many cores."""
+    """The variants that run."""
     cache, q = cache_of(batch[0], kind), queries(len(batch[1].seq_lens))
+    every = variants(kind)
+    fine = running({name: partial(call, q, cache, batch[1], SPEC) for name, call in every.items()})
+    return {name: every[name] for name in fine}
 
-    def first(item: tuple[str, Callable[..., Tensor]]) -> bool:
+
+def running(calls: dict[str, Callable[[], Tensor]]) -> dict[str, Callable[[], Tensor]]:
+    """Those that run, after a first call each, on many cores."""
+
+    def first(item: tuple[str, Callable[[], Tensor]]) -> bool:
         try:
-            item[1](q, cache, batch[1], SPEC)
+            item[1]()
         except Exception as failure:
             print(f"{item[0]}: {type(failure).__name__}: {str(failure).splitlines()[0][:90]}")
             return False
         return True
 
-    every = variants(kind)
     meeting()
     with ThreadPoolExecutor(12) as pool:
-        fine = list(pool.map(first, every.items()))
+        fine = list(pool.map(first, calls.items()))
     torch.cuda.synchronize()
     meeting().arrivals.zero_()
-    return {name: call for (name, call), ok in zip(every.items(), fine, strict=True) if ok}
+    return {name: call for (name, call), ok in zip(calls.items(), fine, strict=True) if ok}
 
 
 def queries(requests: int) -> Tensor:
@@ -157,19 +169,30 @@ def check() -> None:
         "window": AttentionSpec(SPEC.scale, window=100, sinks=sinks),
         "softcap": AttentionSpec(SPEC.scale, softcap=5.0),
     }
+    calls: dict[str, Callable[[], Tensor]] = {}
+    right: dict[str, Tensor] = {}
     for kind in (torch.bfloat16, torch.int8, torch.float8_e5m2, torch.float8_e4m3fn):
         cache = cache_of(blocks, kind)
         for name, spec in specs.items():
             expected = attention(q, cache, meta, spec).float()
-            some = variants(kind) if name == "full" and kind in KINDS else {
-                "usual": partial(decode, walk=walk_for(SIZE, kind.itemsize)), "steady": steady
-            }  # fmt: skip
-            for variant, call in some.items():
-                worst = 0.0
-                for _ in range(2):
-                    worst = max(worst, _error(call(q, cache, meta, spec).float(), expected))
-                verdict = "ok" if worst <= 1 else "WRONG"
-                print(f"check {kind} {name} {variant}: {verdict}, {worst:.2f} of the limit")
+            for variant, call in {**checked(kind, name), "steady": steady}.items():
+                label = f"{kind} {name} {variant}"
+                calls[label] = partial(call, q, cache, meta, spec)
+                right[label] = expected
+    for label, call in running(calls).items():
+        worst = max(_error(call().float(), right[label]) for _ in range(2))
+        print(f"check {label}: {'ok' if worst <= 1 else 'WRONG'}, {worst:.2f} of the limit")
+
+
+def checked(kind: torch.dtype, spec: str) -> dict[str, Callable[..., Tensor]]:
+    """Walks: those that are timed with the plain layer, one of each way with others."""
+    if spec == "full" and kind in KINDS:
+        return variants(kind)
+    walks = {
+        "folded": folded_walk(kind.itemsize, HEADS // PAIRS),
+        "plain": plain_walk(SIZE, kind.itemsize),
+    }
+    return {name: partial(decode, walk=walk) for name, walk in walks.items()}
 
 
 def _error(actual: Tensor, expected: Tensor) -> float:
@@ -252,7 +275,6 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=["check", "steady", "decode"])
     only = parser.parse_args().only
     if "check" in only:
-        compiled(torch.bfloat16, batch_of([300, 600]))
         check()
     if "steady" in only:
         check_steady()

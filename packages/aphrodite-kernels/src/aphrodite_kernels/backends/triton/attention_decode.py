@@ -7,13 +7,12 @@ equal shares, one per program and KV head (as stream-K cuts a product, arXiv 230
 unequal the contexts are, all processors are busy to the end. Lengths are read on the device. A
 program walks the pieces of requests in its share; a request that lies in several shares leaves a
 partial per piece, and the last program to arrive merges them in order of position (arXiv
-2205.14135, 2311.01282). All query heads of a KV head are rows of one tile, padded to 16.
-Neighbouring programs read neighbouring heads of the same positions.
+2205.14135, 2311.01282). All query heads of a KV head are rows of one tile, padded to 16. Where one
+warp has room for it, it is a program that folds its tiles (`attention_folded`). Neighbouring
+programs read neighbouring heads of the same positions.
 
 Floor: the keys and values of all contexts, once, over the read bandwidth.
 """
-
-from dataclasses import dataclass
 
 import torch
 import triton
@@ -29,36 +28,13 @@ from aphrodite_kernels.backends.triton.attention_arguments import (
     specimen,
     strides,
 )
+from aphrodite_kernels.backends.triton.attention_folded import key_order, walk_folded
 from aphrodite_kernels.backends.triton.attention_meeting import Meeting, leave, merge
 from aphrodite_kernels.backends.triton.attention_tile import LOWEST, attend, finish, fitted
+from aphrodite_kernels.backends.triton.attention_walks import Walk, walk_for
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.backends.triton.store_kv import check_strides
 from aphrodite_kernels.errors import ShapeError
-
-_PIECES = 8
-"""Partials that are merged at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """How programs go along the line."""
-
-    tile: int
-    """Positions a step."""
-    num_warps: int
-    num_stages: int
-    resident: int
-    """Programs for each processor."""
-    least: int
-    """Tiles of the shortest share."""
-
-
-def walk_for(size: int, itemsize: int) -> Walk:
-    """The walk for heads of `size` numbers that take `itemsize` bytes each in the cache."""
-    vector = triton.next_power_of_2(size) * itemsize
-    tile = min(64, max(16, (1 << 14) // vector))
-    # Blocks are looked up two stages before keys are loaded: five keep two tiles on their way.
-    return Walk(tile, num_warps=4, num_stages=5, resident=2, least=1)
 
 
 @triton.jit
@@ -190,6 +166,7 @@ def decode_kernel(
     ROWS: tl.constexpr,
     REQUESTS: tl.constexpr,
     TILE: tl.constexpr,
+    FOLDED: tl.constexpr,
     PIECES: tl.constexpr,
     WINDOWED: tl.constexpr,
     CAPPED: tl.constexpr,
@@ -217,8 +194,13 @@ def decode_kernel(
     start = tl.sum(tl.where(every < first_request, counts, 0))
     row = tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, BLOCK)[None, :]
+    if FOLDED:
+        column = key_order(BLOCK, key.dtype.element_ty.primitive_bitwidth // 8)[None, :]
+    walk: tl.constexpr = walk_folded if FOLDED else walk_piece
     for request in tl.range(first_request, last_request + 1):
-        count = tl.sum(tl.where(every == request, counts, 0))
+        count = tiles_of(
+            request, request < requests, seq_lens, query_starts, window, TILE, WINDOWED
+        )
         if count > 0:
             seq_len = tl.load(seq_lens + request)
             token = tl.load(query_starts + request).to(tl.int64)
@@ -228,7 +210,7 @@ def decode_kernel(
             skipped = tl.maximum(seq_len - window, 0) // TILE if WINDOWED else 0
             first = tl.maximum(begin - start, 0)
             last = tl.minimum(end - start, count)
-            top, total, values = walk_piece(
+            top, total, values = walk(
                 query,
                 key + head * head_stride,
                 value + head * head_stride,
@@ -308,7 +290,7 @@ def decode_attention(
     check_strides(cache)
     (_, heads, size), pairs, requests = q.shape, key.shape[2], len(meta.seq_lens)
     group = heads // pairs
-    walk = walk or walk_for(size, key.itemsize)
+    walk = walk or walk_for(size, key.itemsize, group, cache.block_size)
     kept = triton.next_power_of_2(group)
     tiles = requests * triton.cdiv(meta.max_seq, walk.tile)
     shares = min(
@@ -333,22 +315,28 @@ def decode_attention(
         ROWS=max(16, kept),
         REQUESTS=triton.next_power_of_2(requests),
         TILE=walk.tile,
-        PIECES=_PIECES,
+        FOLDED=walk.folded,
+        PIECES=walk.pieces(kept, size),
         num_warps=walk.num_warps,
         num_stages=walk.num_stages,
         **constants(q, cache, spec, overlapped=overlapped),
     )
 
 
-def _specimen(dtype: torch.dtype, size: int = 128, block_size: int = 16) -> Specimen:
-    walk = walk_for(size, dtype.itemsize)
+def _specimen(
+    dtype: torch.dtype, size: int = 128, block_size: int = 16, group: int = 4
+) -> Specimen:
+    walk = walk_for(size, dtype.itemsize, group, block_size)
     own = {"partials": "*fp32", "arrivals": "*i32", "least": "i32"}
+    kept = triton.next_power_of_2(group)
     constants: dict[str, object] = {
-        "KEPT": 4,
-        "ROWS": 16,
+        "GROUP": group,
+        "KEPT": kept,
+        "ROWS": max(16, kept),
         "REQUESTS": 256,
         "TILE": walk.tile,
-        "PIECES": _PIECES,
+        "FOLDED": walk.folded,
+        "PIECES": walk.pieces(kept, size),
     }
     launched = walk.num_warps, walk.num_stages
     return specimen(decode_kernel, dtype, own, constants, launched, size, block_size)
@@ -358,7 +346,10 @@ SPECIMENS = (
     _specimen(torch.bfloat16),
     _specimen(torch.bfloat16, size=80),
     _specimen(torch.bfloat16, size=256),
+    _specimen(torch.bfloat16, group=8),
+    _specimen(torch.bfloat16, group=16),
     _specimen(torch.int8),
+    _specimen(torch.int8, group=32),
     _specimen(torch.float8_e4m3fn),
     _specimen(torch.float8_e5m2, size=64, block_size=64),
 )

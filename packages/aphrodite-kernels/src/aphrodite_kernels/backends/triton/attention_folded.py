@@ -1,0 +1,165 @@
+# pyright: basic
+# pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
+# pyright: reportAssignmentType=false
+"""A walk of one warp over paged keys and values that go from memory into tensor cores directly.
+
+Both products of attention sum over an index whose order is free: columns of the query and the keys,
+or positions of the weights and the values. So are the columns of the result. Here their order is
+the one in which the 16 bytes that a thread reads at a time are its own share of the operand of
+mma.m16n8k16: no tile passes through shared memory, and no thread waits for another warp.
+
+A thread of a warp is number 4 g + c; a tile of keys or values is read as
+[c: 4, g: 8, sixteens of positions, positions of one thread among them, parts of a row, VECTOR].
+"""
+
+import triton
+import triton.language as tl
+
+from aphrodite_kernels.backends.triton.attention_tile import LOWEST, attend
+
+
+@triton.constexpr_function
+def vector_of(block, itemsize):
+    """VECTOR: numbers that a thread reads at a time of rows of `block` numbers."""
+    return min(16 // itemsize, block // 8)
+
+
+@triton.jit
+def key_order(BLOCK: tl.constexpr, ITEMSIZE: tl.constexpr):
+    """Which column of a key is the n-th that is multiplied: [BLOCK]."""
+    VECTOR: tl.constexpr = vector_of(BLOCK, ITEMSIZE)
+    NEXT: tl.constexpr = min(4 // ITEMSIZE, VECTOR)
+    PAIR: tl.constexpr = min(2, VECTOR // NEXT)
+    shape: tl.constexpr = (BLOCK // (4 * VECTOR), 4, VECTOR // (PAIR * NEXT), PAIR, NEXT)
+    return tl.arange(0, BLOCK).reshape(shape).permute((0, 2, 3, 1, 4)).reshape((BLOCK,))
+
+
+@triton.jit
+def folded_keys(k, VECTOR: tl.constexpr, ITEMSIZE: tl.constexpr):
+    """Keys as they are read to [positions, columns in the order of `key_order`]."""
+    NEXT: tl.constexpr = min(4 // ITEMSIZE, VECTOR)
+    PAIR: tl.constexpr = min(2, VECTOR // NEXT)
+    SIXTEENS: tl.constexpr = k.shape[2]
+    PARTS: tl.constexpr = k.shape[4]
+    k = k.reshape((4, 8, SIXTEENS, 2, PARTS, VECTOR // (PAIR * NEXT), PAIR, NEXT))
+    k = k.permute((2, 3, 1, 4, 5, 6, 0, 7))
+    return k.reshape((SIXTEENS * 16, PARTS * 4 * VECTOR))
+
+
+@triton.jit
+def folded_values(v, VECTOR: tl.constexpr, ITEMSIZE: tl.constexpr):
+    """Values as they are read to [positions in the order of `attend`, columns]."""
+    SIXTEENS: tl.constexpr = v.shape[2]
+    PARTS: tl.constexpr = v.shape[4]
+    v = v.reshape((4, 8, SIXTEENS, 2, 2, PARTS, VECTOR))
+    v = v.permute((2, 0, 3, 4, 5, 6, 1)) if ITEMSIZE == 1 else v.permute((2, 3, 0, 4, 5, 6, 1))
+    return v.reshape((SIXTEENS * 16, PARTS * 8 * VECTOR))
+
+
+@triton.jit
+def unfolded(values, VECTOR: tl.constexpr):
+    """The result with its columns in the order of the cache."""
+    ROWS: tl.constexpr = values.shape[0]
+    BLOCK: tl.constexpr = values.shape[1]
+    values = values.reshape((ROWS, BLOCK // (8 * VECTOR), VECTOR, 8))
+    return values.permute((0, 1, 3, 2)).reshape((ROWS, BLOCK))
+
+
+@triton.constexpr_function
+def others(axis):
+    """Five of six axes."""
+    return [other for other in range(6) if other != axis]
+
+
+@triton.jit
+def along(length: tl.constexpr, axis: tl.constexpr):
+    """Numbers from 0 along one of six axes."""
+    return tl.expand_dims(tl.arange(0, length), others(axis))
+
+
+@triton.jit
+def walk_folded(
+    query,
+    key,
+    value,
+    key_scale,
+    value_scale,
+    table,
+    first,
+    last,
+    seq_len,
+    window,
+    scale,
+    cap,
+    block_stride,
+    slot_stride,
+    scale_block_stride,
+    scale_slot_stride,
+    SIZE: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    TILE: tl.constexpr,
+    WINDOWED: tl.constexpr,
+    CAPPED: tl.constexpr,
+    UP: tl.constexpr,
+):
+    """The run over tiles [first, last) of a request, for one KV head; blocks are of 16 n positions.
+
+    query: columns in the order of `key_order`.
+    """
+    ITEMSIZE: tl.constexpr = key.dtype.element_ty.primitive_bitwidth // 8
+    BLOCK: tl.constexpr = query.shape[1]
+    VECTOR: tl.constexpr = vector_of(BLOCK, ITEMSIZE)
+    top = tl.full((query.shape[0],), LOWEST, tl.float32)
+    total = tl.zeros((query.shape[0],), tl.float32)
+    values = tl.zeros(query.shape, tl.float32)
+    four, eight, vector = along(4, 0), along(8, 1), along(VECTOR, 5)
+    sixteens = along(TILE // 16, 2)
+    k_inside = along(2, 3) * 8 + eight
+    v_inside = along(4, 3) // 2 * 8 + four * 2 + along(4, 3) % 2
+    k_column = along(BLOCK // (4 * VECTOR), 4) * (4 * VECTOR) + four * VECTOR + vector
+    v_column = along(BLOCK // (8 * VECTOR), 4) * (8 * VECTOR) + eight * VECTOR + vector
+    for tile in tl.range(first, last):
+        begin = tile * TILE + sixteens * 16
+        begun = begin < seq_len
+        if WINDOWED:
+            begun &= begin + 16 > seq_len - window
+        block = tl.load(table + begin // BLOCK_SIZE, begun, 0).to(tl.int64) * block_stride
+        slot = begin % BLOCK_SIZE
+        k_seen = begin + k_inside < seq_len
+        v_seen = begin + v_inside < seq_len
+        if WINDOWED:
+            k_seen &= begin + k_inside >= seq_len - window
+            v_seen &= begin + v_inside >= seq_len - window
+        if BLOCK != SIZE:
+            k_seen &= k_column < SIZE
+            v_seen &= v_column < SIZE
+        k = tl.load(key + (block + (slot + k_inside) * slot_stride) + k_column, k_seen, 0.0)
+        v = tl.load(value + (block + (slot + v_inside) * slot_stride) + v_column, v_seen, 0.0)
+        position = tile * TILE + tl.arange(0, TILE)
+        seen = position < seq_len
+        if WINDOWED:
+            seen &= position >= seq_len - window
+        k_scale = 1.0
+        v_scale = 1.0
+        if UP:
+            place = tl.load(table + position // BLOCK_SIZE, seen, 0).to(tl.int64)
+            place = place * scale_block_stride + position % BLOCK_SIZE * scale_slot_stride
+            k_scale = tl.load(key_scale + place, seen, 0.0)
+            v_scale = tl.load(value_scale + place, seen, 0.0)
+        top, total, values = attend(
+            query,
+            folded_keys(k, VECTOR, ITEMSIZE),
+            folded_values(v, VECTOR, ITEMSIZE),
+            k_scale,
+            v_scale,
+            seen[None, :],
+            scale,
+            cap,
+            top,
+            total,
+            values,
+            CAPPED,
+            UP,
+            4 // ITEMSIZE,
+        )
+    return top, total, unfolded(values, VECTOR)

@@ -1,0 +1,64 @@
+# pyright: basic
+# pyright: reportArgumentType=false, reportReturnType=false
+"""How programs of decoding go along the line of positions: measured choices."""
+
+from dataclasses import dataclass
+
+import triton
+
+_MERGED = 64
+"""Numbers of partials that a thread merges at a time: more take registers from the walk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """How programs go along the line."""
+
+    tile: int
+    """Positions a step."""
+    num_warps: int
+    num_stages: int
+    resident: int
+    """Programs for each processor."""
+    least: int
+    """Tiles of the shortest share."""
+    folded: bool = False
+    """As `walk_folded` goes, which takes `foldable` caches; else as `walk_piece`."""
+
+    def pieces(self, rows: int, size: int) -> int:
+        """Partials, of `rows` heads of `size` numbers, that a program merges at a time."""
+        room = _MERGED * 32 * self.num_warps // (rows * triton.next_power_of_2(size))
+        return max(1, min(8, room))
+
+
+def walk_for(size: int, itemsize: int, group: int, block_size: int) -> Walk:
+    """The walk for heads of `size` numbers that take `itemsize` bytes each in the cache.
+
+    group: query heads of a KV head.
+    """
+    if foldable(size, itemsize, group, block_size):
+        return folded_walk(itemsize, group)
+    return plain_walk(size, itemsize)
+
+
+def foldable(size: int, itemsize: int, group: int, block_size: int) -> bool:
+    """Whether `walk_folded` takes such a cache, and one warp has room for its tiles."""
+    return 16 <= size <= 128 and itemsize <= 2 and group <= 16 and block_size % 16 == 0
+
+
+def folded_walk(itemsize: int, group: int) -> Walk:
+    """Programs of up to 200 registers a thread, 250 in large groups: all of them have room at once.
+
+    Shares are of 64 positions at least.
+    """
+    tile = 32 // itemsize
+    resident = 10 if group <= 8 else 8
+    return Walk(tile, num_warps=1, num_stages=3, resident=resident, least=64 // tile, folded=True)
+
+
+def plain_walk(size: int, itemsize: int) -> Walk:
+    """For caches of every kind."""
+    vector = triton.next_power_of_2(size) * itemsize
+    tile = min(64, max(16, (1 << 14) // vector))
+    # Blocks are looked up two stages before keys are loaded: five keep two tiles on their way.
+    return Walk(tile, num_warps=4, num_stages=5, resident=2, least=1)
