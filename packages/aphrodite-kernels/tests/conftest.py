@@ -39,12 +39,14 @@ def _round_with_carry() -> None:
     from triton.runtime import interpreter
 
     convert = interpreter._convert_float
+    kinds = {language.float8e4nv: torch.float8_e4m3fn, language.float8e5: torch.float8_e5m2}
 
     def convert_with_carry(data: Any, source: Any, target: Any, rounding: Any) -> Any:
-        if target == language.float8e4nv and source == language.float32:
-            wide = torch.from_numpy(data.reshape(-1)).clamp(-448, 448)
-            codes = wide.to(torch.float8_e4m3fn).view(torch.uint8)
-            return codes.numpy().reshape(data.shape)
+        if target in kinds and source == language.float32:
+            kind = kinds[target]
+            largest = torch.finfo(kind).max
+            wide = torch.from_numpy(data.reshape(-1)).clamp(-largest, largest)
+            return wide.to(kind).view(torch.uint8).numpy().reshape(data.shape)
         return convert(data, source, target, rounding)
 
     interpreter._convert_float = convert_with_carry

@@ -54,6 +54,20 @@ def first_rows(tokens, weight, scale):
     return weight.dequantize()[: len(tokens)]
 
 
+def stores_alone(q, k, v, positions, table, cache, slots):
+    made("reference").rotate_and_store(q.clone(), k, v, positions, table, cache, slots)
+
+
+def stores_keys_as_they_come(q, k, v, positions, table, cache, slots):
+    made("reference").rotate_and_store(q, k.clone(), v, positions, table, cache, slots)
+    cache.key[slots // cache.block_size, slots % cache.block_size] = k
+
+
+def one_slot_late(q, k, v, positions, table, cache, slots):
+    late = (slots + 1) % cache.key[..., 0, 0].numel()
+    made("reference").rotate_and_store(q, k, v, positions, table, cache, late)
+
+
 def accepts_all(logits):
     tokens, valid = made("reference").argmax(logits)
     return tokens, valid | True
@@ -64,8 +78,10 @@ def accepts_all(logits):
     [
         ("attention", wider_window, "attention-9q3kv64-mixed-window"),
         ("any_matmul", one_row_late, "matmul-Q4_K-5x130x256"),
-        ("rotate", lambda q, k, positions, table: None, "rotate-4q4kv32-32-11"),
-        ("store_kv", lambda k, v, cache, slots: None, "store_kv-3kv64-13"),
+        ("rotate_and_store", stores_alone, "rotate_and_store-4q4kv32-32-13"),
+        ("rotate_and_store", stores_keys_as_they_come, "rotate_and_store-9q3kv64-32-1"),
+        ("rotate_and_store", one_slot_late, "rotate_and_store-3kv64-still"),
+        ("rotate_and_store", one_slot_late, "rotate_and_store-8q2kv80-40-13-int8"),
         ("rms_norm", lambda x, weight, eps: x, "rms_norm-7x640"),
         ("add_rms_norm", lambda x, residual, weight, eps: (x, x), "add_rms_norm-7x640"),
         ("gated", lambda gate, up, activation: gate * up, "gated-silu-7x640"),

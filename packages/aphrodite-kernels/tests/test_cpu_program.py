@@ -66,8 +66,8 @@ class Model:
         stacked = ops.matmul_for(self.qkv)(normed, self.qkv)
         q, k, v = torch.split(stacked, [HEADS * SIZE, KV_HEADS * SIZE, KV_HEADS * SIZE], 1)
         q, k, v = (part.view(tokens, -1, SIZE) for part in (q, k, v))
-        ops.rotate(q, k, self.positions[:tokens], self.angles)
-        ops.store_kv(k, v, self.cache, meta.slots[:tokens])
+        positions, slots = self.positions[:tokens], meta.slots[:tokens]
+        ops.rotate_and_store(q, k, v, positions, self.angles, self.cache, slots)
         first = AttentionMeta(
             block_tables=meta.block_tables[:requests],
             seq_lens=meta.seq_lens[:requests],

@@ -113,12 +113,13 @@ def test_bad_indices_are_errors(backend):
     embed, table = backend.embed[Dense], Dense(torch.zeros(5, 8))
     with pytest.raises(KernelError, match="embed: token 5 is not in the vocabulary of 5"):
         embed(torch.tensor([0, 5], dtype=torch.int32), table, 1.0)
-    q, angles = torch.zeros(2, 1, 8), torch.zeros(10, 2, 4)
-    with pytest.raises(KernelError, match="row 1 is at position 10, but the table has 10"):
-        backend.rotate(q, q.clone(), torch.tensor([0, 10], dtype=torch.int32), angles)
+    q, k, angles = torch.zeros(2, 1, 8), torch.zeros(2, 1, 8), torch.zeros(10, 2, 4)
     cache = KVCache(torch.zeros(3, 4, 1, 8), torch.zeros(3, 4, 1, 8))
+    positions, slots = torch.tensor([0, 10], dtype=torch.int32), torch.tensor([12, 0])
+    with pytest.raises(KernelError, match="row 1 is at position 10, but the table has 10"):
+        backend.rotate_and_store(q, k, k, positions, angles, cache, slots)
     with pytest.raises(KernelError, match="row 0 goes to slot 12, but the cache has 12 slots"):
-        backend.store_kv(q, q, cache, torch.tensor([12, 0]))
+        backend.rotate_and_store(q, k, k, positions * 0, angles, cache, slots)
 
 
 def test_tensors_that_do_not_fit_are_errors(backend):
@@ -132,9 +133,10 @@ def test_tensors_that_do_not_fit_are_errors(backend):
     with pytest.raises(ShapeError, match=r"index must be .* torch.int64 on the CPU, not .*int32"):
         backend.select(x, torch.zeros(2, dtype=torch.int32))
     with pytest.raises(ShapeError, match="a table for 16 dimensions does not fit heads of 8"):
-        backend.rotate(
-            x[:, None], x[:, None], torch.zeros(4, dtype=torch.int32), torch.zeros(9, 2, 8)
-        )
+        heads, positions = x[:, None], torch.zeros(4, dtype=torch.int32)
+        cache = KVCache(torch.zeros(1, 4, 1, 8), torch.zeros(1, 4, 1, 8))
+        wide = torch.zeros(9, 2, 8)
+        backend.rotate_and_store(heads, heads, heads, positions, wide, cache, torch.arange(4))
     with pytest.raises(ShapeError, match="positions must be contiguous"):
         backend.uniform(
             torch.zeros(2, dtype=torch.int64),

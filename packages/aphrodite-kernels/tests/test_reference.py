@@ -21,16 +21,30 @@ def test_rms_norm_is_that_of_torch(ops):
     )
 
 
-def test_rotate_is_a_complex_product(ops):
-    q, k = torch.randn(5, 4, 32), torch.randn(5, 2, 32)
+def test_rotation_is_a_complex_product(ops):
+    q, k, v = torch.randn(5, 4, 32), torch.randn(5, 2, 32), torch.randn(5, 2, 32)
+    cache = cache_with(torch.zeros(0, 2, 32), torch.zeros(0, 2, 32))
     angles = torch.rand(20, 16) * 6
     table = torch.stack((angles.cos(), angles.sin()), 1)
     positions = torch.tensor([3, 19, 0, 7, 7], dtype=torch.int32)
     turn = torch.polar(torch.ones(5, 1, 16), angles[positions.long()].unsqueeze(1))
     expected = [torch.complex(x[..., :16], x[..., 16:]) * turn for x in (q, k)]
-    ops.rotate(q, k, positions, table)
-    for actual, wanted in zip((q, k), expected, strict=True):
+    slots = torch.tensor([9, 4, 17, 5, 6])
+    ops.rotate_and_store(q, k, v, positions, table, cache, slots)
+    stored = cache.key.flatten(0, 1)[slots]
+    for actual, wanted in zip((q, stored), expected, strict=True):
         torch.testing.assert_close(actual, torch.cat((wanted.real, wanted.imag), -1))
+    assert torch.equal(cache.value.flatten(0, 1)[slots], v)
+
+
+def cache_with(k, v):
+    """Five blocks of four positions, of which these keys and values [T, Hkv, D] fill the second,
+    third, …
+    """
+    cache = KVCache(*(torch.zeros(5, 4, *part.shape[1:]) for part in (k, v)))
+    for stored, part in ((cache.key, k), (cache.value, v)):
+        stored.flatten(0, 1)[4 : 4 + len(part)] = part
+    return cache
 
 
 def one_request(queries, keys, block_size=4):
@@ -50,8 +64,7 @@ def one_request(queries, keys, block_size=4):
 def test_attention_is_that_of_torch(ops, window):
     queries, keys = 6, 15
     q, k, v = torch.randn(queries, 6, 8), torch.randn(keys, 2, 8), torch.randn(keys, 2, 8)
-    cache = KVCache(torch.zeros(5, 4, 2, 8), torch.zeros(5, 4, 2, 8))
-    ops.store_kv(k, v, cache, torch.arange(keys) + 4)
+    cache = cache_with(k, v)
     distance = torch.arange(keys - queries, keys)[:, None] - torch.arange(keys)
     mask = (distance >= 0) & (distance < (window or keys))
     expected = functional.scaled_dot_product_attention(
@@ -65,8 +78,7 @@ def test_attention_is_that_of_torch(ops, window):
 def test_softcap_bounds_scores(ops):
     """With a cap near zero all keys weigh the same."""
     q, k, v = torch.randn(1, 1, 8), torch.randn(7, 1, 8) * 9, torch.randn(7, 1, 8)
-    cache = KVCache(torch.zeros(3, 4, 1, 8), torch.zeros(3, 4, 1, 8))
-    ops.store_kv(k, v, cache, torch.arange(7) + 4)
+    cache = cache_with(k, v)
     actual = ops.attention(q, cache, one_request(1, 7), AttentionSpec(scale=1, softcap=1e-6))
     torch.testing.assert_close(actual[0], v.mean(0), rtol=1e-4, atol=1e-5)
 

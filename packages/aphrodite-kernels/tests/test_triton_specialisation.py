@@ -93,8 +93,7 @@ def test_rotation_and_the_cache(compiled, dtype):
         q, k, v = (part.view(tokens, -1, SIZE) for part in stacked.split(widths, 1))
         _, positions = parts_of(torch.int32, 1, tokens)
         _, slots = parts_of(torch.int64, tokens, tokens)
-        backend().rotate(q, k, positions, table)
-        backend().store_kv(k, v, cache, slots)
+        backend().rotate_and_store(q, k, v, positions, table, cache, slots)
 
     check(compiled, step, SOME, OTHERS)
 

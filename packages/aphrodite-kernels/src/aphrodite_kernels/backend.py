@@ -33,9 +33,8 @@ from aphrodite_kernels.protocols import (
     MatMuls,
     Repacks,
     RMSNorm,
-    Rotate,
+    RotateAndStore,
     Select,
-    StoreKV,
     Uniform,
 )
 
@@ -61,7 +60,7 @@ class Backend:
     row_invariant: bool
     """A row's results depend on that row alone, bit for bit, in every op but `any_matmul`."""
     kv_dtypes: tuple[torch.dtype, ...]
-    """Dtypes of the KV cache that `store_kv` and `attention` know."""
+    """Dtypes of the KV cache that `rotate_and_store` and `attention` know."""
     any_matmul: MatMul
     """For layouts that `matmul` does not name."""
     any_embed: Embed
@@ -70,8 +69,7 @@ class Backend:
     pack: Repacks
     rms_norm: RMSNorm
     add_rms_norm: AddRMSNorm
-    rotate: Rotate
-    store_kv: StoreKV
+    rotate_and_store: RotateAndStore
     attention: Attention
     gated: Gated
     select: Select

@@ -53,23 +53,30 @@ class AddRMSNorm(Protocol):
         ...
 
 
-class Rotate(Protocol):
-    """Rotary position embedding (arXiv 2104.09864) on halves: pairs are (i, i + rotary / 2)."""
+class RotateAndStore(Protocol):
+    """Rotary position embedding (arXiv 2104.09864), and this step's keys and values to the cache.
 
-    def __call__(self, q: Tensor, k: Tensor, positions: Tensor, table: Tensor) -> None:
-        """In place. q [T, H, D], k [T, Hkv, D], positions [T] int32.
+    On halves: pairs are (i, i + rotary / 2).
+    """
 
-        table [max_position, 2, rotary / 2] float32: cosines, then sines, the attention factor
-        included. Dimensions from `rotary` on pass through.
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        positions: Tensor,
+        table: Tensor,
+        cache: KVCache,
+        slots: Tensor,
+    ) -> None:
+        """Rotates q in place; writes rotated k, and v, to their slots of `cache`.
+
+        What k holds afterwards is not defined.
+
+        q [T, H, D]; k, v [T, Hkv, D]; positions [T] int32; slots [T] int64. table [max_position, 2,
+        rotary / 2] float32: cosines, then sines, the attention factor included. Dimensions from
+        `rotary` on pass through.
         """
-        ...
-
-
-class StoreKV(Protocol):
-    """Write this step's keys and values to their slots."""
-
-    def __call__(self, k: Tensor, v: Tensor, cache: KVCache, slots: Tensor) -> None:
-        """k, v [T, Hkv, D]; slots [T] int64. Writes into `cache`."""
         ...
 
 

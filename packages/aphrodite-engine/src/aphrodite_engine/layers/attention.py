@@ -62,9 +62,8 @@ class Attention:
         wanted: tokens [R] that go on from here; None: all.
         """
         q, k, v = self._heads(x)
-        self._backend.rotate(q, k, input.positions, self._rope)
         cache, meta = input.caches[self._layer], input.attention[self._layer]
-        self._backend.store_kv(k, v, cache, meta.slots)
+        self._backend.rotate_and_store(q, k, v, input.positions, self._rope, cache, meta.slots)
         attended = self._backend.attention(q, cache, meta, self._spec).flatten(1)
         if wanted is not None:
             attended = self._backend.select(attended, wanted)

@@ -10,7 +10,7 @@ reference, and compares. It knows nothing of how a backend works, and does not n
 
 from aphrodite_kernels.testing.case import Case
 from aphrodite_kernels.testing.company import company_cases
-from aphrodite_kernels.testing.heads import attention_cases, rotate_cases, store_kv_cases
+from aphrodite_kernels.testing.heads import attention_cases, rotate_and_store_cases
 from aphrodite_kernels.testing.keeps import keep_cases
 from aphrodite_kernels.testing.programs import check_capture
 from aphrodite_kernels.testing.rows import check_uniform, row_cases
@@ -25,8 +25,7 @@ def conformance_cases() -> list[Case]:
     return [
         *matmul_cases(),
         *row_cases(),
-        *rotate_cases(),
-        *store_kv_cases(),
+        *rotate_and_store_cases(),
         *attention_cases(),
         Case("uniform", check_uniform),
         *token_cases(),

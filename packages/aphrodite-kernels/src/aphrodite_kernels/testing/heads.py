@@ -1,6 +1,7 @@
 """Cases of the ops on heads: rotation, the paged cache, attention."""
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -9,10 +10,16 @@ import torch
 from torch import Tensor
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
-from aphrodite_kernels.backends.reference.attention import quantize
+from aphrodite_kernels.backends.reference.attention import gather_kv, quantize
 from aphrodite_kernels.testing.case import Case, Draw, assert_close
 
 _HEADS = ((4, 4, 32), (9, 3, 64), (4, 1, 256), (8, 2, 80))  # (H, Hkv, D)
+_STEPS = {  # relative and absolute distance of two neighbours, of vectors of normal numbers
+    torch.float8_e4m3fn: (2**-3, 2**-9 / 50),
+    torch.float8_e5m2: (2**-2, 1e-5),
+    torch.int8: (0.0, 0.05),
+}
+_QUANTIZED = tuple(_STEPS)
 
 
 def stacked_heads(draw: Draw, tokens: int, heads: tuple[int, int, int]) -> tuple[Tensor, ...]:
@@ -23,44 +30,85 @@ def stacked_heads(draw: Draw, tokens: int, heads: tuple[int, int, int]) -> tuple
     return tuple(part.view(tokens, -1, size) for part in parts)
 
 
-def rotate_cases() -> Iterator[Case]:
-    """Rotary embedding, of the whole head and of half of it."""
-    for heads, tokens, part in product(_HEADS, (1, 11), (1, 2)):
+def rotate_and_store_cases() -> Iterator[Case]:
+    """Rotation of the whole head, of half of it, by nothing; quantised caches of fewer shapes."""
+    for heads, tokens, part in product(_HEADS, (1, 13), (1, 2)):
         rotary = heads[2] // part
-        label = f"rotate-{heads[0]}q{heads[1]}kv{heads[2]}-{rotary}-{tokens}"
-        yield Case(label, partial(_check_rotate, heads=heads, tokens=tokens, rotary=rotary))
+        label = f"rotate_and_store-{heads[0]}q{heads[1]}kv{heads[2]}-{rotary}-{tokens}"
+        run = partial(_check_rotate_and_store, heads=heads, tokens=tokens, rotary=rotary)
+        yield Case(label, run)
+    for heads, dtype in product(_HEADS, (None, *_QUANTIZED)):
+        label = f"rotate_and_store-{heads[1]}kv{heads[2]}-still{_suffix(dtype)}"
+        yield Case(label, partial(_check_still, heads=heads, dtype=dtype))
+    for dtype in _QUANTIZED:
+        label = f"rotate_and_store-8q2kv80-40-13{_suffix(dtype)}"
+        run = partial(_check_rotate_and_store, heads=(8, 2, 80), tokens=13, rotary=40, dtype=dtype)
+        yield Case(label, run)
 
 
-def _check_rotate(draw: Draw, heads: tuple[int, int, int], tokens: int, rotary: int) -> None:
-    angles = draw.float32(40, rotary // 2)
+def _suffix(dtype: torch.dtype | None) -> str:
+    return "" if dtype is None else f"-{str(dtype).removeprefix('torch.')}"
+
+
+def _check_still(draw: Draw, heads: tuple[int, int, int], dtype: torch.dtype | None) -> None:
+    """Keys that no angle turns are stored to the bit."""
+    _check_rotate_and_store(draw, heads, 13, heads[2], dtype, turned=False)
+
+
+def _check_rotate_and_store(
+    draw: Draw,
+    heads: tuple[int, int, int],
+    tokens: int,
+    rotary: int,
+    dtype: torch.dtype | None = None,
+    *,
+    turned: bool = True,
+) -> None:
+    """In permuted slots of a cache that is full of other numbers."""
+    if dtype is not None and dtype not in draw.backend.kv_dtypes:
+        return
+    angles = draw.float32(40, rotary // 2) * turned
     table = torch.stack((angles.cos(), angles.sin()), 1)
-    positions = draw.integers(0, 40, tokens).int()
-    q, k, v = stacked_heads(draw, tokens, heads)
-    expected_q, expected_k, untouched = q.clone(), k.clone(), v.clone()
-    draw.reference().rotate(expected_q, expected_k, positions, table)
-    draw.backend.rotate(q, k, positions, table)
-    assert_close(q, expected_q)
-    assert_close(k, expected_k)
-    assert torch.equal(v, untouched), "rotate wrote outside q and k"
-
-
-def store_kv_cases() -> Iterator[Case]:
-    """Writes to permuted slots."""
-    for heads, tokens in product(_HEADS, (1, 13)):
-        label = f"store_kv-{heads[1]}kv{heads[2]}-{tokens}"
-        yield Case(label, partial(_check_store_kv, heads=heads, tokens=tokens))
-
-
-def _check_store_kv(draw: Draw, heads: tuple[int, int, int], tokens: int) -> None:
+    positions, slots = draw.integers(0, 40, tokens).int(), draw.permutation(6 * 16)[:tokens].long()
     shape = (6, 16, heads[1], heads[2])
     cache = KVCache(draw.normal(*shape), draw.normal(*shape))
-    expected = KVCache(cache.key.clone(), cache.value.clone())
-    slots = draw.permutation(6 * 16)[:tokens].long()
-    _, k, v = stacked_heads(draw, tokens, heads)
-    draw.reference().store_kv(k, v, expected, slots)
-    draw.backend.store_kv(k, v, cache, slots)
-    assert torch.equal(cache.key, expected.key)
-    assert torch.equal(cache.value, expected.value)
+    if dtype is not None:
+        cache = _quantized(cache, dtype)
+    q, k, v = stacked_heads(draw, tokens, heads)
+    expected_q, untouched, expected = q.clone(), v.clone(), deepcopy(cache)
+    draw.reference().rotate_and_store(expected_q, k.clone(), v, positions, table, expected, slots)
+    draw.backend.rotate_and_store(q, k, v, positions, table, cache, slots)
+    assert_close(q, expected_q)
+    assert torch.equal(v, untouched), "rotate_and_store wrote outside q and k"
+    _assert_equal(cache.value, expected.value)
+    _assert_equal(cache.value_scale, expected.value_scale)
+    if turned:
+        _assert_keys_close(cache, expected, slots)
+    else:
+        _assert_equal(cache.key, expected.key)
+        _assert_equal(cache.key_scale, expected.key_scale)
+
+
+def _assert_keys_close(cache: KVCache, expected: KVCache, slots: Tensor) -> None:
+    """Keys at the slots, each number rounded as it may be; all others to the bit."""
+    place = slots // cache.block_size, slots % cache.block_size
+    if cache.key_scale is None:
+        assert_close(cache.key[place], expected.key[place])
+    else:
+        keys = (gather_kv(each.key, each.key_scale, place) for each in (cache, expected))
+        relative, absolute = _STEPS[cache.key.dtype]
+        torch.testing.assert_close(*keys, rtol=relative, atol=absolute)
+    others = torch.ones(cache.key.shape[:2], dtype=torch.bool, device=slots.device)
+    others[place] = False
+    _assert_equal(cache.key[others], expected.key[others])
+    if cache.key_scale is not None and expected.key_scale is not None:
+        _assert_equal(cache.key_scale[others], expected.key_scale[others])
+
+
+def _assert_equal(actual: Tensor | None, expected: Tensor | None) -> None:
+    if actual is not None and expected is not None:
+        codes = [x.view(torch.int8) if x.itemsize == 1 else x for x in (actual, expected)]
+        assert torch.equal(*codes), "the cache differs"
 
 
 _BATCHES: Mapping[str, tuple[tuple[int, int], ...]] = {  # (queries, keys) of each request
@@ -75,9 +123,6 @@ _SPECS: Mapping[str, AttentionSpec] = {
     "softcap": AttentionSpec(scale=0.3, softcap=5.0),
     "window-softcap": AttentionSpec(scale=0.3, window=1, softcap=5.0),
 }
-
-
-_QUANTIZED = (torch.float8_e4m3fn, torch.float8_e5m2, torch.int8)
 
 
 def attention_cases() -> Iterator[Case]:

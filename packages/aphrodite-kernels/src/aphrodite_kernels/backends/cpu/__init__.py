@@ -11,7 +11,7 @@ import torch
 from aphrodite_kernels.backend import Backend, instruction_set_limit
 from aphrodite_kernels.backends import reference
 from aphrodite_kernels.backends.cpu.activation import gated_on
-from aphrodite_kernels.backends.cpu.attention import attention_on, store_kv_on
+from aphrodite_kernels.backends.cpu.attention import attention_on
 from aphrodite_kernels.backends.cpu.cores import physical_cores
 from aphrodite_kernels.backends.cpu.fallback import any_embed_on, any_matmul_on
 from aphrodite_kernels.backends.cpu.gather import embed_dense_on, select_on
@@ -20,7 +20,7 @@ from aphrodite_kernels.backends.cpu.library import open_library
 from aphrodite_kernels.backends.cpu.matmul import dense_matmul_on, tiled_matmul_on
 from aphrodite_kernels.backends.cpu.norm import add_rms_norm_on, rms_norm_on
 from aphrodite_kernels.backends.cpu.program import capture_on
-from aphrodite_kernels.backends.cpu.rope import rotate_on
+from aphrodite_kernels.backends.cpu.rope import rotate_and_store_on
 from aphrodite_kernels.backends.cpu.runtime import Runtime
 from aphrodite_kernels.backends.cpu.sampling import argmax_on, draw_on, uniform_on
 from aphrodite_kernels.backends.cpu.tiled import Tiled, pack_tiles_on, tiled_rows_on
@@ -69,8 +69,7 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         pack={GgmlBlocks: pack_tiles_on(runtime)},
         rms_norm=rms_norm_on(runtime),
         add_rms_norm=add_rms_norm_on(runtime),
-        rotate=rotate_on(runtime),
-        store_kv=store_kv_on(runtime),
+        rotate_and_store=rotate_and_store_on(runtime),
         attention=attention_on(runtime),
         gated=gated_on(runtime),
         select=select_on(runtime),

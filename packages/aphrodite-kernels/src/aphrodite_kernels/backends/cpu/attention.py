@@ -1,5 +1,6 @@
 """The paged cache: writing to it, and causal attention over it."""
 
+from collections.abc import Callable
 from ctypes import c_float, c_int32, c_int64, c_void_p
 
 import torch
@@ -9,7 +10,7 @@ from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.backends.cpu.numbers import number_of
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
 from aphrodite_kernels.backends.cpu.tensors import require, require_rows, require_whole
-from aphrodite_kernels.protocols import Attention, StoreKV
+from aphrodite_kernels.protocols import Attention
 
 
 class StoreKVArguments(Arguments):
@@ -80,7 +81,7 @@ def _require_cache(cache: KVCache, heads: int | None, size: int) -> int:
     return number
 
 
-def store_kv_on(runtime: Runtime) -> StoreKV:
+def store_kv_on(runtime: Runtime) -> Callable[[Tensor, Tensor, KVCache, Tensor], None]:
     """Write each token's key and value to its slot."""
     run = runtime.op("store_kv")
 

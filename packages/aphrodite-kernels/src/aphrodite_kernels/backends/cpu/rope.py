@@ -1,13 +1,16 @@
-"""Rotary position embedding."""
+"""Rotary position embedding, on the way to the cache."""
 
+from collections.abc import Callable
 from ctypes import c_int64, c_void_p
 
 import torch
 from torch import Tensor
 
+from aphrodite_kernels.attention import KVCache
+from aphrodite_kernels.backends.cpu.attention import store_kv_on
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
 from aphrodite_kernels.backends.cpu.tensors import require, require_rows, require_whole
-from aphrodite_kernels.protocols import Rotate
+from aphrodite_kernels.protocols import RotateAndStore
 
 
 class RotateArguments(Arguments):
@@ -29,7 +32,26 @@ class RotateArguments(Arguments):
     )
 
 
-def rotate_on(runtime: Runtime) -> Rotate:
+def rotate_and_store_on(runtime: Runtime) -> RotateAndStore:
+    """Two native ops, one after the other."""
+    rotate, store_kv = _rotate_on(runtime), store_kv_on(runtime)
+
+    def rotate_and_store(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        positions: Tensor,
+        table: Tensor,
+        cache: KVCache,
+        slots: Tensor,
+    ) -> None:
+        rotate(q, k, positions, table)
+        store_kv(k, v, cache, slots)
+
+    return rotate_and_store
+
+
+def _rotate_on(runtime: Runtime) -> Callable[[Tensor, Tensor, Tensor, Tensor], None]:
     """Turn queries and keys by the angles of their positions."""
     run = runtime.op("rotate")
 

@@ -8,10 +8,10 @@ import torch
 
 from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.backends.reference.activation import gated
-from aphrodite_kernels.backends.reference.attention import attention, store_kv
+from aphrodite_kernels.backends.reference.attention import attention
 from aphrodite_kernels.backends.reference.matmul import embed_as, matmul, select
 from aphrodite_kernels.backends.reference.norm import add_rms_norm, rms_norm
-from aphrodite_kernels.backends.reference.rope import rotate
+from aphrodite_kernels.backends.reference.rope import rotate_and_store
 from aphrodite_kernels.backends.reference.sampling import (
     argmax,
     draw,
@@ -54,8 +54,7 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         pack={},
         rms_norm=rms_norm,
         add_rms_norm=add_rms_norm,
-        rotate=rotate,
-        store_kv=store_kv,
+        rotate_and_store=rotate_and_store,
         attention=attention,
         gated=gated,
         select=select,

@@ -1,7 +1,24 @@
-"""Rotary position embedding."""
+"""Rotary position embedding, on the way to the cache."""
 
 import torch
 from torch import Tensor
+
+from aphrodite_kernels.attention import KVCache
+from aphrodite_kernels.backends.reference.attention import store_kv
+
+
+def rotate_and_store(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    positions: Tensor,
+    table: Tensor,
+    cache: KVCache,
+    slots: Tensor,
+) -> None:
+    """Rotate q and k in place, then write k and v to their slots."""
+    rotate(q, k, positions, table)
+    store_kv(k, v, cache, slots)
 
 
 def rotate(q: Tensor, k: Tensor, positions: Tensor, table: Tensor) -> None:

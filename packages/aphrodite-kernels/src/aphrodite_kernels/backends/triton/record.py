@@ -22,7 +22,6 @@ from aphrodite_kernels.backends.triton.ggml import (
 )
 from aphrodite_kernels.backends.triton.graph import capture_on
 from aphrodite_kernels.backends.triton.norm import add_rms_norm_on, rms_norm_on
-from aphrodite_kernels.backends.triton.rope import rotate_on
 from aphrodite_kernels.backends.triton.sampling_argmax import argmax_on
 from aphrodite_kernels.backends.triton.sampling_draw import draw_on
 from aphrodite_kernels.backends.triton.sampling_keep import keep_on
@@ -34,7 +33,7 @@ from aphrodite_kernels.backends.triton.scaled import (
     scaled_matmul,
     steady_scaled_matmul,
 )
-from aphrodite_kernels.backends.triton.store_kv import store_kv_on
+from aphrodite_kernels.backends.triton.store_kv import rotate_and_store_on
 from aphrodite_kernels.layouts import Dense, GgmlBlocks, Scaled
 
 
@@ -61,8 +60,7 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         },
         rms_norm=rms_norm_on(overlapped=overlapped),
         add_rms_norm=add_rms_norm_on(overlapped=overlapped),
-        rotate=rotate_on(overlapped=overlapped),
-        store_kv=store_kv_on(overlapped=overlapped),
+        rotate_and_store=rotate_and_store_on(overlapped=overlapped),
         attention=attention_on(device, overlapped=overlapped),
         gated=gated_on(overlapped=overlapped),
         select=select_on(overlapped=overlapped),
