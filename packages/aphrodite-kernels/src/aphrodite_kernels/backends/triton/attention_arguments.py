@@ -22,6 +22,8 @@ STRIDES = (
     "scale_block_stride",
     "scale_slot_stride",
 )
+VARYING = ["block_tables", "seq_lens", "query_starts", "requests", "window", "table_stride"]
+"""What differs from step to step, or layer to layer: kernels are compiled alike for all of it."""
 
 Arguments = tuple[Tensor | int | float | None, ...]
 

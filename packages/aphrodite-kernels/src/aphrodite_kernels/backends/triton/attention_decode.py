@@ -22,6 +22,7 @@ from triton.language.extra import cuda
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.backends.triton.attention_arguments import (
+    VARYING,
     constants,
     numbers,
     pointers,
@@ -121,17 +122,7 @@ def put(
     finish(top, total, values, out + member * SIZE, sinks, member, row < GROUP, SIZE, UP, HAS_SINKS)
 
 
-@triton.jit(
-    do_not_specialize=[
-        "block_tables",
-        "seq_lens",
-        "query_starts",
-        "requests",
-        "window",
-        "table_stride",
-        "least",
-    ]
-)
+@triton.jit(do_not_specialize=[*VARYING, "least"])
 def decode_kernel(
     q,
     key,

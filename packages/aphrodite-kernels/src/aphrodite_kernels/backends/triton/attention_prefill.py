@@ -24,6 +24,7 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
+from aphrodite_kernels.backends.triton.attention_arguments import VARYING
 from aphrodite_kernels.backends.triton.attention_tile import soften
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.backends.triton.store_kv import check_strides
@@ -183,16 +184,7 @@ def walk(
     return total, values
 
 
-@triton.jit(
-    do_not_specialize=[
-        "block_tables",
-        "seq_lens",
-        "query_starts",
-        "requests",
-        "window",
-        "table_stride",
-    ]
-)
+@triton.jit(do_not_specialize=VARYING)
 def prefill_kernel(
     q, key, value, key_scale, value_scale, block_tables, seq_lens, query_starts, sinks, out,
     requests, window, scale, cap, q_stride, q_head_stride, table_stride,

@@ -18,6 +18,7 @@ from triton.language.extra import cuda
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.backends.triton.attention_arguments import (
+    VARYING,
     constants,
     numbers,
     pointers,
@@ -141,16 +142,7 @@ def walk(
         return whole_top, whole_total, whole
 
 
-@triton.jit(
-    do_not_specialize=[
-        "block_tables",
-        "seq_lens",
-        "query_starts",
-        "requests",
-        "window",
-        "table_stride",
-    ]
-)
+@triton.jit(do_not_specialize=VARYING)
 def steady_kernel(
     q,
     key,
