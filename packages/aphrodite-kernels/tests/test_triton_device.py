@@ -36,6 +36,7 @@ def test_newer_cards_have_no_obstacle(card, capability):
     card(*capability)
     assert device.device_obstacle() is None
     assert device.overlaps(torch.device("cuda")) == (capability >= (9, 0))
+    assert device.reads_float8(torch.device("cuda")) == (capability >= (8, 9))
 
 
 def test_without_a_card(card):

@@ -20,13 +20,13 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from aphrodite_kernels.backends.triton.device import reads_float8
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.errors import ShapeError
 
 _ALIGNMENT = 16
 """Bytes to which a descriptor's rows must be aligned."""
 _DESCRIPTORS_FROM: tuple[int, int] = (9, 0)
-_FLOAT8_FROM: tuple[int, int] = (8, 9)
 _INTERPRETER: tuple[int, int] = (9, 0)
 """What it can do."""
 _BARRIERS = 1024
@@ -105,7 +105,7 @@ def workspace_on(device: torch.device) -> Workspace:
         arrivals=torch.zeros(_TILES, dtype=torch.int32, device=device),
         processors=properties.multi_processor_count if properties else 4,
         descriptors=capability >= _DESCRIPTORS_FROM,
-        float8=capability >= _FLOAT8_FROM,
+        float8=reads_float8(device),
         shared=properties.shared_memory_per_block_optin if properties else 227 << 10,
     )
 

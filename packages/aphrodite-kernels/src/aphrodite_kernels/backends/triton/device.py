@@ -6,6 +6,8 @@ import torch
 
 _OLDEST = (8, 0)
 """Compute capability: the first with bfloat16 products."""
+_FLOAT8 = (8, 9)
+"""The first with float8_e4m3fn."""
 
 
 def interpreted() -> bool:
@@ -37,6 +39,11 @@ def device_obstacle() -> str | None:
 def overlaps(device: torch.device) -> bool:
     """Kernels can start while the one before still runs (programmatic dependent launch)."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+def reads_float8(device: torch.device) -> bool:
+    """Kernels know float8_e4m3fn there."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= _FLOAT8
 
 
 def describe(device: torch.device) -> str:

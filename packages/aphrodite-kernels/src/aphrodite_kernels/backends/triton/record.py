@@ -10,7 +10,7 @@ from aphrodite_kernels.backends.triton.activation import gated_on
 from aphrodite_kernels.backends.triton.attention import attention_on, steady_attention_on
 from aphrodite_kernels.backends.triton.dense import dense_matmul, dense_repack, steady_matmul
 from aphrodite_kernels.backends.triton.dense_tiles import workspace_on
-from aphrodite_kernels.backends.triton.device import describe, overlaps
+from aphrodite_kernels.backends.triton.device import describe, overlaps, reads_float8
 from aphrodite_kernels.backends.triton.gather import embed_dense_on, select_on
 from aphrodite_kernels.backends.triton.ggml import (
     Fragments,
@@ -42,12 +42,15 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
     by the company it is in.
     """
     workspace, overlapped = workspace_on(device), overlaps(device)
+    float8 = reads_float8(device)
+    plain = reference.create(device, threads=threads, dtype=dtype)
     fast = replace(
-        reference.create(device, threads=threads, dtype=dtype),
+        plain,
         name="triton",
         summary=f"triton: kernels for {describe(device)}, {dtype}",
         capture=capture_on(device) if device.type == "cuda" else None,
         elastic=False,
+        kv_dtypes=tuple(kind for kind in plain.kv_dtypes if float8 or kind != torch.float8_e4m3fn),
         pack={Dense: dense_repack(dtype), Scaled: pack_scaled, GgmlBlocks: pack_fragments},
         matmul={
             Dense: dense_matmul(workspace),
