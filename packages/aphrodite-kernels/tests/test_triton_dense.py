@@ -1,5 +1,7 @@
 """The kernels of dense products, each by itself: the conformance suite sees only the chosen one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from aphrodite_kernels.backends.triton import device_obstacle
@@ -9,7 +11,12 @@ from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType
 if obstacle := device_obstacle():
     pytest.skip(f"no Triton kernel can run here: {obstacle}", allow_module_level=True)
 
-from aphrodite_kernels.backends.triton.dense import dense_matmul, dense_repack, steady_matmul
+from aphrodite_kernels.backends.triton.dense import (
+    choose,
+    dense_matmul,
+    dense_repack,
+    steady_matmul,
+)
 from aphrodite_kernels.backends.triton.dense_stream import stream
 from aphrodite_kernels.backends.triton.dense_tiles import Tiling, workspace_on
 from aphrodite_kernels.backends.triton.dense_vector import Cut, vector
@@ -85,6 +92,33 @@ def test_operands_that_do_not_fit_are_refused():
         dense_matmul(WORKSPACE)(x[:, :32], Dense(weight))
     with pytest.raises(ShapeError, match="of the same dtype or float8"):
         dense_matmul(WORKSPACE)(x.float(), Dense(weight))
+
+
+def test_a_tile_is_shared_where_there_are_few():
+    def split(columns, rows=16):
+        return choose(rows, columns, 4096, torch.bfloat16, 132).split
+
+    assert split(4096) == 0  # 64 tiles for 132 processors: in equal shares
+    assert split(6144) == 1
+    assert split(28672, 32) == 1
+
+
+def test_many_rows_are_left_to_the_vendor():
+    shape = (4096, 4096)
+    assert choose(2, *shape, torch.float32, 132) == choose(2, *shape, torch.bfloat16, 132)
+    assert choose(16, *shape, torch.float32, 132) is None
+    assert choose(32, *shape, torch.bfloat16, 132).block_t == 32
+    assert choose(33, *shape, torch.bfloat16, 132) is None
+    assert choose(64, 128256, 4096, torch.bfloat16, 132).block_t == 64
+    assert choose(65, 128256, 4096, torch.bfloat16, 132) is None
+
+
+@pytest.mark.parametrize(("kilobytes", "stages"), [(227, 4), (99, 3), (20, 1)])
+def test_no_more_stages_than_memory_holds(kilobytes, stages):
+    place = replace(WORKSPACE, shared=kilobytes << 10)
+    x, weight = torch.zeros(1, 128).half(), torch.zeros(64, 128).half()
+    tiling = Tiling(64, 64, 128, num_warps=4, num_stages=4)  # 32 KiB a stage
+    assert place.stages(tiling, x, weight) == stages
 
 
 def test_more_pieces_than_the_workspace_holds_are_refused():
