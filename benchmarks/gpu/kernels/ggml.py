@@ -5,8 +5,8 @@
 --only picks sections: check, pack, few, many. `check` runs each type in a process of its own, since
 a faulty address ends all work of its process, and prints a line for each failure. Times are of
 calls inside a CUDA graph over copies of the weight that together exceed the L2 cache several times.
-d2s4t1e2a is a Shape: 2 warps deep, 4 side by side, 1 tile, 2 eights of rows, arranged inputs; the
-variant behind a star is the one that is chosen.
+d2s4t1e2ahp is a Shape: 2 warps deep, 4 side by side, 1 tile, 2 eights of rows, arranged inputs,
+held records, paced inputs; r128 bounds registers. The variant behind a star is the chosen one.
 """
 
 import argparse
@@ -227,31 +227,39 @@ def _span(graph: torch.cuda.CUDAGraph, repeats: int) -> float:
 
 
 def name_of(shape: Shape) -> str:
-    return f"d{shape.deep}s{shape.side}t{shape.tiles}e{shape.eights}{'a' * shape.arranged}"
+    marks = "a" * shape.arranged + "h" * shape.held + "p" * shape.paced
+    limit = f"r{shape.registers}" if shape.registers else ""
+    return f"d{shape.deep}s{shape.side}t{shape.tiles}e{shape.eights}{marks}{limit}"
 
 
 def shapes_of(kind: GgmlType, size: tuple[int, int], rows: int) -> tuple[Shape, ...]:
     """The chosen shape of a program, and others."""
     chosen = ways.shape_for(rows, -(-size[0] // TILE), size[1])
     if rows == 1:
-        others = (Shape(16, 1, 1, 1), Shape(4, 1, 1, 1), Shape(8, 1, 1, 1))
+        others = (Shape(8, 1, 1, 1), *(Shape(d, 1, 1, 1, held=1, registers=128) for d in (4, 8)))
     elif rows <= 8:
-        others = (Shape(4, 2, 1, 1, arranged=True), Shape(4, 1, 2, 1), Shape(8, 1, 1, 1))
+        others = (
+            Shape(4, 2, 1, 1, arranged=True),
+            Shape(4, 2, 1, 1, arranged=True, held=1, registers=128),
+            Shape(8, 1, 1, 1, arranged=True, held=1, registers=128),
+        )
     elif rows <= 16:
         others = (
             Shape(4, 2, 1, 2, arranged=True),
-            Shape(4, 1, 2, 2, arranged=True),
-            Shape(8, 1, 1, 2),
+            Shape(4, 2, 1, 2, arranged=True, held=1, paced=True, registers=128),
+            Shape(8, 1, 1, 2, arranged=True, held=1, paced=True, registers=128),
+            Shape(8, 1, 1, 2, arranged=True, paced=True, registers=128),
         )
     else:
         others = (
-            Shape(4, 2, 1, 4, arranged=True),
             Shape(4, 1, 2, 4, arranged=True),
-            Shape(4, 1, 1, 4, arranged=True),
-            Shape(8, 1, 1, 4, arranged=True),
+            Shape(4, 1, 2, 4, arranged=True, paced=True),
+            Shape(4, 1, 2, 4, arranged=True, paced=True, registers=168),
+            Shape(8, 1, 1, 4, arranged=True, paced=True),
+            Shape(4, 2, 1, 4, arranged=True, paced=True, registers=128),
         )
-    if kind != GgmlType.Q4_K or size[1] != 4096:
-        others = others[:2] if kind in THOROUGH else ()
+    if kind not in THOROUGH:
+        others = others[-1:]
     return tuple(dict.fromkeys((chosen, *others)))
 
 

@@ -62,7 +62,11 @@ def compiled(specimen: Specimen, capability: int) -> bytes:
         constexprs={(names.index(name),): value for name, value in specimen.constants.items()},
         attrs={(names.index(name),): [["tt.divisibility", 16]] for name in specimen.aligned},
     )
-    options = {"num_warps": specimen.num_warps, "num_stages": specimen.num_stages}
+    options = {
+        "num_warps": specimen.num_warps,
+        "num_stages": specimen.num_stages,
+        "maxnreg": specimen.registers,
+    }
     target = GPUTarget("cuda", capability, 32)
     return triton.compile(source, target=target, options=options).asm["cubin"]
 

@@ -20,6 +20,8 @@ class Specimen:
     """
     capabilities: tuple[int, ...] = (80, 90)
     """Of the devices on which it is launched so."""
+    registers: int | None = None
+    """Of a thread, at most, if the launcher says so."""
     spilled: int = 128
     """Bytes of registers that a thread may spill, at most: 32 registers outside of a loop do no
     harm.

@@ -4,7 +4,8 @@
 
 Eight rows of a matrix lie a multiple of 128 bytes apart, so a warp that reads a little of each
 waits for one bank of the cache. Here what it reads lies side by side: per eight rows and unit of
-256 columns, 16 runs of 32 lanes, lane 4 g + t with columns 4 t to 4 t + 3 of row g. The sums of the
+256 columns, 8 pairs of runs for 32 lanes, lane 4 g + t with columns 4 t to 4 t + 3 of both runs of
+row g. The sums of the
 inputs of a group, which its bias multiplies, are made on the way.
 """
 
@@ -51,7 +52,8 @@ def arrange_kernel(
     column = unit * 256 + run * 16 + place % 16
     kept = (row < rows) & (column < K)
     part = tl.load(x + row.to(tl.int64) * x_stride + column, kept, 0.0)
-    target = out + (eight * UNITS + unit) * 2048 + run * 128 + place
+    target = (eight * UNITS + unit) * 2048 + run // 2 * 256 + place // 4 * 8
+    target = out + target + run % 2 * 4 + place % 4
     tl.store(target, part, eight < eights)
     if RUNS:
         GROUPS: tl.constexpr = 16 // RUNS

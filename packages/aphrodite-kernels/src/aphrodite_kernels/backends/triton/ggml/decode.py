@@ -88,7 +88,6 @@ def _bits(words, RUN: tl.constexpr, WIDTH: tl.constexpr):
 @triton.jit
 def elements_of(
     words,
-    units,
     RUN: tl.constexpr,
     ENCODING: tl.constexpr,
     DTYPE: tl.constexpr,
@@ -99,7 +98,7 @@ def elements_of(
     The offset of codes is taken off first: it would cost a shift as many bits as it has. Products
     are exact, so an element has one rounding.
     """
-    scale, shift = factors_of(words, units, RUN // ENCODING.runs, ENCODING, 0)
+    scale, shift = factors_of(words, RUN // ENCODING.runs, ENCODING, 0)
     code = codes_of(words, RUN, ENCODING, DTYPE, EMULATE)
     return code.to(tl.float32) - offset_of(DTYPE, ENCODING), scale, shift
 
@@ -112,37 +111,31 @@ def header_of(record, row, ENCODING: tl.constexpr):
 
 
 @triton.jit
-def units_of(header, ENCODING: tl.constexpr):
-    """The words of the units; 0 where there are none."""
-    if ENCODING.header == "half" or ENCODING.header == "halves":
-        return 0
-    else:
-        return tl.load(header + (ENCODING.words - 1))
+def record_of(codes, header, ENCODING: tl.constexpr):
+    """All words of records: the blocks of the planes, then the header.
+
+    `codes` and `header` point, in any shapes, at words of the first block and at headers.
+    """
+    BLOCKS: tl.constexpr = ENCODING.low + ENCODING.high
+    WORDS: tl.constexpr = ENCODING.words
+    record = ()
+    for block in tl.static_range(BLOCKS):
+        record += (tl.load(codes + block * 256),)
+    for word in tl.static_range(WORDS):
+        record += (tl.load(header + word),)
+    return record
 
 
 @triton.jit
-def fetch(codes, header, words, RUN: tl.constexpr, ENCODING: tl.constexpr):
-    """The words that run RUN needs, where `words` are those of the run before.
-
-    They are (low plane, high plane, scales, minima); `codes` and `header` point, in any shapes, at
-    words of the first block of the first plane and at headers.
-    """
-    low = words[0]
-    high = words[1]
-    scales = words[2]
-    minima = words[3]
-    if RUN % (16 // ENCODING.low) == 0:
-        low = tl.load(codes + RUN // (16 // ENCODING.low) * 256)
-    if ENCODING.high:
-        if RUN % (16 // ENCODING.high) == 0:
-            high = tl.load(codes + (ENCODING.low + RUN // (16 // ENCODING.high)) * 256)
-    if RUN % ENCODING.runs == 0:
-        BIT: tl.constexpr = RUN // ENCODING.runs * _scale_bits(ENCODING)
-        if BIT % 32 == 0:
-            scales = tl.load(header + BIT // 32)
-            if ENCODING.header == "bytes":
-                minima = tl.load(header + (2 + BIT // 32))
-    return low, high, scales, minima
+def words_of(record, RUN: tl.constexpr, ENCODING: tl.constexpr):
+    """What run RUN needs of a record: words of the low and high plane, scales, minima, units."""
+    HIGH: tl.constexpr = ENCODING.low
+    HEADER: tl.constexpr = ENCODING.low + ENCODING.high
+    WORD: tl.constexpr = HEADER + RUN // ENCODING.runs * _scale_bits(ENCODING) // 32
+    low = record[RUN // (16 // ENCODING.low)]
+    high = record[HIGH + RUN * ENCODING.high // 16]
+    minima = record[WORD + 2] if ENCODING.header == "bytes" else 0
+    return low, high, record[WORD], minima, record[HEADER + ENCODING.words - 1]
 
 
 @triton.constexpr_function
@@ -154,7 +147,6 @@ def _scale_bits(encoding):
 @triton.jit
 def factors_of(
     words,
-    units,
     GROUP: tl.constexpr,
     ENCODING: tl.constexpr,
     OFFSET: tl.constexpr,
@@ -163,23 +155,23 @@ def factors_of(
 
     The shift is 0 with a zero.
     """
-    scale = _scale_of(words[2], units, GROUP, ENCODING)
+    scale = _scale_of(words[2], words[4], GROUP, ENCODING)
     if ENCODING.zero is not None:
         return scale, 0.0
     elif OFFSET == 0:
-        return scale, _bias_of(words, units, GROUP, ENCODING)
+        return scale, _bias_of(words, GROUP, ENCODING)
     else:
-        return scale, _bias_of(words, units, GROUP, ENCODING) - scale * OFFSET
+        return scale, _bias_of(words, GROUP, ENCODING) - scale * OFFSET
 
 
 @triton.jit
-def _bias_of(words, units, GROUP: tl.constexpr, ENCODING: tl.constexpr):
+def _bias_of(words, GROUP: tl.constexpr, ENCODING: tl.constexpr):
     if ENCODING.header == "bytes":
-        return _byte(words[3], GROUP).to(tl.float32) * -_half_of(units, 1)
+        return _byte(words[3], GROUP).to(tl.float32) * -_half_of(words[4], 1)
     elif ENCODING.header == "halves":
         return _half_of(words[2], 1)
     else:
-        return (_byte(words[2], GROUP) >> 4).to(tl.float32) * -_half_of(units, 1)
+        return (_byte(words[2], GROUP) >> 4).to(tl.float32) * -_half_of(words[4], 1)
 
 
 @triton.jit

@@ -12,10 +12,10 @@ from torch import Tensor
 from aphrodite_kernels.backends.triton.device import interpreted
 from aphrodite_kernels.backends.triton.ggml.decode import (
     elements_of,
-    fetch,
     header_of,
     made_in,
-    units_of,
+    record_of,
+    words_of,
 )
 from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, TILE, UNIT
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
@@ -51,11 +51,10 @@ def dequantize_kernel(
     row = (index // UNITS)[None, None, :, None, None] * 16 + row
     column = (index % UNITS)[None, None, :, None, None] * 256 + t * 4 + tl.arange(0, 4)
     target = out + row.to(tl.int64) * K + column
-    units = units_of(header, ENCODING)
-    words = (0, 0, 0, 0)
+    record = record_of(codes, header, ENCODING)
     for run in tl.static_range(16):
-        words = fetch(codes, header, words, run, ENCODING)
-        code, scale, shift = elements_of(words, units, run, ENCODING, DTYPE, EMULATE)
+        words = words_of(record, run, ENCODING)
+        code, scale, shift = elements_of(words, run, ENCODING, DTYPE, EMULATE)
         code = tl.reshape(code, (8, 4, RECORDS, 2, 2, 2))  # g t record hc hr half
         code = tl.reshape(tl.permute(code, (1, 0, 2, 4, 3, 5)), (4, 8, RECORDS, 2, 4))
         element = code * scale + shift

@@ -112,7 +112,9 @@ def _shape(deep: int, eights: int, inputs: int) -> Shape:
         deep //= 2
     if interpreted():
         tiles = 16  # the interpreter pays for programs alone
-    return Shape(deep, side, tiles, eights)
+    held = 1 if eights < 4 else 0
+    registers = 128 if eights < 4 else None
+    return Shape(deep, side, tiles, eights, held=held, paced=eights > 1, registers=registers)
 
 
 def by_parts(

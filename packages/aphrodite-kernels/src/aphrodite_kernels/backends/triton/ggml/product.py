@@ -23,138 +23,107 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.device import interpreted
-from aphrodite_kernels.backends.triton.ggml.arrange import ARRANGED, arranged
+from aphrodite_kernels.backends.triton.ggml.arrange import arranged
 from aphrodite_kernels.backends.triton.ggml.decode import (
     codes_of,
     factors_of,
-    fetch,
-    header_of,
     made_in,
     offset_of,
-    units_of,
+    record_of,
+    words_of,
 )
 from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
+from aphrodite_kernels.backends.triton.ggml.operands import (
+    ARRANGED_UNIT,
+    code_pointers,
+    column_factor,
+    header_pointers,
+    input_operand,
+    input_pair,
+    input_pointers,
+    loads_end_here,
+    prefetch,
+    repeat_tiles,
+    row_factor,
+    sum_pointers,
+    weight_operand,
+)
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.layouts import GgmlType
 
-ARRANGED_UNIT = tl.constexpr(ARRANGED)
-
 
 @triton.constexpr_function
-def sums_made(encoding, step):
-    """Sums of inputs are needed, and do not come with the inputs."""
-    return encoding.zero is None and step == 16
-
-
-@triton.constexpr_function
-def step_of(arranged):
-    """Elements from the inputs of a run of columns to those of the next."""
-    return ARRANGED // 16 if arranged else 16
+def sums_made(encoding, parts):
+    """Sums of inputs are needed, and are not among the parts of a pair of runs."""
+    return encoding.zero is None and parts == 2
 
 
 @triton.jit
-def weight_operand(codes, WARPS: tl.constexpr, TILES: tl.constexpr):
-    """Codes [32, WARPS, TILES, 8] -> operand A [WARPS, 16 TILES, 16], lane by lane in place."""
-    codes = tl.reshape(codes, (8, 4, WARPS, TILES, 2, 2, 2))  # g t warp tile hc hr half
-    codes = tl.permute(codes, (2, 3, 5, 0, 4, 1, 6))
-    return tl.reshape(codes, (WARPS, TILES * 16, 16))
-
-
-@triton.jit
-def input_operand(x, WARPS: tl.constexpr, EIGHTS: tl.constexpr):
-    """Inputs [32, WARPS, EIGHTS, 4] -> operand B [WARPS, 16, 8 EIGHTS], lane by lane in place."""
-    x = tl.reshape(x, (8, 4, WARPS, EIGHTS, 2, 2))  # row t warp eight hc half
-    x = tl.permute(x, (2, 4, 1, 5, 3, 0))
-    return tl.reshape(x, (WARPS, 16, EIGHTS * 8))
-
-
-@triton.jit
-def row_factor(s, WARPS: tl.constexpr, TILES: tl.constexpr, EIGHTS: tl.constexpr):
-    """Scales [4, 8, WARPS, TILES, 2] -> [WARPS, 16 TILES, 8 EIGHTS], equal along the last."""
-    s = tl.permute(s, (2, 3, 4, 1, 0))
-    s = tl.reshape(s, (WARPS, TILES * 16, 1, 4, 1))
-    s = tl.broadcast_to(s, (WARPS, TILES * 16, EIGHTS, 4, 2))
-    return tl.reshape(s, (WARPS, TILES * 16, EIGHTS * 8))
-
-
-@triton.jit
-def repeat_tiles(sums, WARPS: tl.constexpr, TILES: tl.constexpr, EIGHTS: tl.constexpr):
-    """[WARPS, 16, 8 EIGHTS] -> [WARPS, 16 TILES, 8 EIGHTS]."""
-    if TILES > 1:
-        sums = tl.reshape(sums, (WARPS, 1, 16, EIGHTS * 8))
-        sums = tl.broadcast_to(sums, (WARPS, TILES, 16, EIGHTS * 8))
-    return tl.reshape(sums, (WARPS, TILES * 16, EIGHTS * 8))
-
-
-@triton.jit
-def column_factor(s, WARPS: tl.constexpr, TILES: tl.constexpr, EIGHTS: tl.constexpr):
-    """Sums [32, WARPS, EIGHTS, 2] -> [WARPS, 16 TILES, 8 EIGHTS], lane by lane in place."""
-    s = tl.reshape(s, (8, 4, WARPS, EIGHTS, 2))
-    s = tl.permute(s, (2, 0, 3, 1, 4))  # warp g eight t half
-    s = tl.reshape(s, (WARPS, 1, 8, EIGHTS * 8))
-    s = tl.broadcast_to(s, (WARPS, TILES * 2, 8, EIGHTS * 8))
-    return tl.reshape(s, (WARPS, TILES * 16, EIGHTS * 8))
-
-
-@triton.jit
-def code_pointers(records):
-    """To the words of each lane in the first blocks of records [WARPS, TILES]."""
-    lane = tl.arange(0, 32)[:, None, None, None]
-    return records[None, :, :, None] + lane * 8 + tl.arange(0, 8)[None, None, None, :]
-
-
-@triton.jit
-def header_pointers(records, ENCODING: tl.constexpr):
-    """To the headers of the rows whose results a lane holds, [4, 8, WARPS, TILES, 2]."""
-    row = tl.arange(0, 8)[None, :, None, None, None] + tl.arange(0, 2) * 8
-    same = tl.arange(0, 4)[:, None, None, None, None] * 0
-    return header_of(records[None, None, :, :, None] + same, row, ENCODING)
-
-
-@triton.jit
-def prefetch(record, ENCODING: tl.constexpr):
-    """Ask for records [WARPS, TILES] to be brought into L2, a line of 128 bytes per lane."""
-    line = tl.arange(0, 32) * 64
-    line = tl.minimum(line, ENCODING.record - 1)
-    address = (record[:, :, None] + line[None, None, :]).to(tl.int64)
-    tl.inline_asm_elementwise(
-        "prefetch.global.L2 [$1]; mov.b32 $0, 0;",
-        "=r,l",
-        [address],
-        tl.int32,
-        is_pure=False,
-        pack=1,
-    )
-
-
-@triton.jit
-def input_pointers(
-    x, first_row, rows, x_stride, units, EIGHTS: tl.constexpr, ARRANGED: tl.constexpr
+def pair_product(
+    record,
+    parts,
+    total,
+    PAIR: tl.constexpr,
+    ENCODING: tl.constexpr,
+    WARPS: tl.constexpr,
+    TILES: tl.constexpr,
+    EIGHTS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    EMULATE: tl.constexpr,
 ):
-    """To what each lane multiplies in the first run of the first unit, [32, 1, EIGHTS, 4]."""
-    lane = tl.arange(0, 32)[:, None, None, None]
-    eight = tl.arange(0, EIGHTS)[None, None, :, None]
-    column = tl.arange(0, 4)[None, None, None, :]
-    if ARRANGED:
-        return x + (first_row // 8 + eight) * (units * ARRANGED_UNIT) + lane * 4 + column
-    else:
-        row = tl.minimum(first_row + lane // 4 + 8 * eight, rows - 1)
-        return x + row * x_stride + lane % 4 * 4 + column
+    """`total` and the products of a pair of runs. Sums that do not come with `parts` are made."""
+    OFFSET: tl.constexpr = offset_of(DTYPE, ENCODING)
+    SUMMED: tl.constexpr = sums_made(ENCODING, len(parts))
+    ones = tl.full((WARPS, 16, 16), 1.0, tl.float32).to(DTYPE)
+    for half in tl.static_range(2):
+        factor = input_operand(parts[half].to(DTYPE), WARPS, EIGHTS)
+        words = words_of(record, 2 * PAIR + half, ENCODING)
+        fragment = codes_of(words, 2 * PAIR + half, ENCODING, DTYPE, EMULATE)
+        weight = weight_operand(fragment, WARPS, TILES)
+        if half % ENCODING.runs == 0:
+            products = tl.dot(weight, factor, input_precision="ieee")
+            if SUMMED:
+                group = tl.dot(ones, factor, input_precision="ieee")
+        else:
+            products = tl.dot(weight, factor, products, input_precision="ieee")
+            if SUMMED:
+                group = tl.dot(ones, factor, group, input_precision="ieee")
+        if half % ENCODING.runs == ENCODING.runs - 1:
+            scale, shift = factors_of(words, (2 * PAIR + half) // ENCODING.runs, ENCODING, OFFSET)
+            total += row_factor(scale, WARPS, TILES, EIGHTS) * products
+            if ENCODING.zero is None:
+                if SUMMED:
+                    sums = repeat_tiles(group, WARPS, TILES, EIGHTS)
+                else:
+                    sums = column_factor(parts[2 + half // ENCODING.runs], WARPS, TILES, EIGHTS)
+                total += row_factor(shift, WARPS, TILES, EIGHTS) * sums
+    return total
 
 
 @triton.jit
-def sum_pointers(sums, first_row, units, EIGHTS: tl.constexpr, ENCODING: tl.constexpr):
-    """To the sums of the first group of the first unit for each lane, [32, 1, EIGHTS, 2]."""
-    eight = first_row // 8 + tl.arange(0, EIGHTS)[None, None, :, None]
-    row = tl.arange(0, 32)[:, None, None, None] % 4 * 2 + tl.arange(0, 2)[None, None, None, :]
-    return sums + eight * (units * (8 * 16 // ENCODING.runs)) + row
+def pair_inputs(
+    inputs,
+    sums,
+    left,
+    PAIR: tl.constexpr,
+    ENCODING: tl.constexpr,
+    EIGHTS: tl.constexpr,
+    ARRANGED: tl.constexpr,
+    WHOLE: tl.constexpr,
+):
+    """Inputs of both runs of a pair, then sums of its groups if there are."""
+    GROUPS: tl.constexpr = 2 // ENCODING.runs
+    parts = input_pair(inputs, left, PAIR, EIGHTS, ARRANGED, WHOLE)
+    if sums is not None:
+        for group in tl.static_range(GROUPS):
+            parts += (tl.load(sums + (PAIR * GROUPS + group) * 8),)
+    return parts
 
 
 @triton.jit
 def unit_product(
-    codes,
-    header,
+    record,
     inputs,
     sums,
     unit,
@@ -164,51 +133,32 @@ def unit_product(
     WARPS: tl.constexpr,
     TILES: tl.constexpr,
     EIGHTS: tl.constexpr,
-    STEP: tl.constexpr,
+    ARRANGED: tl.constexpr,
+    PACED: tl.constexpr,
     WHOLE: tl.constexpr,
     DTYPE: tl.constexpr,
     EMULATE: tl.constexpr,
 ):
-    """`total` and the products of one unit of each warp. Without `sums` they are made here.
-
-    STEP: elements from the inputs of a run to the next. Without WHOLE, `left` is the number of
-    columns from each input of the first run to the end of x.
-    """
-    OFFSET: tl.constexpr = offset_of(DTYPE, ENCODING)
-    SUMMED: tl.constexpr = sums_made(ENCODING, STEP)
-    ones = tl.full((WARPS, 16, 16), 1.0, tl.float32).to(DTYPE)
+    """`total` and the products of one unit of each warp."""
     if sums is not None:
         sums += unit[None, :, None, None] * (8 * 16 // ENCODING.runs)
-    units = units_of(header, ENCODING)
-    words = (0, 0, 0, 0)
-    for run in tl.static_range(16):
-        words = fetch(codes, header, words, run, ENCODING)
-        if WHOLE:
-            part = tl.load(inputs + run * STEP)
-        else:
-            part = tl.load(inputs + run * STEP, run * 16 < left, 0.0)
-        factor = input_operand(part.to(DTYPE), WARPS, EIGHTS)
-        fragment = codes_of(words, run, ENCODING, DTYPE, EMULATE)
-        weight = weight_operand(fragment, WARPS, TILES)
-        if run % ENCODING.runs == 0:
-            products = tl.dot(weight, factor, input_precision="ieee")
-            if SUMMED:
-                group = tl.dot(ones, factor, input_precision="ieee")
-        else:
-            products = tl.dot(weight, factor, products, input_precision="ieee")
-            if SUMMED:
-                group = tl.dot(ones, factor, group, input_precision="ieee")
-        if run % ENCODING.runs == ENCODING.runs - 1:
-            scale, shift = factors_of(words, units, run // ENCODING.runs, ENCODING, OFFSET)
-            total += row_factor(scale, WARPS, TILES, EIGHTS) * products
-            if ENCODING.zero is None:
-                if SUMMED:
-                    sum_of_inputs = repeat_tiles(group, WARPS, TILES, EIGHTS)
-                else:
-                    sum_of_inputs = tl.load(sums + run // ENCODING.runs * 8)
-                    sum_of_inputs = column_factor(sum_of_inputs, WARPS, TILES, EIGHTS)
-                total += row_factor(shift, WARPS, TILES, EIGHTS) * sum_of_inputs
+    later = pair_inputs(inputs, sums, left, 0, ENCODING, EIGHTS, ARRANGED, WHOLE)
+    for pair in tl.static_range(8):
+        parts = later
+        if pair < 7:
+            later = pair_inputs(inputs, sums, left, pair + 1, ENCODING, EIGHTS, ARRANGED, WHOLE)
+            loads_end_here(pair, PACED)
+        total = pair_product(
+            record, parts, total, pair, ENCODING, WARPS, TILES, EIGHTS, DTYPE, EMULATE
+        )
     return total
+
+
+@triton.jit
+def turn_record(tile_records, unit, UNITS: tl.constexpr, ENCODING: tl.constexpr):
+    """The words of unit `unit` of each warp, of the last unit where there is none."""
+    record = tile_records + tl.minimum(unit, UNITS - 1)[:, None] * ENCODING.record
+    return record_of(code_pointers(record), header_pointers(record, ENCODING), ENCODING)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -229,6 +179,8 @@ def product_kernel(
     EIGHTS: tl.constexpr,
     ARRANGED: tl.constexpr,
     AHEAD: tl.constexpr,
+    HELD: tl.constexpr,
+    PACED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     PDL: tl.constexpr,
     EMULATE: tl.constexpr,
@@ -237,7 +189,7 @@ def product_kernel(
     UNITS: tl.constexpr = (K + 255) // 256
     WARPS: tl.constexpr = DEEP * SIDE
     WHOLE: tl.constexpr = ARRANGED or K % (256 * DEEP) == 0
-    STEP: tl.constexpr = step_of(ARRANGED)
+    UNIT_STEP: tl.constexpr = ARRANGED_UNIT if ARRANGED else 256
     DTYPE: tl.constexpr = made_in(x.dtype.element_ty, EMULATE)
     first_tile = tl.program_id(0) * (TILES * SIDE)
     first_row = tl.program_id(1) * (8 * EIGHTS)
@@ -252,25 +204,28 @@ def product_kernel(
     if PDL:
         cuda.gdc_launch_dependents()
     for turn in tl.static_range(AHEAD):
-        unit = tl.minimum(turn * DEEP + warp // SIDE, UNITS - 1)
-        prefetch(tile_records + unit[:, None] * ENCODING.record, ENCODING)
+        prefetch(tile_records, (turn + HELD) * DEEP + warp // SIDE, UNITS, ENCODING)
+    if HELD:
+        record = turn_record(tile_records, warp // SIDE, UNITS, ENCODING)
     if PDL:
         cuda.gdc_wait()
     total = tl.zeros((WARPS, TILES * 16, EIGHTS * 8), tl.float32)
     for start in range(0, UNITS, DEEP):
         unit = start + warp // SIDE
         if AHEAD:
-            later = tl.minimum(unit + AHEAD * DEEP, UNITS - 1)
-            prefetch(tile_records + later[:, None] * ENCODING.record, ENCODING)
-        part = inputs + unit[None, :, None, None] * (16 * STEP)
+            prefetch(tile_records, unit + (AHEAD + HELD) * DEEP, UNITS, ENCODING)
+        if HELD:
+            current = record
+            later = tl.minimum(start + DEEP, (UNITS - 1) // DEEP * DEEP) + warp // SIDE
+            record = turn_record(tile_records, later, UNITS, ENCODING)
+            loads_end_here(start, not EMULATE)
+        else:
+            current = turn_record(tile_records, unit, UNITS, ENCODING)
+        part = inputs + unit[None, :, None, None] * UNIT_STEP
         left = K - unit[None, :, None, None] * 256 - column_of_lane()
-        if K % (256 * DEEP) != 0:
-            unit = tl.minimum(unit, UNITS - 1)
-        record = tile_records + unit[:, None] * ENCODING.record
-        codes, header = code_pointers(record), header_pointers(record, ENCODING)
         total = unit_product(
-            codes, header, part, sums, start + warp // SIDE, left, total,
-            ENCODING, WARPS, TILES, EIGHTS, STEP, WHOLE, DTYPE, EMULATE,
+            current, part, sums, unit, left, total,
+            ENCODING, WARPS, TILES, EIGHTS, ARRANGED, PACED, WHOLE, DTYPE, EMULATE,
         )  # fmt: skip
     result = tl.reshape(total, (DEEP, SIDE * TILES * 16, EIGHTS * 8))
     store_result(tl.sum(result, 0), bias, out, first_tile * 16, first_row, rows, outputs, HAS_BIAS)
@@ -309,7 +264,13 @@ class Shape:
     arranged: bool = False
     """Inputs are brought into the order of lanes first."""
     ahead: int = 1
-    """Turns along K by which records are fetched before they are read; 0: when they are read."""
+    """Turns along K by which records are fetched before they are loaded; 0: when they are."""
+    held: int = 0
+    """Turns by which records are loaded before they are multiplied: 0 or 1."""
+    paced: bool = False
+    """Inputs are loaded a pair of runs ahead, no more and no less."""
+    registers: int | None = None
+    """Of a thread, at most: how many programs run at once hangs on it."""
 
 
 def product(
@@ -347,12 +308,15 @@ def product(
         EIGHTS=shape.eights,
         ARRANGED=shape.arranged,
         AHEAD=0 if emulate else shape.ahead,
+        HELD=shape.held,
+        PACED=shape.paced and not emulate,
         HAS_BIAS=bias is not None,
         PDL=overlapped,
         EMULATE=emulate,
         num_warps=shape.deep * shape.side,
         num_stages=1,
         launch_pdl=overlapped,
+        maxnreg=shape.registers,
     )
     return out
 
@@ -374,6 +338,8 @@ def _specimen(
         "EIGHTS": shape.eights,
         "ARRANGED": shape.arranged,
         "AHEAD": shape.ahead,
+        "HELD": shape.held,
+        "PACED": shape.paced,
         "HAS_BIAS": False,
         "PDL": overlapped,
         "EMULATE": False,
@@ -384,15 +350,20 @@ def _specimen(
         constants,
         num_warps=shape.deep * shape.side,
         num_stages=1,
+        registers=shape.registers,
         aligned=("records", "x", "bias", "out", "outputs", "x_stride", *(["sums"] * summed)),
         capabilities=(90,) if overlapped else (80, 90),
     )
 
 
 SPECIMENS = (
-    _specimen(GgmlType.Q4_K, Shape(8, 1, 1, 1)),
-    _specimen(GgmlType.Q4_K, Shape(2, 4, 1, 4, arranged=True)),
-    _specimen(GgmlType.Q6_K, Shape(8, 1, 1, 4, arranged=True)),
+    _specimen(GgmlType.Q4_K, Shape(8, 1, 1, 1, held=1, registers=128)),
+    _specimen(GgmlType.Q6_K, Shape(4, 2, 1, 1, arranged=True, held=1, registers=128)),
+    _specimen(GgmlType.Q4_K, Shape(8, 1, 1, 2, arranged=True, held=1, registers=128, paced=True)),
+    _specimen(GgmlType.Q6_K, Shape(8, 1, 1, 4, arranged=True, paced=True)),
+    _specimen(GgmlType.Q4_K, Shape(4, 1, 2, 4, arranged=True)),
     _specimen(GgmlType.Q5_1, Shape(4, 1, 2, 2), inputs=576),
-    _specimen(GgmlType.IQ4_XS, Shape(4, 2, 1, 4, arranged=True), overlapped=True),
+    _specimen(
+        GgmlType.IQ4_XS, Shape(4, 2, 1, 1, arranged=True, held=1, registers=128), overlapped=True
+    ),
 )

@@ -11,10 +11,10 @@ from triton.language.extra import cuda
 from aphrodite_kernels.backends.triton.device import interpreted
 from aphrodite_kernels.backends.triton.ggml.decode import (
     elements_of,
-    fetch,
     header_of,
     made_in,
-    units_of,
+    record_of,
+    words_of,
 )
 from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, UNIT
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
@@ -59,11 +59,10 @@ def rows_kernel(
     header = header_of(record, row % 16, ENCODING)
     column = unit * 256 + t * 4 + pair
     target = out + index.to(tl.int64) * K + column
-    units = units_of(header, ENCODING)
-    words = (0, 0, 0, 0)
+    record = record_of(codes, header, ENCODING)
     for run in tl.static_range(16):
-        words = fetch(codes, header, words, run, ENCODING)
-        code, scale, shift = elements_of(words, units, run, ENCODING, DTYPE, EMULATE)
+        words = words_of(record, run, ENCODING)
+        code, scale, shift = elements_of(words, run, ENCODING, DTYPE, EMULATE)
         element = (code * scale + shift) * factor
         kept = there & (column + run * 16 < K)
         tl.store(target + run * 16, element.to(out.dtype.element_ty), kept)
