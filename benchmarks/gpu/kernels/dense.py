@@ -2,10 +2,11 @@
 
     PYTHONPATH=packages/aphrodite-kernels/src python3 benchmarks/gpu/kernels/dense.py
 
---only picks sections: check, chain, steady, vector, few, many. Shapes are those of an 8B model.
-Times are of calls inside a CUDA graph over copies of the weight that together exceed the L2 cache
-several times. A line of a table is one shape at one number of rows, its variants fastest first in
-microseconds. t16n64k128w4s4 is a Tiling; behind it /2: two programs a tile, *2: two a processor.
+--only picks sections: check, chosen, chain, steady, vector, few, many. Shapes are those of an 8B
+model. Times are of calls inside a CUDA graph over copies of the weight that together exceed the L2
+cache several times. A line of a table is one shape at one number of rows, its variants fastest
+first in microseconds. t16n64k128w4s4 is a Tiling; behind it /2: two programs a tile, *2: two a
+processor.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from statistics import median
 
 import torch
 from aphrodite_kernels.backends import reference
-from aphrodite_kernels.backends.triton.dense import vendor
+from aphrodite_kernels.backends.triton.dense import dense_matmul, vendor
 from aphrodite_kernels.backends.triton.dense_steady import STEADY_TILINGS, steady
 from aphrodite_kernels.backends.triton.dense_stream import stream
 from aphrodite_kernels.backends.triton.dense_tiles import Tiling, Workspace, workspace_on
@@ -334,6 +335,15 @@ def steady_section() -> None:
             compare(shape, rows, compiled(variants, shape, rows), 4)
 
 
+def chosen_section() -> None:
+    """What serving runs, which must not lose to cuBLAS by more than noise."""
+    matmul = dense_matmul(workspace())
+    variants = [Variant("chosen", lambda x, w: matmul(x, Dense(w)))]
+    for rows in (1, 2, 3, 16, 32, 33, 64):
+        for shape in (*SHAPES, HEAD):
+            compare(shape, rows, compiled(variants, shape, rows))
+
+
 def chain_section() -> None:
     """Dependent products of one row, with and without an early start of the next."""
     cut = Cut(1, 1024, 4)
@@ -373,6 +383,7 @@ def chain_section() -> None:
 
 SECTIONS = {
     "check": check,
+    "chosen": chosen_section,
     "chain": chain_section,
     "steady": steady_section,
     "vector": vector_section,

@@ -2,9 +2,9 @@
 
     PYTHONPATH=packages/aphrodite-kernels/src python3 benchmarks/gpu/kernels/fp8.py
 
---only picks sections: check, vector, stream, rounded, many, blocks. Shapes are those of an 8B
-model, whose embedding and head stay bfloat16. Times are of calls inside a CUDA graph over copies of
-the weight that together exceed the L2 cache several times. A line is one shape at one number of
+--only picks sections: check, chosen, vector, stream, rounded, many, blocks. Shapes are those of an
+8B model, whose embedding and head stay bfloat16. Times are of calls inside a CUDA graph over copies
+of the weight that together exceed the L2 cache several times. A line is one shape at one number of
 rows, its variants fastest first in microseconds. Names of tilings as in dense.py; q+ counts the
 rounding of activations in, q alone is that kernel.
 """
@@ -304,6 +304,14 @@ def many_section() -> None:
             compare(shape, rows, None, [*VENDOR, *map(rounded_tiles, tilings)])
 
 
+def chosen_section() -> None:
+    """What serving runs, beside the vendor's product of rounded activations."""
+    matmul = scaled_matmul(workspace(), overlapped=False)
+    for rows in (1, 2, 16, 32, 64, 65, 128, 256, 257):
+        for shape in SHAPES:
+            compare(shape, rows, None, [Variant("chosen", matmul), VENDOR[0]])
+
+
 def blocks_section() -> None:
     for rows in (1, 4):
         cuts = [Cut(1, 2048, 4), Cut(2, 2048, 4), Cut(2, 1024, 2)]
@@ -323,6 +331,7 @@ def blocks_section() -> None:
 
 SECTIONS = {
     "check": check_section,
+    "chosen": chosen_section,
     "vector": vector_section,
     "stream": stream_section,
     "rounded": rounded_section,
