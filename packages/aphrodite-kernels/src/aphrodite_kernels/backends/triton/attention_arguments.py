@@ -120,12 +120,13 @@ def specimen(
         "UP": scale_up(dtype),
         **dict.fromkeys(("WINDOWED", "CAPPED", "HAS_SINKS", "PDL"), False),
     }
+    places = (name for name, kind in types.items() if kind.startswith("*"))
     strides = ("q_stride", "q_head_stride", "block_stride", "slot_stride", "head_stride")
     return Specimen(
         kernel,
         types,
         {**plain, **constants},
         *walk,
-        aligned=(*(name for name, kind in types.items() if kind.startswith("*")), *strides),
+        aligned=tuple(name for name in (*places, *strides) if name not in VARYING),
         capabilities=(90,) if dtype == torch.float8_e4m3fn else (80, 90),
     )

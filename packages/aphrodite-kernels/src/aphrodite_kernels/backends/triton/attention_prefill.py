@@ -329,7 +329,7 @@ def _specimen(
         constants,
         tiling.num_warps,
         tiling.num_stages,
-        aligned=(*pointers, *strides),
+        aligned=tuple(name for name in (*pointers, *strides) if name not in VARYING),
         capabilities=(10 * major,),
     )
 

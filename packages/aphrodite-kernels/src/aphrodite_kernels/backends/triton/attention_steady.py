@@ -395,6 +395,6 @@ SPECIMENS = (
         dict.fromkeys(("WINDOWED", "HAS_SINKS", "PDL"), False)
         | {"SIZE": 128, "BLOCK": 128, "GROUP": 4, "KEPT": 4, "UP": 0}
         | {"PARTS": _PARTS, "SHARE": _SHARE},
-        aligned=("partials", "seq_lens", "out"),
+        aligned=("partials", "out"),
     ),
 )

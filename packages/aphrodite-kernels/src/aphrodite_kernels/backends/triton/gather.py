@@ -95,7 +95,7 @@ def _specimen(kind: str, index: str, *, scaled: bool) -> Specimen:
         "scale": "fp32",
     }
     constants: dict[str, object] = {"SCALED": scaled, "BLOCK": _BLOCK, "PDL": False}
-    aligned = ("x", "index", "out", "width", "x_stride")
+    aligned = ("x", "out", "width", "x_stride")
     return Specimen(gather_kernel, types, constants, aligned=aligned)
 
 
