@@ -69,10 +69,10 @@ def usual(kind: torch.dtype) -> Walk:
 
 def walks_of(kind: torch.dtype) -> tuple[Walk, ...]:
     """Two of each way."""
-    folded, plain = folded_walk(kind.itemsize, HEADS // PAIRS), plain_walk(SIZE, kind.itemsize)
+    folded, plain = folded_walk(kind.itemsize), plain_walk(SIZE, kind.itemsize)
     return (
         folded,
-        replace(folded, num_stages=2, resident=12, least=folded.least // 2),
+        replace(folded, least=folded.least // 2),
         plain,
         replace(plain, tile=32, resident=3, least=2),
     )
@@ -189,7 +189,7 @@ def checked(kind: torch.dtype, spec: str) -> dict[str, Callable[..., Tensor]]:
     if spec == "full" and kind in KINDS:
         return variants(kind)
     walks = {
-        "folded": folded_walk(kind.itemsize, HEADS // PAIRS),
+        "folded": folded_walk(kind.itemsize),
         "plain": plain_walk(SIZE, kind.itemsize),
     }
     return {name: partial(decode, walk=walk) for name, walk in walks.items()}

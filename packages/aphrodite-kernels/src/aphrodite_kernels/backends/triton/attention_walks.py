@@ -37,7 +37,7 @@ def walk_for(size: int, itemsize: int, group: int, block_size: int) -> Walk:
     group: query heads of a KV head.
     """
     if foldable(size, itemsize, group, block_size):
-        return folded_walk(itemsize, group)
+        return folded_walk(itemsize)
     return plain_walk(size, itemsize)
 
 
@@ -46,14 +46,14 @@ def foldable(size: int, itemsize: int, group: int, block_size: int) -> bool:
     return 16 <= size <= 128 and itemsize <= 2 and group <= 16 and block_size % 16 == 0
 
 
-def folded_walk(itemsize: int, group: int) -> Walk:
-    """Programs of up to 200 registers a thread, 250 in large groups: all of them have room at once.
+def folded_walk(itemsize: int) -> Walk:
+    """Programs of up to 255 registers a thread: all of them have room at once.
 
-    Shares are of 64 positions at least.
+    Shares are of 64 positions at least. More than one stage would take tiles through shared memory,
+    where the 128 bytes of a thread lie side by side: each access would meet eight others.
     """
     tile = 32 // itemsize
-    resident = 10 if group <= 8 else 8
-    return Walk(tile, num_warps=1, num_stages=3, resident=resident, least=64 // tile, folded=True)
+    return Walk(tile, num_warps=1, num_stages=1, resident=8, least=64 // tile, folded=True)
 
 
 def plain_walk(size: int, itemsize: int) -> Walk:
