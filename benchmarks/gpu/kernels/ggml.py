@@ -6,7 +6,8 @@
 a faulty address ends all work of its process, and prints a line for each failure. Times are of
 calls inside a CUDA graph over copies of the weight that together exceed the L2 cache several times.
 d2s4t1e2ahp is a Shape: 2 warps deep, 4 side by side, 1 tile, 2 eights of rows, arranged inputs,
-held records, paced inputs; r128 bounds registers. The variant behind a star is the chosen one.
+held records, paced inputs; r128 bounds registers; one-d8 is the kernel of one row. The variant
+behind a star is the chosen one.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from statistics import median
@@ -32,6 +34,7 @@ from aphrodite_kernels.backends.triton.ggml import matmul as ways
 from aphrodite_kernels.backends.triton.ggml.dequantize import dequantize
 from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, TILE, UNIT
 from aphrodite_kernels.backends.triton.ggml.product import Shape, product
+from aphrodite_kernels.backends.triton.ggml.single import single_product
 from aphrodite_kernels.layouts import GgmlBlocks, GgmlType
 from aphrodite_kernels.testing import random_blocks
 from torch import Tensor
@@ -226,18 +229,31 @@ def _span(graph: torch.cuda.CUDAGraph, repeats: int) -> float:
     return 1e3 * start.elapsed_time(end)
 
 
-def name_of(shape: Shape) -> str:
-    marks = "a" * shape.arranged + "h" * shape.held + "p" * shape.paced
+@dataclass(frozen=True)
+class Single:
+    """The kernel of one row."""
+
+    deep: int
+    registers: int | None = None
+
+
+def name_of(shape: Shape | Single) -> str:
     limit = f"r{shape.registers}" if shape.registers else ""
+    if isinstance(shape, Single):
+        return f"one-d{shape.deep}{limit}"
+    marks = "a" * shape.arranged + "h" * shape.held + "p" * shape.paced
     return f"d{shape.deep}s{shape.side}t{shape.tiles}e{shape.eights}{marks}{limit}"
 
 
-def shapes_of(kind: GgmlType, size: tuple[int, int], rows: int) -> tuple[Shape, ...]:
+def variants_of(
+    kind: GgmlType, size: tuple[int, int], rows: int
+) -> tuple[Shape, ...] | tuple[Single, ...]:
     """The chosen shape of a program, and others."""
-    chosen = ways.shape_for(rows, -(-size[0] // TILE), size[1])
+    tiles = -(-size[0] // TILE)
     if rows == 1:
-        others = (Shape(8, 1, 1, 1), *(Shape(d, 1, 1, 1, held=1, registers=128) for d in (4, 8)))
-    elif rows <= 8:
+        singles = (Single(ways.deep_for(3, tiles, size[1])), Single(4), Single(8))
+        return tuple(dict.fromkeys((*singles, *([Single(8, 96)] * (kind in TRIED)))))
+    if rows <= 8:
         others = (
             Shape(4, 2, 1, 1, arranged=True),
             Shape(4, 2, 1, 1, arranged=True, held=1, registers=128),
@@ -248,22 +264,35 @@ def shapes_of(kind: GgmlType, size: tuple[int, int], rows: int) -> tuple[Shape, 
             Shape(4, 2, 1, 2, arranged=True),
             Shape(4, 2, 1, 2, arranged=True, held=1, paced=True, registers=128),
             Shape(8, 1, 1, 2, arranged=True, held=1, paced=True, registers=128),
-            Shape(8, 1, 1, 2, arranged=True, paced=True, registers=128),
         )
     else:
         others = (
             Shape(4, 1, 2, 4, arranged=True),
             Shape(4, 1, 2, 4, arranged=True, paced=True),
-            Shape(4, 1, 2, 4, arranged=True, paced=True, registers=168),
             Shape(8, 1, 1, 4, arranged=True, paced=True),
             Shape(4, 2, 1, 4, arranged=True, paced=True, registers=128),
         )
-    if kind not in THOROUGH:
-        others = others[-1:]
+    chosen = ways.shape_for(rows, tiles, size[1])
+    others = others[-TRIED[kind] :] if kind in TRIED else ()
     return tuple(dict.fromkeys((chosen, *others)))
 
 
-THOROUGH = (GgmlType.Q4_K, GgmlType.Q6_K)
+def call_of(variant: Shape | Single, x: Tensor) -> Callable[..., Tensor]:
+    """What multiplies x by a weight."""
+    if isinstance(variant, Shape):
+        return partial(product, x, bias=None, shape=variant, overlapped=True)
+    return partial(
+        single_product,
+        x,
+        bias=None,
+        deep=variant.deep,
+        registers=variant.registers,
+        overlapped=True,
+    )
+
+
+TRIED = {GgmlType.Q4_K: 4, GgmlType.Q6_K: 1}
+"""Shapes besides the chosen one, at most."""
 
 
 def few_plan() -> Iterator[tuple[GgmlType, tuple[int, int], int]]:
@@ -292,12 +321,11 @@ def few_section() -> None:
         x = inputs_of(rows, shape[1])
         floor = 1e6 * copies[0].nbytes / READ
         results: list[tuple[float, str]] = []
-        chosen = ways.shape_for(rows, -(-shape[0] // TILE), shape[1])
-        for variant in shapes_of(kind, shape, rows):
+        for place, variant in enumerate(variants_of(kind, shape, rows)):
             if (kind, shape[1], variant) in failed:
                 continue
-            run = partial(product, x, bias=None, shape=variant, overlapped=True)
-            label = "*" * (variant == chosen) + name_of(variant)
+            run = call_of(variant, x)
+            label = "*" * (not place) + name_of(variant)
             attempt(results, label, [partial(run, weight=each) for each in copies])
         if rows >= 64:
             by_parts = partial(ways.by_parts, x, bias=None, workspace=workspace())
@@ -333,17 +361,16 @@ def compile_all(plan: list[tuple[GgmlType, tuple[int, int], int]]) -> set[object
     jobs = {
         (kind, shape[1], variant): (kind, shape, rows)
         for kind, shape, rows in reversed(plan)
-        for variant in shapes_of(kind, shape, rows)
+        for variant in variants_of(kind, shape, rows)
     }
     for kind, shape, rows in jobs.values():
         weights(kind, shape)
         inputs_of(rows, shape[1])
 
-    def first(key: tuple[GgmlType, int, Shape]) -> object | None:
+    def first(key: tuple[GgmlType, int, Shape | Single]) -> object | None:
         kind, shape, rows = jobs[key]
         try:
-            x, weight = inputs_of(rows, shape[1]), weights(kind, shape)[0]
-            product(x, weight, None, key[2], overlapped=True)
+            call_of(key[2], inputs_of(rows, shape[1]))(weight=weights(kind, shape)[0])
         except Exception as failure:
             print(f"    failed {kind.name} {name_of(key[2])}: {line_of(failure)}", flush=True)
             return key

@@ -21,6 +21,7 @@ from aphrodite_kernels.backends.triton.ggml import pack_fragments
 from aphrodite_kernels.backends.triton.ggml.assembly import code_assembly
 from aphrodite_kernels.backends.triton.ggml.dequantize import dequantize
 from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, IQ4_VALUES
+from aphrodite_kernels.backends.triton.ggml.single import pick_assembly, single_product
 
 KINDS = pytest.mark.parametrize("kind", sorted(ENCODINGS), ids=lambda kind: kind.name)
 
@@ -100,6 +101,25 @@ def test_assembly_takes_codes_out_of_words(kind, half, run):
         np.testing.assert_array_equal(floats(pair >> upper & 0xFFFF, half=half), expected)
 
 
+def test_assembly_picks_a_pair_by_its_column():
+    pair = np.arange(8, dtype=np.uint64) + 0xABCD0001
+    column = np.arange(8, dtype=np.uint64)
+    np.testing.assert_array_equal(
+        executed(pick_assembly(5), pair, column), np.where(column == 5, pair, 0)
+    )
+
+
+@KINDS
+def test_one_row_is_multiplied_by_many_warps(kind):
+    blocks = blocks_of(kind, 40, 2304)
+    dense = blocks.dequantize(torch.float64)
+    x, bias = torch.randn(1, 2304, generator=torch.Generator().manual_seed(1)), torch.arange(40.0)
+    out = single_product(x.half(), pack_fragments(blocks), bias, deep=8, tiles=2)
+    expected = x.half().double() @ dense.T + bias
+    typical = dense.square().sum(1).sqrt()
+    assert ((out.double() - expected).abs() <= 1e-3 * (typical + expected.abs())).all()
+
+
 def field(words, run, bits):
     """The code of one run in 16-bit words."""
     return (words >> bits * (run % (16 // bits)) & (1 << bits) - 1).astype(np.int64)
@@ -164,6 +184,8 @@ def multiplied(a, b, c, *, half):
 
 
 OPERATIONS = {
+    "setp.eq.s32": lambda a, b: a == b,
+    "selp.b32": lambda a, b, wanted: np.where(wanted, a, b),
     "mov.b32": lambda a: a,
     "and.b32": lambda a, b: a & b,
     "shr.b32": lambda a, b: a >> b,

@@ -127,13 +127,18 @@ def record_of(codes, header, ENCODING: tl.constexpr):
 
 
 @triton.jit
+def planes_of(record, RUN: tl.constexpr, ENCODING: tl.constexpr):
+    """The words of the low and high plane in which the codes of run RUN are."""
+    HIGH: tl.constexpr = ENCODING.low
+    return record[RUN // (16 // ENCODING.low)], record[HIGH + RUN * ENCODING.high // 16]
+
+
+@triton.jit
 def words_of(record, RUN: tl.constexpr, ENCODING: tl.constexpr):
     """What run RUN needs of a record: words of the low and high plane, scales, minima, units."""
-    HIGH: tl.constexpr = ENCODING.low
     HEADER: tl.constexpr = ENCODING.low + ENCODING.high
     WORD: tl.constexpr = HEADER + RUN // ENCODING.runs * _scale_bits(ENCODING) // 32
-    low = record[RUN // (16 // ENCODING.low)]
-    high = record[HIGH + RUN * ENCODING.high // 16]
+    low, high = planes_of(record, RUN, ENCODING)
     minima = record[WORD + 2] if ENCODING.header == "bytes" else 0
     return low, high, record[WORD], minima, record[HEADER + ENCODING.words - 1]
 

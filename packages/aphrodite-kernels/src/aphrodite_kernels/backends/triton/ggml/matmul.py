@@ -1,6 +1,6 @@
 """Products with a fragmented weight: for each number of rows, the way that measures fastest.
 
-Few rows: the kernel that reads records. Many: rows of the weight are made dense in a workspace,
+One row, and few: kernels that read records. Many: rows of the weight are made dense in a workspace,
 part by part, and the vendor multiplies; a part is small enough to stay in the cache of the device.
 """
 
@@ -15,6 +15,7 @@ from aphrodite_kernels.backends.triton.ggml.dequantize import dequantize
 from aphrodite_kernels.backends.triton.ggml.encoding import TILE, UNIT
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
 from aphrodite_kernels.backends.triton.ggml.product import Shape, product
+from aphrodite_kernels.backends.triton.ggml.single import single_product
 from aphrodite_kernels.errors import LayoutError, ShapeError
 from aphrodite_kernels.layouts import PackedWeight
 from aphrodite_kernels.protocols import MatMul
@@ -29,7 +30,7 @@ EIGHTS = {8: 1, 16: 2}
 """Eights of rows of a program, by the largest number of rows; beyond: 4."""
 
 PROCESSORS = 132
-"""Of an H100, each of which holds two programs of eight warps in the registers of most shapes."""
+"""Of an H100."""
 
 
 class PartWorkspace:
@@ -60,7 +61,14 @@ def ggml_matmul(workspace: PartWorkspace, *, overlapped: bool) -> MatMul:
         checked = _checked(x, weight)
         if len(x) > FEW:
             return by_parts(x, checked, bias, workspace)
-        shape = shape_for(len(x), len(checked.records), checked.inputs)
+        tiles = len(checked.records)
+        if len(x) == 1:
+            deep = deep_for(3, tiles, checked.inputs)
+            together = 16 if interpreted() else 1  # the interpreter pays for programs alone
+            return single_product(
+                x, checked, bias, deep=deep, tiles=together, overlapped=overlapped
+            )
+        shape = shape_for(len(x), tiles, checked.inputs)
         return product(x, checked, bias, shape, overlapped=overlapped)
 
     return matmul
@@ -79,24 +87,28 @@ def steady_ggml_matmul(*, overlapped: bool) -> MatMul:
 
 @cache
 def shape_for(rows: int, tiles: int, inputs: int) -> Shape:
-    """What a program computes, by the times of an H100.
-
-    Eight warps share K where such programs all run at once, since then each has the least to do;
-    four where there are more, since a program that waits for its turn begins with a wait for
-    memory. One row takes so few registers that three programs run at once, not two.
-    """
+    """What a program computes, by the times of an H100."""
     eights = eights_for(rows)
-    if rows == 1:
-        return replace(_shape(8 if tiles <= 3 * PROCESSORS else 4, 1, inputs), side=1)
-    deep = 8 if tiles * -(-rows // (8 * eights)) <= 2 * PROCESSORS else 4
-    return replace(_shape(deep, eights, inputs), arranged=True)
+    programs = tiles * -(-rows // (8 * eights))
+    return _shape(deep_for(2, programs, inputs), eights)
 
 
 @cache
 def steady_shape_for(rows: int, tiles: int, inputs: int) -> Shape:
     """How many warps share K, and so the order of sums, does not depend on the rows."""
-    deep = 8 if tiles <= 2 * PROCESSORS else 4
-    return replace(_shape(deep, eights_for(rows), inputs), arranged=True)
+    return _shape(deep_for(2, tiles, inputs), eights_for(rows))
+
+
+def deep_for(resident: int, programs: int, inputs: int) -> int:
+    """Warps that share K, where each processor runs so many programs of eight warps at once.
+
+    Eight where all run at once, since then each has the least to do; four where there are more,
+    since a program that waits for its turn begins with a wait for memory.
+    """
+    deep = 8 if programs <= resident * PROCESSORS else 4
+    while deep > -(-inputs // UNIT):
+        deep //= 2
+    return deep
 
 
 def eights_for(rows: int) -> int:
@@ -104,17 +116,15 @@ def eights_for(rows: int) -> int:
     return next((eights for limit, eights in EIGHTS.items() if rows <= limit), 4)
 
 
-def _shape(deep: int, eights: int, inputs: int) -> Shape:
+def _shape(deep: int, eights: int) -> Shape:
     """Four warps deep: two side by side share inputs; of 4 eights each warp decodes two tiles."""
     side = 2 if deep == 4 and eights < 4 else 1
     tiles = 2 if deep == 4 and eights == 4 else 1
-    while deep > -(-inputs // UNIT):
-        deep //= 2
     if interpreted():
         tiles = 16  # the interpreter pays for programs alone
-    held = 1 if eights < 4 else 0
-    registers = 128 if eights < 4 else None
-    return Shape(deep, side, tiles, eights, held=held, paced=eights > 1, registers=registers)
+    held, registers = (1, 128) if eights < 4 else (0, None)
+    shape = Shape(deep, side, tiles, eights, arranged=True, held=held, registers=registers)
+    return replace(shape, paced=eights > 1)
 
 
 def by_parts(

@@ -23,7 +23,7 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.device import interpreted
-from aphrodite_kernels.backends.triton.ggml.arrange import arranged
+from aphrodite_kernels.backends.triton.ggml.arrange import ARRANGED, arranged
 from aphrodite_kernels.backends.triton.ggml.decode import (
     codes_of,
     factors_of,
@@ -35,7 +35,6 @@ from aphrodite_kernels.backends.triton.ggml.decode import (
 from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
 from aphrodite_kernels.backends.triton.ggml.operands import (
-    ARRANGED_UNIT,
     code_pointers,
     column_factor,
     header_pointers,
@@ -57,6 +56,12 @@ from aphrodite_kernels.layouts import GgmlType
 def sums_made(encoding, parts):
     """Sums of inputs are needed, and are not among the parts of a pair of runs."""
     return encoding.zero is None and parts == 2
+
+
+@triton.constexpr_function
+def unit_step(arranged):
+    """Elements from the inputs of a unit to those of the next."""
+    return ARRANGED if arranged else 256
 
 
 @triton.jit
@@ -189,7 +194,7 @@ def product_kernel(
     UNITS: tl.constexpr = (K + 255) // 256
     WARPS: tl.constexpr = DEEP * SIDE
     WHOLE: tl.constexpr = ARRANGED or K % (256 * DEEP) == 0
-    UNIT_STEP: tl.constexpr = ARRANGED_UNIT if ARRANGED else 256
+    UNIT_STEP: tl.constexpr = unit_step(ARRANGED)
     DTYPE: tl.constexpr = made_in(x.dtype.element_ty, EMULATE)
     first_tile = tl.program_id(0) * (TILES * SIDE)
     first_row = tl.program_id(1) * (8 * EIGHTS)
