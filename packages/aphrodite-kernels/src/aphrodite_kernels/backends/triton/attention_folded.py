@@ -78,6 +78,25 @@ def along(length: tl.constexpr, axis: tl.constexpr):
 
 
 @triton.jit
+def scales_of(
+    position,
+    start,
+    end,
+    key_scale,
+    value_scale,
+    table,
+    block_stride,
+    slot_stride,
+    BLOCK_SIZE: tl.constexpr,
+):
+    """Of the keys and values of each position in [start, end)."""
+    there = (position >= start) & (position < end)
+    block = tl.load(table + position // BLOCK_SIZE, there, 0).to(tl.int64)
+    place = block * block_stride + position % BLOCK_SIZE * slot_stride
+    return tl.load(key_scale + place, there, 0.0), tl.load(value_scale + place, there, 0.0)
+
+
+@triton.jit
 def walk_folded(
     query,
     key,
@@ -104,7 +123,8 @@ def walk_folded(
 ):
     """The run over tiles [first, last) of a request, for one KV head; blocks are of 16 n positions.
 
-    query: columns in the order of `key_order`.
+    query: columns in the order of `key_order`. Scales are read a tile before they are needed: they
+    change threads by way of shared memory, and no read is moved across that.
     """
     ITEMSIZE: tl.constexpr = key.dtype.element_ty.primitive_bitwidth // 8
     BLOCK: tl.constexpr = query.shape[1]
@@ -118,6 +138,14 @@ def walk_folded(
     v_inside = along(4, 3) // 2 * 8 + four * 2 + along(4, 3) % 2
     k_column = along(BLOCK // (4 * VECTOR), 4) * (4 * VECTOR) + four * VECTOR + vector
     v_column = along(BLOCK // (8 * VECTOR), 4) * (8 * VECTOR) + eight * VECTOR + vector
+    k_scale = 1.0
+    v_scale = 1.0
+    if UP:
+        start = seq_len - window if WINDOWED else 0
+        end = tl.minimum(seq_len, last * TILE)
+        position = first * TILE + tl.arange(0, TILE)
+        scales = key_scale, value_scale, table, scale_block_stride, scale_slot_stride
+        k_scale, v_scale = scales_of(position, start, end, *scales, BLOCK_SIZE)
     for tile in tl.range(first, last):
         begin = tile * TILE + sixteens * 16
         begun = begin < seq_len
@@ -139,13 +167,8 @@ def walk_folded(
         seen = position < seq_len
         if WINDOWED:
             seen &= position >= seq_len - window
-        k_scale = 1.0
-        v_scale = 1.0
         if UP:
-            place = tl.load(table + position // BLOCK_SIZE, seen, 0).to(tl.int64)
-            place = place * scale_block_stride + position % BLOCK_SIZE * scale_slot_stride
-            k_scale = tl.load(key_scale + place, seen, 0.0)
-            v_scale = tl.load(value_scale + place, seen, 0.0)
+            following = scales_of(position + TILE, start, end, *scales, BLOCK_SIZE)
         top, total, values = attend(
             query,
             folded_keys(k, VECTOR, ITEMSIZE),
@@ -162,4 +185,6 @@ def walk_folded(
             UP,
             4 // ITEMSIZE,
         )
+        if UP:
+            k_scale, v_scale = following
     return top, total, unfolded(values, VECTOR)
