@@ -268,9 +268,10 @@ def variants_of(
     else:
         others = (
             Shape(4, 1, 2, 4, arranged=True),
-            Shape(4, 1, 2, 4, arranged=True, paced=True),
-            Shape(8, 1, 1, 4, arranged=True, paced=True),
+            Shape(2, 4, 1, 4, arranged=True, paced=True, registers=128),
             Shape(4, 2, 1, 4, arranged=True, paced=True, registers=128),
+            Shape(8, 1, 1, 4, arranged=True, paced=True, registers=128),
+            Shape(4, 1, 2, 4, arranged=True, paced=True, registers=168),
         )
     chosen = ways.shape_for(rows, tiles, size[1])
     others = others[-TRIED[kind] :] if kind in TRIED else ()
@@ -291,7 +292,7 @@ def call_of(variant: Shape | Single, x: Tensor) -> Callable[..., Tensor]:
     )
 
 
-TRIED = {GgmlType.Q4_K: 4, GgmlType.Q6_K: 1}
+TRIED = {GgmlType.Q4_K: 5, GgmlType.Q6_K: 1}
 """Shapes besides the chosen one, at most."""
 
 

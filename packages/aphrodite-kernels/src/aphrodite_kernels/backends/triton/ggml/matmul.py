@@ -4,7 +4,6 @@ One row, and few: kernels that read records. Many: rows of the weight are made d
 part by part, and the vendor multiplies; a part is small enough to stay in the cache of the device.
 """
 
-from dataclasses import replace
 from functools import cache
 
 import torch
@@ -117,14 +116,22 @@ def eights_for(rows: int) -> int:
 
 
 def _shape(deep: int, eights: int) -> Shape:
-    """Four warps deep: two side by side share inputs; of 4 eights each warp decodes two tiles."""
+    """Four warps deep: two side by side share inputs; of 4 eights each warp decodes two tiles.
+
+    Registers are such that a processor holds 16 warps, with two tiles 12.
+    """
     side = 2 if deep == 4 and eights < 4 else 1
     tiles = 2 if deep == 4 and eights == 4 else 1
-    if interpreted():
-        tiles = 16  # the interpreter pays for programs alone
-    held, registers = (1, 128) if eights < 4 else (0, None)
-    shape = Shape(deep, side, tiles, eights, arranged=True, held=held, registers=registers)
-    return replace(shape, paced=eights > 1)
+    return Shape(
+        deep,
+        side,
+        16 if interpreted() else tiles,  # the interpreter pays for programs alone
+        eights,
+        arranged=True,
+        held=1 if eights < 4 else 0,
+        paced=eights > 1,
+        registers=128 if tiles == 1 else 168,
+    )
 
 
 def by_parts(

@@ -365,8 +365,8 @@ SPECIMENS = (
     _specimen(GgmlType.Q4_K, Shape(8, 1, 1, 1, held=1, registers=128)),
     _specimen(GgmlType.Q6_K, Shape(4, 2, 1, 1, arranged=True, held=1, registers=128)),
     _specimen(GgmlType.Q4_K, Shape(8, 1, 1, 2, arranged=True, held=1, registers=128, paced=True)),
-    _specimen(GgmlType.Q6_K, Shape(8, 1, 1, 4, arranged=True, paced=True)),
-    _specimen(GgmlType.Q4_K, Shape(4, 1, 2, 4, arranged=True)),
+    _specimen(GgmlType.Q6_K, Shape(8, 1, 1, 4, arranged=True, paced=True, registers=128)),
+    _specimen(GgmlType.Q4_K, Shape(4, 1, 2, 4, arranged=True, paced=True, registers=168)),
     _specimen(GgmlType.Q5_1, Shape(4, 1, 2, 2), inputs=576),
     _specimen(
         GgmlType.IQ4_XS, Shape(4, 2, 1, 1, arranged=True, held=1, registers=128), overlapped=True
