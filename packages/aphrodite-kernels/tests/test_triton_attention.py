@@ -13,6 +13,7 @@ if backend.obstacle() is not None:
 
 from aphrodite_kernels.backends.triton import attention_decode, attention_meeting, attention_steady
 from aphrodite_kernels.backends.triton.attention import attention_on, steady_attention_on
+from aphrodite_kernels.backends.triton.attention_walks import Walk
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BLOCK_SIZE = 16
@@ -20,6 +21,10 @@ SPECS = {
     "full": AttentionSpec(0.125),
     "window": AttentionSpec(0.125, window=70),
     "sinks": AttentionSpec(0.125, sinks=torch.arange(-3.0, 3.0, device=DEVICE)),
+}
+WALKS = {
+    "plain": Walk(tile=16, num_warps=4, num_stages=3, resident=2, least=1),
+    "folded": Walk(tile=16, num_warps=1, num_stages=1, resident=2, least=1, folded=True),
 }
 
 
@@ -62,16 +67,16 @@ def step_of(*parts: tuple[Stream, int, int]) -> tuple[torch.Tensor, KVCache, Att
     )
 
 
+@pytest.mark.parametrize("walk", WALKS.values(), ids=WALKS)
 @pytest.mark.parametrize("processors", [1, 40])
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-def test_shares_cut_contexts_anywhere(spec, processors):
+def test_shares_cut_contexts_anywhere(spec, processors, walk):
     """Requests lie in one share or in many, a share holds a part of one request or several."""
     meeting = dataclasses.replace(attention_meeting.meeting_on(DEVICE), processors=processors)
     lengths = (300, 1, 64, 65, 3, 129)
     parts = [(Stream(n, seed=n), n - 1, n) for n in lengths]
     q, cache, meta = step_of(*parts)
     out = torch.full_like(q, torch.nan)
-    walk = attention_decode.Walk(tile=16, num_warps=4, num_stages=3, resident=2, least=1)
     for _ in range(2):  # the meeting place is as it was found
         attention_decode.decode_attention(q, cache, meta, spec, out, meeting, walk)
         torch.testing.assert_close(out, expected(q, cache, meta, spec), rtol=4e-3, atol=4e-3)
