@@ -25,7 +25,8 @@ def quantize(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     A vector of zeros gets the scale 1.
     """
     largest = torch.iinfo(dtype).max if dtype == torch.int8 else torch.finfo(dtype).max
-    scale = x.float().abs().amax(-1) / largest
+    peak = x.float().abs().amax(-1)
+    scale = peak / torch.full_like(peak, largest)  # by a number, a GPU would round twice
     scale = scale.where(scale > 0, 1.0)
     steps = x.float() / scale[..., None]
     return (steps.round() if dtype == torch.int8 else steps).to(dtype), scale
