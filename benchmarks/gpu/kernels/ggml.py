@@ -5,9 +5,9 @@
 --only picks sections: check, pack, few, many. `check` runs each type in a process of its own, since
 a faulty address ends all work of its process, and prints a line for each failure. Times are of
 calls inside a CUDA graph over copies of the weight that together exceed the L2 cache several times.
-d2s4t1e2ahp is a Shape: 2 warps deep, 4 side by side, 1 tile, 2 eights of rows, arranged inputs,
-held records, paced inputs; r128 bounds registers; one-d8 is the kernel of one row. The variant
-behind a star is the chosen one.
+d2s4t1e2hp is a Shape: 2 warps deep, 4 side by side, 1 tile, 2 eights of rows, held records, paced
+inputs; r128 bounds registers; one-d8 is the kernel of one row. The variant behind a star is the
+chosen one.
 """
 
 import argparse
@@ -241,7 +241,7 @@ def name_of(shape: Shape | Single) -> str:
     limit = f"r{shape.registers}" if shape.registers else ""
     if isinstance(shape, Single):
         return f"one-d{shape.deep}{limit}"
-    marks = "a" * shape.arranged + "h" * shape.held + "p" * shape.paced
+    marks = "h" * shape.held + "p" * shape.paced
     return f"d{shape.deep}s{shape.side}t{shape.tiles}e{shape.eights}{marks}{limit}"
 
 
@@ -255,23 +255,23 @@ def variants_of(
         return tuple(dict.fromkeys((*singles, *([Single(8, 96)] * (kind in TRIED)))))
     if rows <= 8:
         others = (
-            Shape(4, 2, 1, 1, arranged=True),
-            Shape(4, 2, 1, 1, arranged=True, held=1, registers=128),
-            Shape(8, 1, 1, 1, arranged=True, held=1, registers=128),
+            Shape(4, 2, 1, 1),
+            Shape(4, 2, 1, 1, held=1, registers=128),
+            Shape(8, 1, 1, 1, held=1, registers=128),
         )
     elif rows <= 16:
         others = (
-            Shape(4, 2, 1, 2, arranged=True),
-            Shape(4, 2, 1, 2, arranged=True, held=1, paced=True, registers=128),
-            Shape(8, 1, 1, 2, arranged=True, held=1, paced=True, registers=128),
+            Shape(4, 2, 1, 2),
+            Shape(4, 2, 1, 2, held=1, paced=True, registers=128),
+            Shape(8, 1, 1, 2, held=1, paced=True, registers=128),
         )
     else:
         others = (
-            Shape(4, 1, 2, 4, arranged=True),
-            Shape(2, 4, 1, 4, arranged=True, paced=True, registers=128),
-            Shape(4, 2, 1, 4, arranged=True, paced=True, registers=128),
-            Shape(8, 1, 1, 4, arranged=True, paced=True, registers=128),
-            Shape(4, 1, 2, 4, arranged=True, paced=True, registers=168),
+            Shape(4, 1, 2, 4),
+            Shape(2, 4, 1, 4, paced=True, registers=128),
+            Shape(4, 2, 1, 4, paced=True, registers=128),
+            Shape(8, 1, 1, 4, paced=True, registers=128),
+            Shape(4, 1, 2, 4, paced=True, registers=168),
         )
     chosen = ways.shape_for(rows, tiles, size[1])
     others = others[-TRIED[kind] :] if kind in TRIED else ()

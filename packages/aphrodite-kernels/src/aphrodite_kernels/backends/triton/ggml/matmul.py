@@ -127,7 +127,6 @@ def _shape(deep: int, eights: int) -> Shape:
         side,
         16 if interpreted() else tiles,  # the interpreter pays for programs alone
         eights,
-        arranged=True,
         held=1 if eights < 4 else 0,
         paced=eights > 1,
         registers=128 if tiles == 1 else 168,

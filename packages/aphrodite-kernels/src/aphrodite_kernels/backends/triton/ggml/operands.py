@@ -106,39 +106,20 @@ def loads_end_here(turn, FENCED: tl.constexpr):
 
 
 @triton.jit
-def input_pointers(
-    x, first_row, rows, x_stride, units, EIGHTS: tl.constexpr, ARRANGED: tl.constexpr
-):
-    """To what each lane multiplies in the first unit, [32, 1, EIGHTS, 4], 8 if ARRANGED."""
+def input_pointers(x, first_row, units, EIGHTS: tl.constexpr):
+    """To what each lane multiplies in the first two runs of arranged x, [32, 1, EIGHTS, 8]."""
     lane = tl.arange(0, 32)[:, None, None, None]
-    eight = tl.arange(0, EIGHTS)[None, None, :, None]
-    if ARRANGED:
-        column = tl.arange(0, 8)[None, None, None, :]
-        return x + (first_row // 8 + eight) * (units * ARRANGED_UNIT) + lane * 8 + column
-    else:
-        column = tl.arange(0, 4)[None, None, None, :]
-        row = tl.minimum(first_row + lane // 4 + 8 * eight, rows - 1)
-        return x + row * x_stride + lane % 4 * 4 + column
+    eight = first_row // 8 + tl.arange(0, EIGHTS)[None, None, :, None]
+    column = tl.arange(0, 8)[None, None, None, :]
+    return x + eight * (units * ARRANGED_UNIT) + lane * 8 + column
 
 
 @triton.jit
-def input_pair(
-    inputs, left, PAIR: tl.constexpr, EIGHTS: tl.constexpr, ARRANGED: tl.constexpr,
-    WHOLE: tl.constexpr,
-):  # fmt: skip
-    """What each lane multiplies in runs 2 PAIR and 2 PAIR + 1, [32, WARPS, EIGHTS, 4] each.
-
-    Without WHOLE, `left` is the number of columns from each input of the first run to the end of x.
-    """
-    if ARRANGED:
-        both = tl.load(inputs + PAIR * (ARRANGED_UNIT // 8))
-        both = tl.reshape(both, (32, both.shape[1], EIGHTS, 2, 4))
-        return tl.split(tl.permute(both, (0, 1, 2, 4, 3)))
-    elif WHOLE:
-        return tl.load(inputs + PAIR * 32), tl.load(inputs + PAIR * 32 + 16)
-    else:
-        first = tl.load(inputs + PAIR * 32, PAIR * 32 < left, 0.0)
-        return first, tl.load(inputs + PAIR * 32 + 16, PAIR * 32 + 16 < left, 0.0)
+def input_pair(inputs, PAIR: tl.constexpr, EIGHTS: tl.constexpr):
+    """What each lane multiplies in runs 2 PAIR and 2 PAIR + 1, [32, WARPS, EIGHTS, 4] each."""
+    both = tl.load(inputs + PAIR * (ARRANGED_UNIT // 8))
+    both = tl.reshape(both, (32, both.shape[1], EIGHTS, 2, 4))
+    return tl.split(tl.permute(both, (0, 1, 2, 4, 3)))
 
 
 @triton.jit

@@ -6,9 +6,9 @@
 A warp takes records of its own along K: it multiplies the codes of a group as they are, in whole
 numbers of half precision, and scales the sums in float32: exact but for float32 roundings, up to
 128 times those of the bare sum in bfloat16 (1024 in float16) where groups have a bias. Sums of a
-group's inputs, which its bias multiplies, come with arranged inputs or are a product with ones.
-Warps meet once, at the end, so a row's result does not depend on its neighbours, and among shapes
-of one depth and arrangement not on the number of rows.
+group's inputs, which its bias multiplies, come with the inputs, which are brought into the order of
+lanes first. Warps meet once, at the end, so a row's result does not depend on its neighbours, and
+among shapes of one depth not on the number of rows.
 
 Floor: the bytes of the records over the read bandwidth. Bound, at 8 rows of Q4_K on an H200: about
 3 instructions per weight and lane of the 3.6 for which that leaves time.
@@ -23,7 +23,7 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.device import interpreted
-from aphrodite_kernels.backends.triton.ggml.arrange import ARRANGED, arranged
+from aphrodite_kernels.backends.triton.ggml.arrange import arranged
 from aphrodite_kernels.backends.triton.ggml.decode import (
     codes_of,
     factors_of,
@@ -35,6 +35,7 @@ from aphrodite_kernels.backends.triton.ggml.decode import (
 from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
 from aphrodite_kernels.backends.triton.ggml.operands import (
+    ARRANGED_UNIT,
     code_pointers,
     column_factor,
     header_pointers,
@@ -43,25 +44,12 @@ from aphrodite_kernels.backends.triton.ggml.operands import (
     input_pointers,
     loads_end_here,
     prefetch,
-    repeat_tiles,
     row_factor,
     sum_pointers,
     weight_operand,
 )
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.layouts import GgmlType
-
-
-@triton.constexpr_function
-def sums_made(encoding, parts):
-    """Sums of inputs are needed, and are not among the parts of a pair of runs."""
-    return encoding.zero is None and parts == 2
-
-
-@triton.constexpr_function
-def unit_step(arranged):
-    """Elements from the inputs of a unit to those of the next."""
-    return ARRANGED if arranged else 256
 
 
 @triton.jit
@@ -77,10 +65,8 @@ def pair_product(
     DTYPE: tl.constexpr,
     EMULATE: tl.constexpr,
 ):
-    """`total` and the products of a pair of runs. Sums that do not come with `parts` are made."""
+    """`total` and the products of a pair of runs."""
     OFFSET: tl.constexpr = offset_of(DTYPE, ENCODING)
-    SUMMED: tl.constexpr = sums_made(ENCODING, len(parts))
-    ones = tl.full((WARPS, 16, 16), 1.0, tl.float32).to(DTYPE)
     for half in tl.static_range(2):
         factor = input_operand(parts[half].to(DTYPE), WARPS, EIGHTS)
         words = words_of(record, 2 * PAIR + half, ENCODING)
@@ -88,38 +74,24 @@ def pair_product(
         weight = weight_operand(fragment, WARPS, TILES)
         if half % ENCODING.runs == 0:
             products = tl.dot(weight, factor, input_precision="ieee")
-            if SUMMED:
-                group = tl.dot(ones, factor, input_precision="ieee")
         else:
             products = tl.dot(weight, factor, products, input_precision="ieee")
-            if SUMMED:
-                group = tl.dot(ones, factor, group, input_precision="ieee")
         if half % ENCODING.runs == ENCODING.runs - 1:
             scale, shift = factors_of(words, (2 * PAIR + half) // ENCODING.runs, ENCODING, OFFSET)
             total += row_factor(scale, WARPS, TILES, EIGHTS) * products
             if ENCODING.zero is None:
-                if SUMMED:
-                    sums = repeat_tiles(group, WARPS, TILES, EIGHTS)
-                else:
-                    sums = column_factor(parts[2 + half // ENCODING.runs], WARPS, TILES, EIGHTS)
+                sums = column_factor(parts[2 + half // ENCODING.runs], WARPS, TILES, EIGHTS)
                 total += row_factor(shift, WARPS, TILES, EIGHTS) * sums
     return total
 
 
 @triton.jit
 def pair_inputs(
-    inputs,
-    sums,
-    left,
-    PAIR: tl.constexpr,
-    ENCODING: tl.constexpr,
-    EIGHTS: tl.constexpr,
-    ARRANGED: tl.constexpr,
-    WHOLE: tl.constexpr,
-):
+    inputs, sums, PAIR: tl.constexpr, ENCODING: tl.constexpr, EIGHTS: tl.constexpr
+):  # fmt: skip
     """Inputs of both runs of a pair, then sums of its groups if there are."""
     GROUPS: tl.constexpr = 2 // ENCODING.runs
-    parts = input_pair(inputs, left, PAIR, EIGHTS, ARRANGED, WHOLE)
+    parts = input_pair(inputs, PAIR, EIGHTS)
     if sums is not None:
         for group in tl.static_range(GROUPS):
             parts += (tl.load(sums + (PAIR * GROUPS + group) * 8),)
@@ -132,26 +104,23 @@ def unit_product(
     inputs,
     sums,
     unit,
-    left,
     total,
     ENCODING: tl.constexpr,
     WARPS: tl.constexpr,
     TILES: tl.constexpr,
     EIGHTS: tl.constexpr,
-    ARRANGED: tl.constexpr,
     PACED: tl.constexpr,
-    WHOLE: tl.constexpr,
     DTYPE: tl.constexpr,
     EMULATE: tl.constexpr,
 ):
     """`total` and the products of one unit of each warp."""
     if sums is not None:
         sums += unit[None, :, None, None] * (8 * 16 // ENCODING.runs)
-    later = pair_inputs(inputs, sums, left, 0, ENCODING, EIGHTS, ARRANGED, WHOLE)
+    later = pair_inputs(inputs, sums, 0, ENCODING, EIGHTS)
     for pair in tl.static_range(8):
         parts = later
         if pair < 7:
-            later = pair_inputs(inputs, sums, left, pair + 1, ENCODING, EIGHTS, ARRANGED, WHOLE)
+            later = pair_inputs(inputs, sums, pair + 1, ENCODING, EIGHTS)
             loads_end_here(pair, PACED)
         total = pair_product(
             record, parts, total, pair, ENCODING, WARPS, TILES, EIGHTS, DTYPE, EMULATE
@@ -175,14 +144,12 @@ def product_kernel(
     out,
     rows,
     outputs,
-    x_stride,
     K: tl.constexpr,
     ENCODING: tl.constexpr,
     DEEP: tl.constexpr,
     SIDE: tl.constexpr,
     TILES: tl.constexpr,
     EIGHTS: tl.constexpr,
-    ARRANGED: tl.constexpr,
     AHEAD: tl.constexpr,
     HELD: tl.constexpr,
     PACED: tl.constexpr,
@@ -190,11 +157,9 @@ def product_kernel(
     PDL: tl.constexpr,
     EMULATE: tl.constexpr,
 ):
-    """16 TILES SIDE columns of out for 8 EIGHTS rows. x is as it came, or ARRANGED (arrange.py)."""
+    """16 TILES SIDE columns of out for 8 EIGHTS rows. x and its sums are from `arrange.py`."""
     UNITS: tl.constexpr = (K + 255) // 256
     WARPS: tl.constexpr = DEEP * SIDE
-    WHOLE: tl.constexpr = ARRANGED or K % (256 * DEEP) == 0
-    UNIT_STEP: tl.constexpr = unit_step(ARRANGED)
     DTYPE: tl.constexpr = made_in(x.dtype.element_ty, EMULATE)
     first_tile = tl.program_id(0) * (TILES * SIDE)
     first_row = tl.program_id(1) * (8 * EIGHTS)
@@ -203,7 +168,7 @@ def product_kernel(
     tile = tl.minimum(tile, (outputs + 15) // 16 - 1)
     tile_records = records + tile.to(tl.int64) * (UNITS * ENCODING.record)
     units = (UNITS + DEEP - 1) // DEEP * DEEP
-    inputs = input_pointers(x, first_row, rows, x_stride, units, EIGHTS, ARRANGED)
+    inputs = input_pointers(x, first_row, units, EIGHTS)
     if sums is not None:
         sums = sum_pointers(sums, first_row, units, EIGHTS, ENCODING)
     if PDL:
@@ -226,21 +191,13 @@ def product_kernel(
             loads_end_here(start, not EMULATE)
         else:
             current = turn_record(tile_records, unit, UNITS, ENCODING)
-        part = inputs + unit[None, :, None, None] * UNIT_STEP
-        left = K - unit[None, :, None, None] * 256 - column_of_lane()
+        part = inputs + unit[None, :, None, None] * ARRANGED_UNIT
         total = unit_product(
-            current, part, sums, unit, left, total,
-            ENCODING, WARPS, TILES, EIGHTS, ARRANGED, PACED, WHOLE, DTYPE, EMULATE,
+            current, part, sums, unit, total,
+            ENCODING, WARPS, TILES, EIGHTS, PACED, DTYPE, EMULATE,
         )  # fmt: skip
     result = tl.reshape(total, (DEEP, SIDE * TILES * 16, EIGHTS * 8))
     store_result(tl.sum(result, 0), bias, out, first_tile * 16, first_row, rows, outputs, HAS_BIAS)
-
-
-@triton.jit
-def column_of_lane():
-    """Within a run of inputs as they came, [32, 1, 1, 4]."""
-    lane = tl.arange(0, 32)[:, None, None, None]
-    return lane % 4 * 4 + tl.arange(0, 4)[None, None, None, :]
 
 
 @triton.jit
@@ -266,8 +223,6 @@ class Shape:
     """Of 16 columns of the result, to a warp."""
     eights: int
     """Of 8 rows of the result."""
-    arranged: bool = False
-    """Inputs are brought into the order of lanes first."""
     ahead: int = 1
     """Turns along K by which records are fetched before they are loaded; 0: when they are."""
     held: int = 0
@@ -292,10 +247,8 @@ def product(
         triton.cdiv(len(weight.records), shape.tiles * shape.side),
         triton.cdiv(rows, 8 * shape.eights),
     )
-    sums = None
-    if shape.arranged:
-        eights = grid[1] * shape.eights
-        x, sums = arranged(x, eights, shape.deep, weight.encoding, overlapped=overlapped)
+    eights = grid[1] * shape.eights
+    x, sums = arranged(x, eights, shape.deep, weight.encoding, overlapped=overlapped)
     product_kernel[grid](
         weight.records,
         x,
@@ -304,14 +257,12 @@ def product(
         out,
         rows,
         outputs,
-        x.stride(0),
         K=weight.inputs,
         ENCODING=weight.encoding,
         DEEP=shape.deep,
         SIDE=shape.side,
         TILES=shape.tiles,
         EIGHTS=shape.eights,
-        ARRANGED=shape.arranged,
         AHEAD=0 if emulate else shape.ahead,
         HELD=shape.held,
         PACED=shape.paced and not emulate,
@@ -330,8 +281,8 @@ def _specimen(
     kind: GgmlType, shape: Shape, *, inputs: int = 4096, overlapped: bool = False
 ) -> Specimen:
     signature = {"records": "*i16", "x": "*bf16", "bias": "*fp32", "out": "*bf16"}
-    summed = shape.arranged and ENCODINGS[kind].zero is None
-    signature |= dict.fromkeys(("rows", "outputs", "x_stride"), "i32")
+    summed = ENCODINGS[kind].zero is None
+    signature |= dict.fromkeys(("rows", "outputs"), "i32")
     if summed:
         signature["sums"] = "*fp32"
     constants = {
@@ -341,7 +292,6 @@ def _specimen(
         "SIDE": shape.side,
         "TILES": shape.tiles,
         "EIGHTS": shape.eights,
-        "ARRANGED": shape.arranged,
         "AHEAD": shape.ahead,
         "HELD": shape.held,
         "PACED": shape.paced,
@@ -356,19 +306,17 @@ def _specimen(
         num_warps=shape.deep * shape.side,
         num_stages=1,
         registers=shape.registers,
-        aligned=("records", "x", "bias", "out", "outputs", "x_stride", *(["sums"] * summed)),
+        aligned=("records", "x", "bias", "out", "outputs", *(["sums"] * summed)),
         capabilities=(90,) if overlapped else (80, 90),
     )
 
 
 SPECIMENS = (
     _specimen(GgmlType.Q4_K, Shape(8, 1, 1, 1, held=1, registers=128)),
-    _specimen(GgmlType.Q6_K, Shape(4, 2, 1, 1, arranged=True, held=1, registers=128)),
-    _specimen(GgmlType.Q4_K, Shape(8, 1, 1, 2, arranged=True, held=1, registers=128, paced=True)),
-    _specimen(GgmlType.Q6_K, Shape(8, 1, 1, 4, arranged=True, paced=True, registers=128)),
-    _specimen(GgmlType.Q4_K, Shape(4, 1, 2, 4, arranged=True, paced=True, registers=168)),
+    _specimen(GgmlType.Q6_K, Shape(4, 2, 1, 1, held=1, registers=128)),
+    _specimen(GgmlType.Q4_K, Shape(8, 1, 1, 2, held=1, registers=128, paced=True)),
+    _specimen(GgmlType.Q6_K, Shape(8, 1, 1, 4, paced=True, registers=128)),
+    _specimen(GgmlType.Q4_K, Shape(4, 1, 2, 4, paced=True, registers=168)),
     _specimen(GgmlType.Q5_1, Shape(4, 1, 2, 2), inputs=576),
-    _specimen(
-        GgmlType.IQ4_XS, Shape(4, 2, 1, 1, arranged=True, held=1, registers=128), overlapped=True
-    ),
+    _specimen(GgmlType.IQ4_XS, Shape(4, 2, 1, 1, held=1, registers=128), overlapped=True),
 )
