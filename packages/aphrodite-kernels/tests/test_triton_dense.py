@@ -109,8 +109,8 @@ def test_many_rows_are_left_to_the_vendor():
     assert choose(16, *shape, torch.float32, 132) is None
     assert choose(32, *shape, torch.bfloat16, 132).block_t == 32
     assert choose(33, *shape, torch.bfloat16, 132) is None
-    assert choose(64, 128256, 4096, torch.bfloat16, 132).block_t == 64
-    assert choose(65, 128256, 4096, torch.bfloat16, 132) is None
+    assert choose(2, 4096, 14336, torch.bfloat16, 132) is None
+    assert choose(1, 4096, 14336, torch.bfloat16, 132) is not None
 
 
 @pytest.mark.parametrize(("kilobytes", "stages"), [(227, 4), (99, 3), (20, 1)])

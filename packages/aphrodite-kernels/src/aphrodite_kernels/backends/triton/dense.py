@@ -27,14 +27,10 @@ CUTS = {1: Cut(1, 1024, 4), 2: Cut(1, 2048, 8)}
 TILINGS = {
     16: Tiling(16, 64, 128, num_warps=4, num_stages=4),
     32: Tiling(32, 64, 128, num_warps=4, num_stages=4),
-    64: Tiling(64, 64, 128, num_warps=4, num_stages=4),
 }
-"""By the largest number of rows; `spread` says how programs share them."""
-
-_FEW = 32
-"""Rows up to which tiles are as fast as the vendor's product, or faster."""
-_WIDE = 1 << 16
-"""Columns of out, those of a head, from which on they are so up to the last entry."""
+"""By the largest number of rows; `spread` says how programs share them. Beyond, and from two rows
+on where few outputs are long sums, the vendor's product is faster.
+"""
 
 
 def dense_repack(dtype: torch.dtype) -> Repack:
@@ -79,10 +75,11 @@ def choose(
     rows: int, columns: int, width: int, dtype: torch.dtype, processors: int
 ) -> Cut | Tiling | None:
     """How `rows` rows are multiplied by a weight [columns, width]; None: by the vendor."""
+    if rows > 1 and width > 2 * columns:
+        return None
     if rows <= max(CUTS) and width <= WIDEST:
         return first_of(CUTS, rows)
-    most = max(TILINGS) if columns >= _WIDE else _FEW
-    if rows <= most and dtype != torch.float32:  # no tensor core is exact to float32
+    if rows <= max(TILINGS) and dtype != torch.float32:  # no tensor core is exact to float32
         return spread(first_of(TILINGS, rows), rows, columns, processors)
     return None
 
