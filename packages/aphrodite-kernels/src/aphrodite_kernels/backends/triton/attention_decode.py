@@ -32,7 +32,7 @@ from aphrodite_kernels.backends.triton.attention_arguments import (
 from aphrodite_kernels.backends.triton.attention_folded import key_order, walk_folded
 from aphrodite_kernels.backends.triton.attention_meeting import Meeting, leave, merge
 from aphrodite_kernels.backends.triton.attention_tile import LOWEST, attend, finish, fitted
-from aphrodite_kernels.backends.triton.attention_walks import Walk, walk_for
+from aphrodite_kernels.backends.triton.attention_walks import Walk, folded_walk, walk_for
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.backends.triton.store_kv import check_strides
 from aphrodite_kernels.errors import ShapeError
@@ -315,9 +315,13 @@ def decode_attention(
 
 
 def _specimen(
-    dtype: torch.dtype, size: int = 128, block_size: int = 16, group: int = 4
+    dtype: torch.dtype,
+    size: int = 128,
+    block_size: int = 16,
+    group: int = 4,
+    walk: Walk | None = None,
 ) -> Specimen:
-    walk = walk_for(size, dtype.itemsize, group, block_size)
+    walk = walk or walk_for(size, dtype.itemsize, group, block_size)
     own = {"partials": "*fp32", "arrivals": "*i32", "least": "i32"}
     kept = triton.next_power_of_2(group)
     constants: dict[str, object] = {
@@ -337,9 +341,10 @@ SPECIMENS = (
     _specimen(torch.bfloat16),
     _specimen(torch.bfloat16, size=80),
     _specimen(torch.bfloat16, size=256),
-    _specimen(torch.bfloat16, group=8),
-    _specimen(torch.bfloat16, group=16),
+    _specimen(torch.bfloat16, group=8, walk=folded_walk(2)),
+    _specimen(torch.bfloat16, size=80, walk=folded_walk(2)),
     _specimen(torch.int8),
+    _specimen(torch.int8, group=16),
     _specimen(torch.int8, group=32),
     _specimen(torch.float8_e4m3fn),
     _specimen(torch.float8_e5m2, size=64, block_size=64),

@@ -8,6 +8,9 @@ import triton
 
 _MERGED = 64
 """Numbers of partials that a thread merges at a time: more take registers from the walk."""
+_FOLDED_BYTES = 1
+"""Of a number of the cache, up to which `walk_folded` is taken. It takes 2 as well; for bfloat16
+the plain walk is known to reach 2.9 of 3.2 TB/s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ def walk_for(size: int, itemsize: int, group: int, block_size: int) -> Walk:
 
     group: query heads of a KV head.
     """
-    if foldable(size, itemsize, group, block_size):
+    if itemsize <= _FOLDED_BYTES and foldable(size, itemsize, group, block_size):
         return folded_walk(itemsize)
     return plain_walk(size, itemsize)
 
