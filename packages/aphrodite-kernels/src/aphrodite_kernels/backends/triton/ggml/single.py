@@ -44,6 +44,10 @@ at once, or two where more words are on their way.
 """
 
 
+_VECTOR = 16
+"""Bytes to which inputs are aligned."""
+
+
 @triton.constexpr_function
 def pick_assembly(wanted: int) -> str:
     """PTX that takes the pair $1 if $2 is `wanted`, else zero."""
@@ -128,7 +132,10 @@ def factors(words, EIGHT: tl.constexpr, ENCODING: tl.constexpr, OFFSET: tl.const
 
 @triton.jit
 def only_in(part, column, WANTED: tl.constexpr, EMULATE: tl.constexpr):
-    """`part` where `column` (int32) is WANTED, elsewhere zero: two 16-bit elements at a time."""
+    """`part` where `column` (int32) is WANTED, elsewhere zero: two 16-bit elements at a time.
+
+    Both are of one column: a lane loads four neighbours.
+    """
     if EMULATE:
         return tl.where(column == WANTED, part, 0.0)
     else:
@@ -258,6 +265,8 @@ def single_product(
     deep: warps that share K; tiles of 16 columns to a program; registers: other than by REGISTERS.
     """
     emulate = interpreted()
+    if x.data_ptr() % _VECTOR:  # a lane would not get the neighbours that `only_in` takes together
+        x = x.clone()
     out = torch.empty((1, weight.outputs), dtype=x.dtype, device=x.device)
     single_kernel[(triton.cdiv(len(weight.records), tiles),)](
         weight.records,
