@@ -88,7 +88,7 @@ def _check_top_p(draw: Draw, width: int) -> None:
 
 def _check_alone(op: Callable[[Tensor, slice], None], logits: Tensor, together: Tensor) -> None:
     for at in (slice(1, 2), slice(3, 5)):
-        alone = torch.empty_strided(logits.shape, logits.stride(), device=logits.device)[at]
+        alone = torch.empty_strided(together.shape, together.stride(), device=logits.device)[at]
         alone.copy_(logits[at])
         op(alone, at)
         assert torch.equal(alone, together[at]), f"rows {at} become something else alone"
