@@ -10,8 +10,6 @@ shares of a tile at least, `f` before it a walk that is folded. `*`: the one tha
 that of deterministic mode, which is checked alone.
 """
 
-import argparse
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,10 +27,10 @@ from aphrodite_kernels.backends.triton.attention_walks import (
     plain_walk,
     walk_for,
 )
-from dense import DEVICE, READ, timed
+from gauge import DEVICE, READ, Allowance, run_sections, timed
 from torch import Tensor
 
-SECONDS = 80
+ALLOWANCE = Allowance(80)
 HEADS, PAIRS, SIZE, BLOCK = 32, 8, 128, 16
 LIMIT = 2e-2
 LONGEST = 32768
@@ -49,7 +47,6 @@ BATCHES = (
 )
 """(requests, keys of each)."""
 KINDS = (torch.bfloat16, torch.float8_e4m3fn)
-STARTED = time.monotonic()
 
 
 @cache
@@ -240,8 +237,7 @@ def time_decode() -> None:
     for kind in KINDS:
         calls = compiled(kind, batch_of([300, 600]))
         for requests, keys in BATCHES:
-            if time.monotonic() - STARTED > SECONDS:
-                print("out of time")
+            if not ALLOWANCE.left:
                 return
             compare(kind, requests, keys, calls)
 
@@ -270,17 +266,8 @@ def compare(
           f"{rate:.2f} TB/s | {shown}", flush=True)  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="*", default=["check", "steady", "decode"])
-    only = parser.parse_args().only
-    if "check" in only:
-        check()
-    if "steady" in only:
-        check_steady()
-    if "decode" in only:
-        time_decode()
+SECTIONS = {"check": check, "steady": check_steady, "decode": time_decode}
 
 
 if __name__ == "__main__":
-    main()
+    run_sections(__doc__, SECTIONS, ALLOWANCE)

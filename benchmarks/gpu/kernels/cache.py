@@ -7,8 +7,6 @@ Times are of calls inside a CUDA graph over buffers that together exceed the L2 
 microseconds, beside the floor of the bytes that must move.
 """
 
-import argparse
-import time
 from collections.abc import Callable
 from copy import deepcopy
 
@@ -16,7 +14,7 @@ import torch
 from aphrodite_kernels.attention import KVCache
 from aphrodite_kernels.backends import reference
 from aphrodite_kernels.backends.triton.store_kv import rotate_and_store_on
-from dense import DEVICE, READ, timed
+from gauge import DEVICE, READ, Allowance, run_sections, timed
 from torch import Tensor
 
 HEADS, PAIRS, SIZE, BLOCK_SIZE = 32, 8, 128, 16
@@ -119,23 +117,9 @@ def _call(
     return call
 
 
+ALLOWANCE = Allowance(60)
 SECTIONS = {"check": check, "time": times}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=SECTIONS, nargs="*", default=list(SECTIONS))
-    chosen = parser.parse_args().only
-    torch.manual_seed(0)
-    print(torch.cuda.get_device_name(), flush=True)
-    for name in chosen:
-        begun = time.monotonic()
-        try:
-            SECTIONS[name]()
-        except Exception as failure:
-            print(f"{name} failed: {failure!r}"[:300], flush=True)
-        print(f"[{name}: {time.monotonic() - begun:.0f} s]", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run_sections(__doc__, SECTIONS, ALLOWANCE)

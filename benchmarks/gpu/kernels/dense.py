@@ -9,13 +9,10 @@ first in microseconds. t16n64k128w4s4 is a Tiling; behind it /2: two programs a 
 processor.
 """
 
-import argparse
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from statistics import median
 
 import torch
 from aphrodite_kernels.backends import reference
@@ -25,14 +22,12 @@ from aphrodite_kernels.backends.triton.dense_stream import stream
 from aphrodite_kernels.backends.triton.dense_tiles import Tiling, Workspace, workspace_on
 from aphrodite_kernels.backends.triton.dense_vector import Cut, vector
 from aphrodite_kernels.layouts import Dense
+from gauge import DEVICE, READ, Allowance, line_of, run_sections, timed
 from torch import Tensor
 
-DEVICE = torch.device("cuda")
-READ = 4.6e12
-"""Bytes per second."""
 ARITHMETIC = 778e12
 """Operations per second in bfloat16."""
-SECONDS = 62
+ALLOWANCE = Allowance(62)
 ROTATED = 300e6
 """Bytes of copies of one weight."""
 SHAPES = ((6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336))
@@ -40,8 +35,6 @@ HEAD = (128256, 4096)
 LIMIT = 2e-2
 
 Call = Callable[[Tensor, Tensor], Tensor]
-
-STARTED = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -77,35 +70,6 @@ def floor_of(rows: int, shape: tuple[int, int]) -> float:
     return 1e6 * max(moved / READ, 2 * rows * columns * width / ARITHMETIC)
 
 
-def time_left() -> bool:
-    return time.monotonic() - STARTED < SECONDS
-
-
-def timed(calls: list[Callable[[], Tensor]]) -> float:
-    """Microseconds of one call, of all replayed from a graph."""
-    calls[0]()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
-    graph.replay()
-    spans = [_span(graph, 1)]
-    repeats = max(1, min(50, int(6e3 / spans[0])))
-    spans = [_span(graph, repeats) / repeats for _ in range(3)]
-    return median(spans) / len(calls)
-
-
-def _span(graph: torch.cuda.CUDAGraph, repeats: int) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(repeats):
-        graph.replay()
-    end.record()
-    end.synchronize()
-    return 1e3 * start.elapsed_time(end)
-
-
 def compiled(variants: list[Variant], shape: tuple[int, int], rows: int) -> list[Variant]:
     """The variants after a first call each, on many cores, with what they failed of."""
 
@@ -113,7 +77,7 @@ def compiled(variants: list[Variant], shape: tuple[int, int], rows: int) -> list
         try:
             variant.call(inputs(rows, shape[1]), weights(shape)[0])
         except Exception as failure:
-            return replace(variant, error=_line(failure))
+            return replace(variant, error=line_of(failure))
         return variant
 
     inputs(rows, shape[1]), weights(shape), workspace()
@@ -124,17 +88,12 @@ def compiled(variants: list[Variant], shape: tuple[int, int], rows: int) -> list
     return made
 
 
-def _line(failure: Exception) -> str:
-    text = str(failure).strip().splitlines()
-    return f"{type(failure).__name__}: {text[0] if text else ''}"[:90]
-
-
 def compare(shape: tuple[int, int], rows: int, variants: list[Variant], shown: int = 6) -> None:
     """Time the variants and cuBLAS, and print a line."""
     results: list[tuple[float, str]] = []
     failures: list[str] = []
     for variant in [Variant("cublas", lambda x, w: vendor(x, w, None)), *variants]:
-        if not time_left():
+        if not ALLOWANCE.left:
             break
         try:
             if variant.error:
@@ -143,7 +102,7 @@ def compare(shape: tuple[int, int], rows: int, variants: list[Variant], shown: i
             copies = weights(shape) * (4 if rows < 1024 else 1)
             results.append((timed([partial(variant.call, x, w) for w in copies]), variant.name))
         except Exception as failure:
-            failures.append(f"{variant.name}: {_line(failure)}")
+            failures.append(f"{variant.name}: {line_of(failure)}")
     if not results:
         return
     results.sort()
@@ -202,7 +161,7 @@ def check() -> None:
             worst = max(_worst(call, rows, shape) for shape in (SHAPES[0], SHAPES[3]))
             verdict = "PASS" if worst <= 1 else "FAIL"
         except Exception as failure:
-            worst, verdict = float("nan"), f"FAIL {_line(failure)}"
+            worst, verdict = float("nan"), f"FAIL {line_of(failure)}"
         print(f"check {name}: worst {worst:.3f} of what is allowed  {verdict}", flush=True)
 
 
@@ -378,7 +337,7 @@ def chain_section() -> None:
                 flush=True,
             )
         except Exception as failure:
-            print(f"chain {chain.__name__}: failed {_line(failure)}", flush=True)
+            print(f"chain {chain.__name__}: failed {line_of(failure)}", flush=True)
 
 
 SECTIONS = {
@@ -392,22 +351,5 @@ SECTIONS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=SECTIONS, nargs="*", default=list(SECTIONS))
-    chosen = parser.parse_args().only
-    torch.manual_seed(0)
-    print(torch.cuda.get_device_name(), flush=True)
-    for name in chosen:
-        begun = time.monotonic()
-        try:
-            SECTIONS[name]()
-        except Exception as failure:
-            print(f"{name} failed: {_line(failure)}", flush=True)
-        print(f"[{name}: {time.monotonic() - begun:.0f} s]", flush=True)
-    if not time_left():
-        print("time is up: some variants were left out")
-
-
 if __name__ == "__main__":
-    main()
+    run_sections(__doc__, SECTIONS, ALLOWANCE)

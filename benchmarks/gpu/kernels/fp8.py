@@ -9,8 +9,6 @@ rows, its variants fastest first in microseconds. Names of tilings as in dense.p
 rounding of activations in, q alone is that kernel.
 """
 
-import argparse
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -35,19 +33,18 @@ from aphrodite_kernels.backends.triton.scaled import (
 )
 from aphrodite_kernels.backends.triton.scaled_rows import round_rows
 from aphrodite_kernels.layouts import Scaled
-from dense import DEVICE, READ, ROTATED, SHAPES, tiling_name, timed, workspace
+from dense import ROTATED, SHAPES, tiling_name, workspace
+from gauge import DEVICE, READ, Allowance, line_of, run_sections, timed
 from torch import Tensor
 
 ARITHMETIC = 1500e12
 """Operations per second in eight-bit floats."""
-SECONDS = 85
+ALLOWANCE = Allowance(85)
 LIMIT = 2e-2
 ROUNDED_LIMIT = 4e-2
 """Root mean square: float8_e4m3fn is off by at most 2**-4 / 3**0.5 = 3.6e-2 of a number on the
 mean of a binade's worst end."""
 BLOCK = (128, 128)
-
-STARTED = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -55,10 +52,6 @@ class Variant:
     name: str
     call: Callable[[Tensor, Scaled], Tensor]
     error: str = ""
-
-
-def time_left() -> bool:
-    return time.monotonic() - STARTED < SECONDS
 
 
 def made(shape: tuple[int, int], block: tuple[int, int]) -> Scaled:
@@ -93,11 +86,6 @@ def floor_of(rows: int, shape: tuple[int, int]) -> float:
     columns, width = shape
     moved = columns * width + 2 * rows * (columns + width)
     return 1e6 * max(moved / READ, 2 * rows * columns * width / ARITHMETIC)
-
-
-def line_of(failure: BaseException) -> str:
-    text = str(failure).strip().splitlines()
-    return f"{type(failure).__name__}: {text[0] if text else ''}"[:120]
 
 
 # Checks.
@@ -207,7 +195,7 @@ def compare(
     torch.cuda.synchronize()
     results: list[tuple[float, str]] = []
     for variant in variants:
-        if not time_left():
+        if not ALLOWANCE.left:
             break
         if variant.error:
             print(f"    failed {variant.name}: {variant.error}")
@@ -340,22 +328,5 @@ SECTIONS = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=SECTIONS, nargs="*", default=list(SECTIONS))
-    chosen = parser.parse_args().only
-    torch.manual_seed(0)
-    print(torch.cuda.get_device_name(), flush=True)
-    for name in chosen:
-        begun = time.monotonic()
-        try:
-            SECTIONS[name]()
-        except Exception as failure:
-            print(f"{name} failed: {line_of(failure)}", flush=True)
-        print(f"[{name}: {time.monotonic() - begun:.0f} s]", flush=True)
-    if not time_left():
-        print("time is up: some variants were left out")
-
-
 if __name__ == "__main__":
-    main()
+    run_sections(__doc__, SECTIONS, ALLOWANCE)

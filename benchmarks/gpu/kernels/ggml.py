@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from statistics import median
 
 import torch
 from aphrodite_kernels.backends.triton.ggml import (
@@ -37,11 +36,9 @@ from aphrodite_kernels.backends.triton.ggml.product import Shape, product
 from aphrodite_kernels.backends.triton.ggml.single import single_product
 from aphrodite_kernels.layouts import GgmlBlocks, GgmlType
 from aphrodite_kernels.testing import random_blocks
+from gauge import DEVICE, READ, Allowance, line_of, run_sections, timed
 from torch import Tensor
 
-DEVICE = torch.device("cuda")
-READ = 4.6e12
-"""Bytes per second."""
 ROTATED = 300e6
 """Bytes of copies of one weight."""
 SECONDS = 40
@@ -52,11 +49,6 @@ WHOLE, RAGGED = (1040, 4096), (100, 768)
 ROWS = (1, 3, 8, 17, 32, 64, 96, 130)
 LIMITS = {torch.bfloat16: 2e-2, torch.float16: 4e-3}
 """The conformance suite's: of the typical product and of the expected one."""
-
-
-def line_of(failure: BaseException) -> str:
-    text = str(failure).strip().splitlines()
-    return f"{type(failure).__name__}: {text[0] if text else ''}"[:160]
 
 
 # Checks of one type, in a process of its own.
@@ -203,30 +195,6 @@ def weights(kind: GgmlType, shape: tuple[int, int]) -> list[Fragments]:
 @cache
 def inputs_of(rows: int, width: int) -> Tensor:
     return torch.randn(rows, width, device=DEVICE, dtype=torch.bfloat16)
-
-
-def timed(calls: list[Callable[[], object]]) -> float:
-    """Microseconds of one call, of all replayed from a graph."""
-    calls[0]()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
-    graph.replay()
-    first = _span(graph, 1)
-    repeats = max(1, min(50, int(6e3 / first)))
-    return median(_span(graph, repeats) / repeats for _ in range(3)) / len(calls)
-
-
-def _span(graph: torch.cuda.CUDAGraph, repeats: int) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(repeats):
-        graph.replay()
-    end.record()
-    end.synchronize()
-    return 1e3 * start.elapsed_time(end)
 
 
 @dataclass(frozen=True)
@@ -444,6 +412,7 @@ def pack_section() -> None:
         )
 
 
+ALLOWANCE = Allowance(300)
 SECTIONS = {
     "check": check_section,
     "pack": pack_section,
@@ -454,21 +423,12 @@ SECTIONS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=SECTIONS, nargs="*", default=list(SECTIONS))
     parser.add_argument("--type", choices=[kind.name for kind in ENCODINGS], help="check only it")
-    arguments = parser.parse_args()
-    if arguments.type:
-        check_type(GgmlType[arguments.type])
-        return
-    torch.manual_seed(0)
-    print(torch.cuda.get_device_name(), flush=True)
-    for name in arguments.only:
-        begun = time.monotonic()
-        try:
-            SECTIONS[name]()
-        except Exception as failure:
-            print(f"{name} failed: {line_of(failure)}", flush=True)
-        print(f"[{name}: {time.monotonic() - begun:.0f} s]", flush=True)
+    wanted = parser.parse_known_args()[0].type
+    if wanted:
+        check_type(GgmlType[wanted])
+    else:
+        run_sections(__doc__, SECTIONS, ALLOWANCE, parser)
 
 
 if __name__ == "__main__":

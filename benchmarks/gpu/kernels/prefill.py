@@ -8,8 +8,6 @@ its tilings fastest first in microseconds: r128t64w8s3 is 128 rows, tiles of 64 
 and 3 stages. `*`: the one that is used. The floor is the arithmetic's, causal halves left out.
 """
 
-import argparse
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,13 +21,13 @@ from aphrodite_kernels.backends.triton.attention_prefill import (
     prefill_attention,
     prefill_tiling,
 )
-from dense import DEVICE, timed
+from gauge import DEVICE, Allowance, line_of, run_sections, timed
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ARITHMETIC = 780e12
 """Operations per second in bfloat16."""
-SECONDS = 85
+ALLOWANCE = Allowance(85)
 HEADS, PAIRS, SIZE, BLOCK = 32, 8, 128, 16
 LIMIT = 2e-2
 SPEC = AttentionSpec(scale=SIZE**-0.5)
@@ -54,7 +52,6 @@ STEPS: dict[str, Batch] = {
     "8x512 of 4096": ((512, 4096),) * 8,
 }
 MIXED: Batch = ((1, 700), (130, 130), (1, 5), (513, 1025), (0, 0), (40, 2000), (7, 7))
-STARTED = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -100,11 +97,6 @@ def _cache(shape: tuple[int, ...], kept: torch.dtype) -> KVCache:
 
 def name_of(tiling: PrefillTiling) -> str:
     return f"r{tiling.rows}t{tiling.tile}w{tiling.num_warps}s{tiling.num_stages}"
-
-
-def line_of(failure: BaseException) -> str:
-    text = str(failure).strip().splitlines()
-    return f"{type(failure).__name__}: {text[0] if text else ''}"[:120]
 
 
 def call(
@@ -186,8 +178,7 @@ def time_section() -> None:
         for failure in failures.values():
             print(f"    failed {failure}", flush=True)
         for name, batch in STEPS.items():
-            if time.monotonic() - STARTED > SECONDS:
-                print("time is up: some steps were left out")
+            if not ALLOWANCE.left:
                 return
             step = step_of(batch, (HEADS, PAIRS, SIZE), kept, copies=4)
             operations, floor = floor_of(batch)
@@ -254,20 +245,5 @@ def _vendors(tokens: int) -> list[tuple[float, str]]:
 SECTIONS: dict[str, Callable[[], None]] = {"check": check, "steady": steady, "time": time_section}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=SECTIONS, nargs="*", default=list(SECTIONS))
-    chosen = parser.parse_args().only
-    torch.manual_seed(0)
-    print(torch.cuda.get_device_name(), flush=True)
-    for name in chosen:
-        begun = time.monotonic()
-        try:
-            SECTIONS[name]()
-        except Exception as failure:
-            print(f"{name} failed: {line_of(failure)}", flush=True)
-        print(f"[{name}: {time.monotonic() - begun:.0f} s]", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run_sections(__doc__, SECTIONS, ALLOWANCE)

@@ -8,11 +8,8 @@ few hundred likely tokens, as models give; `flat` are normal numbers, whose nucl
 tokens; `ties` are flat ones in bfloat16.
 """
 
-import argparse
-import time
 from collections.abc import Callable
 from functools import cache, partial
-from statistics import median
 
 import torch
 from aphrodite_kernels.backends import reference
@@ -21,13 +18,11 @@ from aphrodite_kernels.backends.triton.sampling_draw import draw_on
 from aphrodite_kernels.backends.triton.sampling_keep import keep_on
 from aphrodite_kernels.backends.triton.sampling_top import keep_top_k_on, keep_top_p_on
 from aphrodite_kernels.backends.triton.sampling_uniform import uniform_on
+from gauge import DEVICE, READ, Allowance, run_sections, timed
 from torch import Tensor
 
-DEVICE = torch.device("cuda")
-READ = 4.6e12
-"""Bytes per second."""
 VOCABULARY = 128256
-SECONDS = 70
+ALLOWANCE = Allowance(70)
 ROTATED = 200e6
 """Bytes of copies of the logits; the L2 cache has 50 MB."""
 OFF = 1e-5
@@ -35,7 +30,6 @@ OFF = 1e-5
 
 Call = Callable[[Tensor], object]
 
-STARTED = time.monotonic()
 VERDICTS: list[bool] = []
 
 argmax = argmax_on(overlapped=True)
@@ -61,29 +55,6 @@ def copies(kind: str, rows: int, dtype: torch.dtype) -> list[Tensor]:
 
 def column(value: float, rows: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.full((rows, 1), value, dtype=dtype, device=DEVICE)
-
-
-def timed(call: Call, buffers: list[Tensor]) -> float:
-    """Microseconds of one call, of one on each buffer replayed from a graph."""
-    call(buffers[0].clone())
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for buffer in buffers:
-            call(buffer)
-    graph.replay()
-    repeats = max(1, min(20, int(1e4 / _span(graph, 1))))
-    return median(_span(graph, repeats) / repeats for _ in range(3)) / len(buffers)
-
-
-def _span(graph: torch.cuda.CUDAGraph, repeats: int) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(repeats):
-        graph.replay()
-    end.record()
-    end.synchronize()
-    return 1e3 * start.elapsed_time(end)
 
 
 def report(name: str, verdict: object, seen: str = "") -> None:
@@ -166,15 +137,14 @@ def show(
     name: str, rows: int, moved: float, ours: Call, theirs: Call, buffers: list[Tensor]
 ) -> None:
     """moved: bytes of a row of float32 or bfloat16 logits that are read or written."""
-    if time.monotonic() - STARTED > SECONDS:
-        print(f"time is up: {name} r{rows} is left out")
+    if not ALLOWANCE.left:
         return
     floor = 1e6 * rows * moved / READ
     try:
-        micros = timed(ours, buffers)
+        micros = timed([partial(ours, each) for each in buffers])
         print(
             f"{name} r{rows}: {micros:.1f}, floor {floor:.1f} (x{micros / floor:.1f}), "
-            f"torch {timed(theirs, buffers[:4]):.1f}",
+            f"torch {timed([partial(theirs, each) for each in buffers[:4]]):.1f}",
             flush=True,
         )
     except Exception as failure:
@@ -209,7 +179,7 @@ def top(kind: str, rows: int) -> None:
     row = 4.0 * VOCABULARY
     buffers = copies(kind, rows, torch.float32)
     work = torch.empty_like(buffers[0])
-    copied = timed(work.copy_, buffers)
+    copied = timed([partial(work.copy_, each) for each in buffers])
     print(f"copy r{rows}: {copied:.1f}, contained in each of the following")
     counts = [column(value, rows, torch.int64) for value in (50, 1000, 20000)]
     shares = [column(value, rows) for value in (0.5, 0.9, 0.99)]
@@ -272,20 +242,5 @@ def torch_top_p(logits: Tensor, share: Tensor) -> Tensor:
 SECTIONS = {"check": check, "chain": chain, "time": times}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=SECTIONS, nargs="*", default=list(SECTIONS))
-    chosen = parser.parse_args().only
-    torch.manual_seed(0)
-    print(torch.cuda.get_device_name(), flush=True)
-    for name in chosen:
-        begun = time.monotonic()
-        try:
-            SECTIONS[name]()
-        except Exception as failure:
-            print(f"{name} failed: {failure!r}"[:300], flush=True)
-        print(f"[{name}: {time.monotonic() - begun:.0f} s]", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run_sections(__doc__, SECTIONS, ALLOWANCE)
