@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda
 
-from aphrodite_kernels.backends.triton.sampling_sums import CHUNK, INFINITY, chunk_sums, weight_of
+from aphrodite_kernels.backends.triton.sampling_sums import CHUNK, chunk_sums, chunks_of, weight_of
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.protocols import Draw
 
@@ -39,11 +39,8 @@ def draw_finish_kernel(
         cuda.gdc_wait()
     row = tl.program_id(0).to(tl.int64)
     chunk = tl.arange(0, CHUNKS)
-    most = tl.load(largest + row * chunks + chunk, chunk < chunks, float("-inf"))
-    peak = tl.max(most, 0)
-    good = tl.abs(peak) < INFINITY
+    weight, peak, good = chunks_of(row, largest, sums, chunks, CHUNKS)
     peak = tl.where(good, peak, 0.0)
-    weight = tl.load(sums + row * chunks + chunk, chunk < chunks, 0.0) * weight_of(most, peak)
     upto = tl.cumsum(weight, 0)
     target = tl.load(uniform + row) * tl.max(upto, 0)
     chosen = _first(chunk, weight, upto, target, CHUNKS)

@@ -44,6 +44,18 @@ def sums_kernel(
     tl.store(sums + row * chunks + chunk, tl.where(finite, total, 0.0))
 
 
+@triton.jit
+def chunks_of(row, largest, sums, chunks, CHUNKS: tl.constexpr):
+    """Weight of each chunk relative to the row's largest number; that; and whether it is finite."""
+    chunk = tl.arange(0, CHUNKS)
+    most = tl.load(largest + row * chunks + chunk, chunk < chunks, float("-inf"))
+    peak = tl.max(most, 0)
+    good = tl.abs(peak) < INFINITY
+    base = tl.where(good, peak, 0.0)
+    weight = tl.load(sums + row * chunks + chunk, chunk < chunks, 0.0) * weight_of(most, base)
+    return weight, peak, good
+
+
 @triton.jit(do_not_specialize=["largest", "sums"])
 def logsumexp_kernel(largest, sums, out, chunks, CHUNKS: tl.constexpr, PDL: tl.constexpr):
     """One row, of CHUNKS chunks or fewer. Its largest number, if that is not finite."""
@@ -51,14 +63,9 @@ def logsumexp_kernel(largest, sums, out, chunks, CHUNKS: tl.constexpr, PDL: tl.c
         cuda.gdc_launch_dependents()
         cuda.gdc_wait()
     row = tl.program_id(0).to(tl.int64)
-    chunk = tl.arange(0, CHUNKS)
-    most = tl.load(largest + row * chunks + chunk, chunk < chunks, float("-inf"))
-    peak = tl.max(most, 0)
-    good = tl.abs(peak) < INFINITY
-    base = tl.where(good, peak, 0.0)
-    parts = tl.load(sums + row * chunks + chunk, chunk < chunks, 0.0) * weight_of(most, base)
-    total = tl.where(good, tl.sum(parts, 0), 1.0)
-    tl.store(out + row, tl.where(good, base + tl.log(total), peak))
+    weight, peak, good = chunks_of(row, largest, sums, chunks, CHUNKS)
+    total = tl.where(good, tl.sum(weight, 0), 1.0)
+    tl.store(out + row, peak + tl.log(total))
 
 
 def chunk_sums(logits: Tensor, *, overlapped: bool) -> tuple[Tensor, Tensor]:
