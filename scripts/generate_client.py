@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin
 from aphrodite_engine.sampling.catalog import stage_fields
 from aphrodite_engine.sampling.fields import Field, fields_of
 from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.priority import ORDER_ALIASES, ORDER_FIELDS
 
 TARGET = Path("packages/aphrodite-client/src/aphrodite_client/wire/sampling.py")
 _ELSEWHERE = {"n", "max_tokens", "stop", "seed", "logprobs", "stages"}
@@ -33,6 +34,7 @@ class SamplingFields(TypedDict, total=False):
 def source() -> str:
     """The whole file."""
     stages = [(declared.field, declared.aliases) for declared in stage_fields()]
+    stages += [(field, ORDER_ALIASES.get(field.name, ())) for field in ORDER_FIELDS]
     limits = [(field, ()) for field in fields_of(SamplingParams) if field.name not in _ELSEWHERE]
     return _HEAD + "".join(_entry(field, aliases) for field, aliases in [*stages, *limits])
 

@@ -44,7 +44,6 @@ def test_sillytavern(engine, post, strict, stream):
         ("response_format", {"type": "json_object"}),
         ("tools", [{"type": "function"}]),
         ("tool_choice", "required"),
-        ("temperature_last", True),
         ("ban_eos_token", True),
         ("use_beam_search", True),
         ("best_of", 3),
@@ -166,3 +165,23 @@ def test_bounds_and_descriptions_are_documented(call):
     assert (number["minimum"], number["maximum"]) == (0, 1)
     assert "likeliest" in schema["properties"]["min_p"]["description"]
     assert "stopping_strings" in schema["properties"]["stop"]["description"]
+
+
+@pytest.mark.parametrize("path", [PATH, "/v1/chat/completions"])
+@pytest.mark.parametrize("name", ["sampler_priority", "sampler_order"])
+def test_an_order_reaches_the_engine(call, engine, path, name):
+    prompt = {"prompt": "a", "messages": [{"role": "user", "content": "a"}]}
+    body = {**prompt, "temperature": 0.5, "min_p": 0.1, "top_k": 4, name: ["MIN_P", 0, 5]}
+    assert call(path, body).status_code == 200
+    stages = [stage.name() for stage in engine.seen[0][1].stages]
+    assert stages == ["min_p", "top_k", "temperature"]
+
+
+def test_an_order_of_what_is_no_sampler_is_refused_with_all_names(call):
+    response = call(PATH, {"prompt": "a", "sampler_priority": ["temperature", "wibble"]})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"] == "sampler_priority"
+    assert "'wibble'" in error["message"]
+    assert "logit_bias, " in error["message"]
+    assert "13 (xtc)" in error["message"]

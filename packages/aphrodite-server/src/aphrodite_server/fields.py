@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling.catalog import stage_fields
+from aphrodite_engine.sampling.priority import ORDER_ALIASES, ORDER_FIELDS
 
 ALIASES: Final[Mapping[str, str]] = {
     "add_bos_token": "add_special_tokens",
@@ -110,11 +111,8 @@ _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
     "presence_penalty": (0,),
     "rep_pen": (1,),
     "repetition_penalty": (1,),
-    "sampler_order": (),
-    "sampler_priority": (),
     "skew": (0,),
     "smoothing_factor": (0,),
-    "temperature_last": (False,),
     "tfs": (1,),
     "token_ban_ranges": (),
     "token_healing": (False,),
@@ -158,10 +156,11 @@ _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
 
 @cache
 def stage_names() -> frozenset[str]:
-    """Wire names that the engine's stages answer to, aliases included."""
-    return frozenset(
-        name for declared in stage_fields() for name in (declared.name, *declared.aliases)
-    )
+    """Wire names that the engine's sampler answers to, aliases included."""
+    names = [name for declared in stage_fields() for name in (declared.name, *declared.aliases)]
+    for field in ORDER_FIELDS:
+        names += field.name, *ORDER_ALIASES.get(field.name, ())
+    return frozenset(names)
 
 
 @dataclass(frozen=True)

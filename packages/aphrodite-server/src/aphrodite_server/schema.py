@@ -12,6 +12,7 @@ from aphrodite_engine.sampling.catalog import stage_fields
 from aphrodite_engine.sampling.fields import Field as EngineField
 from aphrodite_engine.sampling.fields import fields_of
 from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.priority import ORDER_ALIASES, ORDER_FIELDS
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -71,8 +72,11 @@ def _sampling_fields() -> type[Wire]:
     stages: dict[str, Any] = {
         declared.name: _stage_field(declared.field, declared.aliases) for declared in stage_fields()
     }
+    order = {
+        field.name: _stage_field(field, ORDER_ALIASES.get(field.name, ())) for field in ORDER_FIELDS
+    }
     limits = {name: _limit_field(field) for name, field in _LIMITS.items() if name not in _OWN}
-    return create_model("SamplingFields", __base__=Wire, **stages, **limits)
+    return create_model("SamplingFields", __base__=Wire, **stages, **order, **limits)
 
 
 def _stops(value: object) -> object:

@@ -49,6 +49,17 @@ class SamplingFields(TypedDict, total=False):
     Must be at least 0 and at most 1.
     """
 
+    sampler_priority: Sequence[str | int] | None
+    """Names or numbers of samplers in the order in which they shall act. Those that it does not
+    name keep their places in the default order; those that it names share out the places that
+    they have there. Empty is the default order. Also named sampler_order.
+    """
+
+    temperature_last: bool | None
+    """Temperature acts on what the filters leave, just after XTC. Without effect beside
+    sampler_priority, which says itself where temperature stands.
+    """
+
     min_tokens: int | None
     """End-of-text and stop tokens are impossible before this many. Must be at least 0."""
 

@@ -5,6 +5,7 @@ one pass; a batch is the list of passes, with every parameter already on the dev
 long as the same rows are sampled.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -82,15 +83,22 @@ class Batch:
 
 
 def passes_of(chains: Sequence[Sequence[Stage]], device: torch.device) -> list[Pass]:
-    """Merge the rows' chains; each row keeps its own order."""
+    """Merge the rows' chains; each row keeps its own order.
+
+    A pass waits as long as another can run whose stage no row has yet to reach, so that rows that
+    reach a stage at different places of their orders take it together.
+    """
     done = [0] * len(chains)
     passes: list[Pass] = []
+    due = Counter(type(stage) for chain in chains for stage in chain)
     while heads := {
         place: chain[at]
         for place, (chain, at) in enumerate(zip(chains, done, strict=True))
         if at < len(chain)
     }:
-        stage = min((type(head) for head in heads.values()), key=lambda kind: kind.order)
+        ready = Counter(type(head) for head in heads.values())
+        stage = min(ready, key=lambda kind: (due[kind] - ready[kind], kind.order))
+        due[stage] -= ready[stage]
         members = {place: head for place, head in heads.items() if type(head) is stage}
         for place in members:
             done[place] += 1

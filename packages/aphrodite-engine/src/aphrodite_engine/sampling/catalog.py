@@ -14,6 +14,7 @@ import msgspec
 from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling import stages as stages_package
 from aphrodite_engine.sampling.fields import Field, check_value, fields_of
+from aphrodite_engine.sampling.priority import Places
 from aphrodite_engine.sampling.stage import Stage
 
 
@@ -57,13 +58,15 @@ def stage_fields() -> tuple[StageField, ...]:
 
 
 def stages_from(fields: Mapping[str, Any]) -> tuple[Stage, ...]:
-    """Make stages of wire fields, in default order; other fields are left alone.
+    """Make stages of wire fields; other fields are left alone.
 
-    None, "", [] and {} mean off. A field and its aliases may come together if they agree. A stage
-    that would be the identity is left out.
+    They stand in the order of `sampler_priority`, or else in the default order. None, "", [] and
+    {} mean off. A field and its aliases may come together if they agree. A stage that would be the
+    identity is left out.
 
     Raises:
-        RequestError: a value has the wrong type or is out of range, or aliases disagree.
+        RequestError: a value has the wrong type or is out of range, aliases disagree, or the order
+            names what is no stage.
     """
     chosen: dict[type[Stage], dict[str, object]] = {}
     for declared in stage_fields():
@@ -71,7 +74,14 @@ def stages_from(fields: Mapping[str, Any]) -> tuple[Stage, ...]:
         if value is not None:
             chosen.setdefault(declared.stage, {})[declared.name] = value
     made = (stage(**values) for stage, values in chosen.items())
-    return tuple(stage for stage in made if stage.active)
+    active = sorted((stage for stage in made if stage.active), key=lambda stage: stage.order)
+    return places().arrange(fields, active)
+
+
+@cache
+def places() -> Places:
+    """What the stages are called in orders."""
+    return Places(stages())
 
 
 def _given(fields: Mapping[str, Any], declared: StageField) -> object:

@@ -49,8 +49,10 @@ def make_row(spec: RowSpec) -> Row:
     asked = [stage for stage in params.stages if stage.active]
     cold = [isinstance(stage, Temperature) and stage.greedy for stage in asked]
     greedy = any(cold)
-    if greedy:  # nothing acts after the cold stage, and what keeps the argmax need not act before
-        asked = [stage for stage in asked[: cold.index(True)] if not stage.keeps_argmax]
+    if greedy:  # nothing acts after the cold stage, nor need what keeps the argmax just before it
+        del asked[cold.index(True) :]
+        while asked and asked[-1].keeps_argmax:
+            asked.pop()
     return Row(
         chain=(ends, *asked) if params.min_tokens and spec.stop_tokens else tuple(asked),
         greedy=greedy,
