@@ -1,6 +1,7 @@
-"""Models, tokens, health, version, metrics and documentation."""
+"""Models, samplers, tokens, health, version, metrics and documentation."""
 
 from aphrodite_server import __version__
+from aphrodite_server.fields import stage_names
 
 
 def test_models(call):
@@ -9,6 +10,19 @@ def test_models(call):
     assert card["object"] == "model"
     assert card["max_model_len"] == 512
     assert call("/v1/models/fake/model").json() == card
+
+
+def test_samplers(call):
+    """Whatever a request may set is described, and nothing else."""
+    answer = call("/v1/samplers").json()
+    stages = answer["samplers"]
+    fields = [field for stage in stages for field in stage["fields"]] + answer["order"]
+    names = [name for field in fields for name in (field["name"], *field.get("aliases", ()))]
+    assert sorted(names) == sorted(stage_names())
+    assert [stage["order"] for stage in stages] == list(range(1, len(stages) + 1))
+    assert all("default" in field and field["docs"] for field in fields)
+    top_p = next(field for field in fields if field["name"] == "top_p")
+    assert (top_p["exclusive_minimum"], top_p["maximum"], top_p["off"]) == (0, 1, [1])
 
 
 def test_tokenize(call):

@@ -14,11 +14,11 @@ from aphrodite_server import __version__
 from aphrodite_server.auth import ApiKeys
 from aphrodite_server.errors import ApiError, describe
 from aphrodite_server.gates import AccessLog, BodyGate, Defects, RequestIds
-from aphrodite_server.routes import chat, completions, models, operations, tokenize
+from aphrodite_server.routes import chat, completions, models, operations, samplers, tokenize
 from aphrodite_server.service import IGNORED_HEADER, Service
 from aphrodite_server.settings import Settings
 
-_ROUTERS = (completions, chat, models, tokenize, operations)
+_ROUTERS = (completions, chat, models, samplers, tokenize, operations)
 
 
 def create_app(engine: AsyncEngine, settings: Settings) -> FastAPI:

@@ -1,0 +1,183 @@
+"""What is to be known of every stage that is present, as plain data: for user interfaces and docs.
+
+All of it is read from the declarations; a new stage is described without a change here.
+"""
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, Final, get_args, get_origin
+
+import msgspec
+from annotated_types import Ge, Gt, Le, Lt
+
+from aphrodite_engine.errors import RequestError
+from aphrodite_engine.sampling.catalog import places, stages
+from aphrodite_engine.sampling.fields import Bound, Field, TokenId, fields_of
+from aphrodite_engine.sampling.priority import ORDER_ALIASES, ORDER_FIELDS
+from aphrodite_engine.sampling.stage import Stage
+
+_WORDS: Final = MappingProxyType(
+    {float: "number", int: "integer", bool: "boolean", str: "string", type(None): "null"}
+)
+_FINE, _WIDE = 0.01, 10
+"""Steps of a number whose range is narrow; a range wider than this takes whole steps."""
+
+
+class FieldDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One field of a request."""
+
+    name: str
+    aliases: list[str] = []
+    """Other names that it may be sent by."""
+    type: str
+    """As JSON has it: `number`, `integer`, `boolean`, `string`, or `list of …`, `map from …`."""
+    minimum: float | None = None
+    exclusive_minimum: float | None = None
+    maximum: float | None = None
+    exclusive_maximum: float | None = None
+    range: str = ""
+    """The four above, in words."""
+    step: float | None = None
+    """By which a slider may move; of numbers."""
+    default: Any = msgspec.field()
+    """What an absent field means."""
+    off: list[Any] = []
+    """Values that switch it off, besides null and whatever is empty; none: it is a parameter of a
+    stage that other fields switch on."""
+    docs: str
+
+
+class StageDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One stage."""
+
+    name: str
+    """Also in `sampler_priority`."""
+    number: int | None = None
+    """The same, for clients that number them."""
+    order: int
+    """Place in the default order, counted from 1."""
+    docs: str
+    fields: list[FieldDescription]
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that shapes how a token is drawn."""
+
+    samplers: list[StageDescription]
+    """In default order."""
+    order: list[FieldDescription]
+    """Fields that change it."""
+
+
+@cache
+def describe() -> Description:
+    """Describe the stages that requests can use."""
+    wire = [stage for stage in stages() if stage.wire]
+    return Description(
+        samplers=[
+            StageDescription(
+                name=stage.name(),
+                number=places().number(stage),
+                order=place,
+                docs=inspect.cleandoc(stage.__doc__ or ""),
+                fields=[_describe_field(stage, field) for field in fields_of(stage)],
+            )
+            for place, stage in enumerate(wire, 1)
+        ],
+        order=[_described(field, ORDER_ALIASES, [field.default]) for field in ORDER_FIELDS],
+    )
+
+
+def _describe_field(stage: type[Stage], field: Field) -> FieldDescription:
+    off = [field.default, *stage.off_values.get(field.name, ())]
+    return _described(field, stage.aliases, off if _switches(stage, field) else [])
+
+
+def _described(
+    field: Field, aliases: Mapping[str, tuple[str, ...]], off: list[Any]
+) -> FieldDescription:
+    limits = {type(bound): _limit(bound) for bound in field.bounds}
+    return FieldDescription(
+        name=field.name,
+        aliases=list(aliases.get(field.name, ())),
+        type=_type(field.type),
+        minimum=limits.get(Ge),
+        exclusive_minimum=limits.get(Gt),
+        maximum=limits.get(Le),
+        exclusive_maximum=limits.get(Lt),
+        range=field.range,
+        step=_step(field),
+        default=field.default,
+        off=off,
+        docs=field.doc,
+    )
+
+
+def _limit(bound: Bound) -> Any:
+    match bound:
+        case Ge(limit) | Gt(limit) | Le(limit) | Lt(limit):
+            return limit
+
+
+def _type(kind: Any) -> str:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind == TokenId:
+        return "token id"
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin is tuple and Ellipsis in arguments:
+        return f"list of {_plural(_type(arguments[0]))}"
+    if origin is tuple:
+        return f"list of {', '.join(_type(each) for each in arguments)}"
+    if origin is dict:
+        return f"map from {_type(arguments[0])} to {_type(arguments[1])}"
+    if isinstance(kind, UnionType):
+        return " or ".join(_type(each) for each in arguments)
+    return _WORDS.get(kind) or str(kind)
+
+
+def _plural(words: str) -> str:
+    if words.startswith("list"):
+        return f"lists{words.removeprefix('list')}"
+    return " or ".join(f"{word}s" for word in words.split(" or "))
+
+
+def _step(field: Field) -> float | None:
+    if field.type is int:
+        return 1
+    if field.type is not float:
+        return None
+    low, high = _ends(field)
+    return 1 if low is not None and high is not None and high - low > _WIDE else _FINE
+
+
+def _ends(field: Field) -> tuple[float | None, float | None]:
+    low = [_limit(bound) for bound in field.bounds if isinstance(bound, Ge | Gt)]
+    high = [_limit(bound) for bound in field.bounds if isinstance(bound, Le | Lt)]
+    return (low[0] if low else None), (high[0] if high else None)
+
+
+def _switches(stage: type[Stage], field: Field) -> bool:
+    """Whether the field alone can make the stage do anything."""
+    if field.type not in (float, int, bool):
+        return not field.default
+    return any(_acts(stage, field, value) for value in _samples(field))
+
+
+def _samples(field: Field) -> list[float | bool]:
+    if field.type is bool:
+        return [not field.default]
+    low, high = _ends(field)
+    ends = [end for end in (low, high) if end is not None]
+    middle = [sum(ends) / 2] if len(ends) == 2 else []
+    around = [field.default + step for step in (-1, -0.5, 0.5, 1, 10)]
+    return [field.type(value) for value in (*ends, *middle, *around)]
+
+
+def _acts(stage: type[Stage], field: Field, value: float) -> bool:
+    try:
+        return value != field.default and stage(**{field.name: value}).active
+    except RequestError:
+        return False  # outside the bounds
