@@ -4,7 +4,6 @@ All of it is read from the declarations; a new stage is described without a chan
 """
 
 import inspect
-from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Final, get_args, get_origin
@@ -13,8 +12,8 @@ import msgspec
 from annotated_types import Ge, Gt, Le, Lt
 
 from aphrodite_engine.errors import RequestError
-from aphrodite_engine.sampling.catalog import places, stages
-from aphrodite_engine.sampling.fields import Bound, Field, TokenId, fields_of
+from aphrodite_engine.sampling.catalog import StageField, places, stage_fields, stages
+from aphrodite_engine.sampling.fields import Bound, Field, TokenId
 from aphrodite_engine.sampling.priority import ORDER_ALIASES, ORDER_FIELDS
 from aphrodite_engine.sampling.stage import Stage
 
@@ -32,7 +31,9 @@ class FieldDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     aliases: list[str] = []
     """Other names that it may be sent by."""
     type: str
-    """As JSON has it: `number`, `integer`, `boolean`, `string`, or `list of …`, `map from …`."""
+    """As JSON has it: `number`, `integer`, `boolean`, `string`, or `list of …`, `map from …`,
+    `[…, …]`: a list of just these.
+    """
     minimum: float | None = None
     exclusive_minimum: float | None = None
     maximum: float | None = None
@@ -82,26 +83,28 @@ def describe() -> Description:
                 number=places().number(stage),
                 order=place,
                 docs=inspect.cleandoc(stage.__doc__ or ""),
-                fields=[_describe_field(stage, field) for field in fields_of(stage)],
+                fields=[_of_stage(each) for each in stage_fields() if each.stage is stage],
             )
             for place, stage in enumerate(wire, 1)
         ],
-        order=[_described(field, ORDER_ALIASES, [field.default]) for field in ORDER_FIELDS],
+        order=[
+            _described(field, ORDER_ALIASES.get(field.name, ()), [field.default])
+            for field in ORDER_FIELDS
+        ],
     )
 
 
-def _describe_field(stage: type[Stage], field: Field) -> FieldDescription:
+def _of_stage(declared: StageField) -> FieldDescription:
+    stage, field = declared.stage, declared.field
     off = [field.default, *stage.off_values.get(field.name, ())]
-    return _described(field, stage.aliases, off if _switches(stage, field) else [])
+    return _described(field, declared.aliases, off if _switches(stage, field) else [])
 
 
-def _described(
-    field: Field, aliases: Mapping[str, tuple[str, ...]], off: list[Any]
-) -> FieldDescription:
+def _described(field: Field, aliases: tuple[str, ...], off: list[Any]) -> FieldDescription:
     limits = {type(bound): _limit(bound) for bound in field.bounds}
     return FieldDescription(
         name=field.name,
-        aliases=list(aliases.get(field.name, ())),
+        aliases=list(aliases),
         type=_type(field.type),
         minimum=limits.get(Ge),
         exclusive_minimum=limits.get(Gt),
@@ -130,7 +133,7 @@ def _type(kind: Any) -> str:
     if origin is tuple and Ellipsis in arguments:
         return f"list of {_plural(_type(arguments[0]))}"
     if origin is tuple:
-        return f"list of {', '.join(_type(each) for each in arguments)}"
+        return f"[{', '.join(_type(each) for each in arguments)}]"
     if origin is dict:
         return f"map from {_type(arguments[0])} to {_type(arguments[1])}"
     if isinstance(kind, UnionType):
@@ -139,6 +142,8 @@ def _type(kind: Any) -> str:
 
 
 def _plural(words: str) -> str:
+    if words.startswith("["):
+        return words
     if words.startswith("list"):
         return f"lists{words.removeprefix('list')}"
     return " or ".join(f"{word}s" for word in words.split(" or "))
