@@ -33,6 +33,7 @@ def cases() -> list[Case]:
             "top_p": chooser.choice([1.0, 0.9]),
             "min_p": chooser.choice([0.0, 0.05]),
             "repetition_penalty": chooser.choice([1.0, 1.2]),
+            "mirostat_mode": chooser.choice([0, 0, 1, 2]),
         }
         params = SamplingParams(
             max_tokens=chooser.randint(8, 64), seed=index, stages=stages_from(fields)

@@ -14,9 +14,11 @@ from aphrodite_engine.sampling.catalog import stage_fields, stages
 from aphrodite_engine.sampling.fields import fields_of
 from aphrodite_engine.sampling.history import read_history
 from aphrodite_engine.sampling.rows import Draws, Rows
+from aphrodite_engine.sampling.stages.adaptive_p import AdaptiveP
 from aphrodite_engine.sampling.stages.logit_bias import LogitBias
 from aphrodite_engine.sampling.stages.min_p import MinP
 from aphrodite_engine.sampling.stages.min_tokens import MinTokens
+from aphrodite_engine.sampling.stages.mirostat import Mirostat
 from aphrodite_engine.sampling.stages.penalties import Penalties
 from aphrodite_engine.sampling.stages.temperature import Temperature
 from aphrodite_engine.sampling.stages.top_k import TopK
@@ -36,6 +38,8 @@ _AT_WORK = {
     "top_k": [TopK(1), TopK(3), TopK(50)],
     "top_p": [TopP(0.05), TopP(0.5), TopP(0.95), TopP(0.9999)],
     "min_p": [MinP(0.001), MinP(0.1), MinP(1.0)],
+    "mirostat": [Mirostat(1, 1.5), Mirostat(2, 2.5), Mirostat(2, 0.0), Mirostat(1, 3.0)],
+    "adaptive_p": [AdaptiveP(0.05), AdaptiveP(0.6), AdaptiveP(1.0)],
 }
 
 
@@ -75,6 +79,10 @@ def run(each, logits, tokens=None, prompts=None, lengths=None):
         draws=draws,
         ops=_OPS,
         history=history,
+        remembered={
+            name: torch.tensor([[getattr(stage, name)] for stage in each])
+            for name in step.stage.remembers
+        },
     )
     step.stage.apply(out, rows)
     return out
@@ -109,7 +117,7 @@ _SHAPES = [
     ("holes", 20000),
     ("random", 131072),
 ]
-_FILTERS = {"top_k", "top_p", "min_p"}
+_FILTERS = {"top_k", "top_p", "min_p", "mirostat"}
 
 
 def every_stage_at_work(only=None):
@@ -219,6 +227,21 @@ def softmax64(logits):
     return weights / weights.sum()
 
 
+def mirostat_count(x, limit):
+    """Algorithm 1 of arXiv 2007.14966, over the tokens that are possible."""
+    p = np.sort(softmax64(x))[::-1]
+    p = p[p > 0][:100]
+    if len(p) == 1:
+        return 1
+    t = [np.log((i + 2) / (i + 1)) for i in range(len(p) - 1)]
+    b = [np.log(p[i] / p[i + 1]) for i in range(len(p) - 1)]
+    s = np.dot(t, b) / np.dot(t, t)
+    if s < 1e-6:  # flat
+        return len(x) if 2.0**limit >= len(x) - 1 else 1
+    k = ((s - 1) * 2.0**limit / (1 - len(x) ** (1 - s))) ** (1 / s)
+    return int(np.clip(k, 1, len(x)))
+
+
 def expected(stage, logits, prompt=(), output=()):
     """The definition, one row, float64; filters give -inf where a token goes."""
     x = logits.astype(np.float64)
@@ -235,6 +258,14 @@ def expected(stage, logits, prompt=(), output=()):
         case MinP():
             p = softmax64(x)
             return np.where(p < stage.min_p * p.max(), -_INF, x)
+        case Mirostat(mirostat_mode=1):
+            return np.where(x >= np.sort(x)[::-1][mirostat_count(x, stage.limit) - 1], x, -_INF)
+        case Mirostat():
+            p = softmax64(x)
+            return np.where((p < 2.0**-stage.limit) & (p < p.max()), -_INF, x)
+        case AdaptiveP():
+            distance = abs(softmax64(x) - stage.adaptive_target) / 0.3
+            return np.where(x > -_INF, 5 - 10 * distance**2 / (1 + distance), -_INF)
         case Penalties():
             for token in {*prompt, *output}:
                 r = stage.repetition_penalty
@@ -338,7 +369,9 @@ def golden_cases():
     for case, before, after in zip(meta, logits, output, strict=True):
         kinds = {known.get(name) for name in case["params"]}
         if len(kinds) == 1 and None not in kinds:
-            stage = kinds.pop()(**case["params"])
+            kind = kinds.pop()
+            mode = {"mirostat_mode": 2} if kind is Mirostat else {}
+            stage = kind(**mode, **case["params"])
             yield pytest.param(
                 stage, case, before, after, id=f"{case['engine']}-{stage.name()}-{case['vector']}"
             )

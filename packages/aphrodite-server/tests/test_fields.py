@@ -36,7 +36,6 @@ def test_sillytavern(engine, post, strict, stream):
     [
         ("dry_multiplier", 0.8),
         ("xtc_probability", 0.5),
-        ("mirostat_mode", 2),
         ("banned_strings", ["slop"]),
         ("custom_token_bans", [5]),
         ("guided_json", {"type": "object"}),
@@ -47,7 +46,6 @@ def test_sillytavern(engine, post, strict, stream):
         ("ban_eos_token", True),
         ("use_beam_search", True),
         ("best_of", 3),
-        ("adaptive_target", 0.5),
         ("suffix", "the end"),
     ],
 )

@@ -19,6 +19,8 @@ class RowOutput(msgspec.Struct, frozen=True, kw_only=True):
     """Aligned with `tokens`, if asked for."""
     prompt_logprobs: list[TokenLogprobs] = []
     """Of the prompt tokens this step scored, if asked for."""
+    remembered: dict[str, float] = {}
+    """What the sampler remembers of the row after these tokens: the row starts with it again."""
     error: str | None = None
     """This row failed; the others did not."""
 

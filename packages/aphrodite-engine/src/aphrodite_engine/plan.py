@@ -22,6 +22,8 @@ class RowStart(msgspec.Struct, frozen=True, kw_only=True):
     params: SamplingParams
     seed: int
     stop_tokens: list[int]
+    remembered: dict[str, float] = {}
+    """What the sampler remembered of the completion after the last of `tokens`."""
 
 
 class BlockUpdate(msgspec.Struct, frozen=True, kw_only=True):

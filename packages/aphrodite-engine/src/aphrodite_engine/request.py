@@ -72,6 +72,8 @@ class Request:
     """Order of arrival at the scheduler."""
     committed: int = 0
     """Positions whose key and value are in the cache for certain: their step came back."""
+    remembered: dict[str, float] = field(default_factory=dict[str, float])
+    """What the sampler remembers of it after its last known token."""
     preemptions: int = 0
     """Times it lost its blocks and began again."""
     hash_root: bytes | None = None

@@ -38,6 +38,8 @@ class Row:
     def __init__(self, start, groups):
         self.start = start
         self.tokens = list(start.tokens)
+        left = {"length": float(len(self.tokens))}
+        assert start.remembered == (left if len(self.tokens) > start.prompt_length else {})
         self.tables = [[] for _ in range(groups)]
         self.broken = False
 
@@ -132,7 +134,8 @@ class Device:
         assert stop == len(row.tokens)
         token = next_token(row.tokens, row.start.seed, row.start.choice)
         row.tokens.append(token)
-        return RowOutput(tokens=[token], prompt_logprobs=scores)
+        remembered = {"length": float(len(row.tokens))}
+        return RowOutput(tokens=[token], prompt_logprobs=scores, remembered=remembered)
 
     def _read(self, row, work):
         size = self.limits.block_size

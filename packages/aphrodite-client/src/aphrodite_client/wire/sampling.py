@@ -49,6 +49,32 @@ class SamplingFields(TypedDict, total=False):
     Must be at least 0 and at most 1.
     """
 
+    mirostat_mode: int | None
+    """Version: 2 removes tokens more surprising than the limit; 1 keeps as many of the
+    likeliest as reach it under Zipf's law, whose exponent it estimates; 0 is off. Must be at
+    least 0 and at most 2. Also named mirostat.
+    """
+
+    mirostat_tau: float | None
+    """Target: mean surprise of a token in bits; the limit begins at twice this. Must be at
+    least 0 and at most 1000.
+    """
+
+    mirostat_eta: float | None
+    """How far the limit moves for each bit of error; 0 leaves it where it begins. Must be at
+    least 0 and at most 1000.
+    """
+
+    adaptive_target: float | None
+    """Mean probability of the chosen tokens; 0 and below is off. Must be at least -1 and at
+    most 1.
+    """
+
+    adaptive_decay: float | None
+    """What is left, after one token, of its predecessors' weight in the mean; 0 forgets them.
+    Must be at least 0 and at most 0.99.
+    """
+
     sampler_priority: Sequence[str | int] | None
     """Names or numbers of samplers in the order in which they shall act. Those that it does not
     name keep their places in the default order; those that it names share out the places that

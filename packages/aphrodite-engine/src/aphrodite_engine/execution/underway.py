@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from aphrodite_engine.execution.readback import Readback
 from aphrodite_engine.outputs import RowOutput, StepOutput
 from aphrodite_engine.sampling.logprobs import Scores
@@ -24,7 +26,7 @@ class FailedDraw:
     error: str
 
     def read(self) -> list[Draw]:
-        return [Draw(0, None, self.error)]
+        return [Draw(0, None, {}, self.error)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ def _row_output(draw: Draw) -> RowOutput:
     if draw.error is not None:
         return RowOutput(error=draw.error)
     logprobs = [] if draw.logprobs is None else [draw.logprobs]
-    return RowOutput(tokens=[draw.token], logprobs=logprobs)
+    return RowOutput(tokens=[draw.token], logprobs=logprobs, remembered=draw.remembered)
 
 
 def _with_scores(result: RowOutput, scores: PromptScores) -> RowOutput:
@@ -85,4 +87,4 @@ def _with_scores(result: RowOutput, scores: PromptScores) -> RowOutput:
         return result
     if scores.error is not None:
         return RowOutput(error=scores.error)
-    return RowOutput(tokens=result.tokens, logprobs=result.logprobs, prompt_logprobs=scores.read())
+    return msgspec.structs.replace(result, prompt_logprobs=scores.read())

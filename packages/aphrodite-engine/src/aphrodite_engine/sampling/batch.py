@@ -37,23 +37,31 @@ class Pass:
     given: frozenset[str]
     entries: Mapping[str, Entries]
 
-    def apply(self, logits: Tensor, ops: Backend, draws: Draws, history: History | None) -> None:
-        """Lead the rows of the pass through the stage; logits [R, V] of the whole batch, in place.
+    def rows(
+        self,
+        ops: Backend,
+        draws: Draws,
+        history: History | None,
+        remembered: Mapping[str, Tensor],
+    ) -> Rows:
+        """What the stage sees.
 
-        Draws are of the whole batch; the history of the pass's members, if the stage reads one.
+        Draws are of the whole batch; history and what is remembered of the pass's members.
         """
-        part = logits[self.index]
-        self.stage.apply(
-            part,
-            Rows(
-                columns=self.columns,
-                given=self.given,
-                entries=self.entries,
-                draws=draws.select(self.index),
-                ops=ops,
-                history=history,
-            ),
+        return Rows(
+            columns=self.columns,
+            given=self.given,
+            entries=self.entries,
+            draws=draws.select(self.index),
+            ops=ops,
+            history=history,
+            remembered=remembered,
         )
+
+    def apply(self, logits: Tensor, rows: Rows) -> None:
+        """Lead the members through the stage; logits [R, V] of the whole batch, in place."""
+        part = logits[self.index]
+        self.stage.apply(part, rows)
         if isinstance(self.index, Tensor):
             logits[self.index] = part
 
@@ -151,6 +159,8 @@ def _make_pass(
             given.add(field.name)
     for name, dtype in numbers.items():
         values = [getattr(head, name) for head in heads]
+        if name in stage.computed and any(values):
+            given.add(name)
         columns[name] = upload(np.array(values, dtype), device)[:, None]
     return Pass(stage, members, index_of(members, device), columns, frozenset(given), entries)
 

@@ -1,6 +1,6 @@
 """A row's parameters, worked out once when a request takes the row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,8 @@ class RowSpec(Protocol):
     def seed(self) -> int: ...
     @property
     def stop_tokens(self) -> Sequence[int]: ...
+    @property
+    def remembered(self) -> Mapping[str, float]: ...
 
 
 @dataclass(frozen=True, slots=True)

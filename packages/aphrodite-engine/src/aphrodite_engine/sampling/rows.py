@@ -6,7 +6,7 @@ Knows nothing of stages, requests or how rows come together; sampler.py makes th
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Rows:
     columns: Mapping[str, "Tensor"]
     """Per number field of the stage: [n, 1], float32 or int64; float32 per computed one."""
     given: frozenset[str]
-    """Number fields that are not at their default in every row."""
+    """Number fields that are not at their default in every row; computed ones that are not 0."""
     entries: Mapping[str, Entries]
     """Per field of the stage that lists or maps tokens."""
     draws: Draws
@@ -89,6 +89,10 @@ class Rows:
     """Of the device of the logits."""
     history: History | None = None
     """Given to stages that declare `needs_history`."""
+    remembered: Mapping[str, "Tensor"] = field(default_factory=dict[str, "Tensor"])
+    """Per name that the stage remembers: [n, 1] float32, as the last token left it."""
+    notes: dict[str, "Tensor"] = field(default_factory=dict[str, "Tensor"])
+    """What `apply` leaves for `update`, which sees the same record."""
 
     @property
     def positions(self) -> "Tensor":

@@ -1,15 +1,16 @@
 """From logits to tokens.
 
-The sampler owns the parameters of every row, from `start` to `release`. A step's `sample` makes
+The sampler owns the parameters of every row, and what stages remember of it, from `start` to
+`release`. A step's `sample` makes
 float32 copies of the logits, leads them through the stages their rows ask for and draws one token
 each; rows without stages and without draws cost one argmax. What a row gets depends on its own
-logits, parameters and (seed, choice, position) alone.
+logits, parameters, what is remembered of it and (seed, choice, position) alone.
 
 Knows nothing of plans and models, and keeps no tokens: the caller owns the matrix of tokens.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from aphrodite_kernels.backend import Backend
@@ -18,8 +19,10 @@ from torch import Tensor
 from aphrodite_engine.sampling.batch import Batch, Index, Pass, make_batch, places_of
 from aphrodite_engine.sampling.history import read_history
 from aphrodite_engine.sampling.logprobs import Scores, score, to_host
+from aphrodite_engine.sampling.memory import Memory, Remembered
 from aphrodite_engine.sampling.row import Row, RowSpec, make_row
-from aphrodite_engine.sampling.rows import Draws, History, Purpose
+from aphrodite_engine.sampling.rows import Draws, History, Purpose, Rows
+from aphrodite_engine.sampling.stage import Stage
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 
 _BROKEN = "the model gave numbers that are not finite, or every token is banned"
@@ -32,6 +35,8 @@ class Draw:
     token: int
     logprobs: TokenLogprobs | None
     """If the row asked for them."""
+    remembered: dict[str, float]
+    """What its stages remember of the row from here on."""
     error: str | None
     """The row failed: its token means nothing. Other rows are unaffected."""
 
@@ -63,22 +68,44 @@ class Sampled:
     """Of the rows that asked for log-probabilities, in order."""
     counts: tuple[int | None, ...]
     """Per row: how many likeliest tokens it asked for."""
+    remembered: list[Remembered]
 
     def map(self, move: Callable[[Tensor], Tensor]) -> "Sampled":
         """The same elsewhere."""
         scores = None if self.scores is None else self.scores.map(move)
-        return replace(self, tokens=move(self.tokens), valid=move(self.valid), scores=scores)
+        return Sampled(
+            tokens=move(self.tokens),
+            valid=move(self.valid),
+            scores=scores,
+            counts=self.counts,
+            remembered=[part.map(move) for part in self.remembered],
+        )
 
     def read(self) -> list[Draw]:
         """Fetch from the device; waits for it."""
         wanted = [count for count in self.counts if count is not None]
         scores = iter(self.scores.read(wanted) if self.scores else [])
+        remembered: list[dict[str, float]] = [{} for _ in self.counts]
+        for part in self.remembered:
+            part.read_into(remembered)
         return [
-            Draw(token, None if count is None else next(scores), None if good else _BROKEN)
-            for token, good, count in zip(
-                to_host(self.tokens), to_host(self.valid), self.counts, strict=True
+            Draw(token, None if count is None else next(scores), kept, None if good else _BROKEN)
+            for token, good, count, kept in zip(
+                to_host(self.tokens), to_host(self.valid), self.counts, remembered, strict=True
             )
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What came of a batch."""
+
+    tokens: Tensor
+    """[R] int32."""
+    valid: Tensor
+    """[R] bool."""
+    seen: list[tuple[Pass, Rows]]
+    """What the stages that remember saw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +150,13 @@ class Sampler:
         self._backend = backend
         self._at_once = at_once
         self._rows: dict[int, Row] = {}
+        self._memory = Memory(backend.device)
         self._composition: _Composition | None = None
 
     def start(self, spec: RowSpec) -> None:
         """Take a row's parameters. Its token ids were checked (`params.check_vocabulary`)."""
-        self._rows[spec.row] = make_row(spec)
+        row = self._rows[spec.row] = make_row(spec)
+        self._memory.start(spec.row, row.chain, spec.remembered)
         self._composition = None
 
     def release(self, row: int) -> None:
@@ -153,20 +182,22 @@ class Sampler:
         """
         composition = self._compose(tuple(standing.rows), logits.shape[1])
         if likeliest is not None and composition.plain:
-            chosen = [likeliest]
+            chosen = [_Chosen(*likeliest, [])]
         else:
             chosen = [
                 self._run(batch, part, standing.part(batch.span), history)
                 for batch, part in composition.parts(logits)
             ]
-        tokens, valid = chosen[0]
+        tokens, valid = chosen[0].tokens, chosen[0].valid
         if len(chosen) > 1:
-            tokens, valid = (torch.cat(parts) for parts in zip(*chosen, strict=True))
+            tokens = torch.cat([part.tokens for part in chosen])
+            valid = torch.cat([part.valid for part in chosen])
         scores = None
         if composition.scored is not None:
             most = max(count or 0 for count in composition.counts)
             scores = self.score(logits[composition.scored], tokens[composition.scored].long(), most)
-        return Sampled(tokens, valid, scores, composition.counts)
+        remembered = self._remember(composition, chosen)
+        return Sampled(tokens, valid, scores, composition.counts, remembered)
 
     def score(self, logits: Tensor, tokens: Tensor, count: int) -> Scores:
         """Score tokens [m] int64 under logits [m, V], with the `count` likeliest."""
@@ -188,12 +219,11 @@ class Sampler:
             )
         return self._composition
 
-    def _run(
-        self, batch: Batch, logits: Tensor, standing: Standing, tokens: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Lead a batch through its stages and choose: tokens int32, and which are valid."""
+    def _run(self, batch: Batch, logits: Tensor, standing: Standing, tokens: Tensor) -> _Chosen:
+        """Lead a batch through its stages and choose."""
+        seen: list[tuple[Pass, Rows]] = []
         if batch.plain:
-            return self._backend.argmax(logits)
+            return _Chosen(*self._backend.argmax(logits), seen)
         draws = Draws(batch.seeds, batch.choices, standing.on_device, self._backend.uniform)
         if batch.passes:
             logits = logits.to(torch.float32, copy=True)
@@ -201,8 +231,29 @@ class Sampler:
             history = None
             if step.stage.needs_history:
                 history = _history(step, batch, standing, tokens)
-            step.apply(logits, self._backend, draws, history)
-        return self._choose(batch, logits.float(), draws)
+            remembered: Mapping[str, Tensor] = {}
+            if step.stage.remembers:
+                remembered = self._memory.read(step.stage, batch.rows[step.index])
+            rows = step.rows(self._backend, draws, history, remembered)
+            step.apply(logits, rows)
+            if remembered:
+                seen.append((step, rows))
+        return _Chosen(*self._choose(batch, logits.float(), draws), seen)
+
+    def _remember(self, composition: _Composition, chosen: list[_Chosen]) -> list[Remembered]:
+        """Let the stages that remember take note of the tokens; at the end, when all went well."""
+        news: list[Remembered] = []
+        changes: list[tuple[type[Stage], Tensor, Mapping[str, Tensor]]] = []
+        for batch, part in zip(composition.batches, chosen, strict=True):
+            for step, rows in part.seen:
+                numbers = step.stage.update(part.tokens[step.index, None].long(), rows)
+                changes.append((step.stage, batch.rows[step.index], numbers))
+                places = [batch.span.start + place for place in step.members]
+                columns = torch.cat([numbers[name] for name in step.stage.remembers], 1)
+                news.append(Remembered(step.stage, places, columns))
+        for change in changes:
+            self._memory.write(*change)
+        return news
 
     def _choose(self, batch: Batch, logits: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Tokens [R] int32 and which rows are valid [R] bool."""

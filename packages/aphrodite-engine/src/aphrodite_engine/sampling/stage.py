@@ -8,6 +8,11 @@ the identity.
 A stage knows rows of logits and its own parameters. It knows nothing of requests, batches or the
 order in which others run: sampler.py gathers the rows that use it and hands it those alone. Nor
 does it import torch, whose tensors it is given: the process that only reads declarations has none.
+
+A stage may remember numbers of a row from token to token (`remembers`). They are on the device:
+`apply` reads `rows.remembered`, `update` gives the next ones when the token is known. They follow
+the request: a row that is preempted starts again with the numbers that its last token left, and
+each completion of a request has its own. Rows without such stages pay nothing.
 """
 
 import re
@@ -45,6 +50,8 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
     """It reads `rows.history`."""
     computed: ClassVar[tuple[str, ...]] = ()
     """Properties, floats, that become columns as fields do."""
+    remembers: ClassVar[tuple[str, ...]] = ()
+    """Properties, floats: what it remembers of a row. Their values are those at the first token."""
     aliases: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Per field: other names on the wire."""
     off_values: ClassVar[Mapping[str, tuple[float, ...]]] = {}
@@ -70,3 +77,12 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
     @abstractmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
         """Change logits [n, V] float32 in place; -inf: impossible. Row i depends on row i alone."""
+
+    @classmethod
+    def update(cls, tokens: "Tensor", rows: Rows) -> Mapping[str, "Tensor"]:
+        """What it remembers, [n, 1] each, after tokens [n, 1] int64 were drawn.
+
+        Called if it remembers anything, after all stages, with the record that `apply` was given.
+        Row i depends on row i alone. A row that failed has a token that means nothing.
+        """
+        return rows.remembered

@@ -246,6 +246,7 @@ class TokenBudgetScheduler:
                 params=request.params,
                 seed=request.seed,
                 stop_tokens=sorted(request.stop_tokens),
+                remembered=request.remembered,
             )
         )
         self._work(draft, request, count)
@@ -299,6 +300,7 @@ class TokenBudgetScheduler:
             return None
         assert len(row.tokens) >= work.samples, "a row that samples gave no token"
         request.pending -= work.samples
+        request.remembered = row.remembered
         progress = take_tokens(request, row.tokens, self._limits.end_tokens)
         self._counts.generation_tokens += len(progress.tokens)
         scores = self._scores.hand_over(request)
