@@ -1,0 +1,235 @@
+"""Write docs/samplers.md from the engine's stages, with a drawing of what each does.
+
+`python scripts/generate_sampler_docs.py` rewrites the folder's files; a test compares them with
+what this would write. A stage is documented by its declaration alone; it is drawn if one of the
+examples below is its own.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import torch
+from aphrodite_engine.plan import RowStart
+from aphrodite_engine.sampling.catalog import stages_from
+from aphrodite_engine.sampling.description import FieldDescription, StageDescription, describe
+from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.sampler import Sampler, Standing
+from aphrodite_kernels.backends import reference
+from torch import Tensor
+
+ROOT = Path(__file__).parent.parent
+TARGET = Path("docs/samplers.md")
+DRAWINGS = Path("docs/samplers")
+
+PROMPT = "The old man opened the door and saw a"
+WORDS = (
+    *("young", "group", "beautiful", "woman", "man", "stranger", "small", "fire", "ghost"),
+    *("figure", "shadow", "lone", "bunch", "gl", "human", "skeleton", "long", "couple", "hood"),
+    "few",
+)
+"""What the demo model finds likeliest after the prompt."""
+LOGS = (
+    *(-1.82, -2.52, -2.73, -3.28, -3.55, -3.66, -3.99, -4.32, -4.35, -4.52),
+    *(-4.54, -4.76, -4.81, -4.83, -4.84, -4.97, -5.04, -5.05, -5.14, -5.17),
+)
+"""Logarithms of their probabilities."""
+HISTORY = ("few", "group", "woman", "beautiful", "group", "woman")
+"""Tokens so far, for the stages that look back; the first is the prompt."""
+EXAMPLES: tuple[dict[str, Any], ...] = (
+    {"logit_bias": {"2": 2, "0": -2}},
+    {"allowed_token_ids": [0, 2, 4, 8, 15]},
+    {"custom_token_bans": [0, 3]},
+    {"token_ban_ranges": [[[0, 1], 0, 100]]},
+    {"repetition_penalty": 1.3, "frequency_penalty": 0.4},
+    {"dry_multiplier": 0.8, "dry_sequence_breakers": []},
+    {"no_repeat_ngram_size": 3},
+    {"temperature": 0.6},
+    {"dynatemp_min": 0.5, "dynatemp_max": 1.5},
+    {"nsigma": 1},
+    {"top_k": 5},
+    {"top_p": 0.7},
+    {"top_a": 0.5},
+    {"min_p": 0.2},
+    {"tfs": 0.9},
+    {"eta_cutoff": 600},
+    {"epsilon_cutoff": 300},
+    {"typical_p": 0.3},
+    {"smoothing_factor": 0.5},
+    {"xtc_probability": 1, "xtc_threshold": 0.08},
+    {"skew": 1},
+    {"mirostat_mode": 2, "mirostat_tau": 2},
+    {"adaptive_target": 0.1},
+)
+
+_HEAD = """\
+# Samplers
+
+Generated from the stages by `scripts/generate_sampler_docs.py`: change them there.
+
+A sampler is a row of stages between the model's logits and the token that is drawn. Each is a field
+of a request, on every endpoint, in the client and offline; a server tells the same at
+`/v1/samplers`. A stage whose fields stand at their defaults does nothing and costs nothing, and
+`null`, `""`, `[]` and `{}` mean the same as leaving a field out. What one request asks for never
+changes another, and the same seed gives the same draws in any company.
+
+Drawings show the twenty tokens that the demo model finds likeliest after
+*%s*: grey before the stage, blue after it. Stages that
+look back see *%s*.
+
+## Order
+
+Stages act in the order of this page:
+
+%s
+
+A request may ask for another:
+
+%s
+"""
+_WIDTH, _HEIGHT, _LEFT, _TOP, _SLOT, _BAR = 640, 190, 34, 24, 30, 12
+_FLOOR = _TOP + 110
+_GREY, _BLUE, _INK = "#b0b4ba", "#3b82f6", "#808890"
+
+
+def document() -> str:
+    """The whole page."""
+    described = describe()
+    names = [
+        f"{stage.order}. [{stage.name}](#{stage.name}){_number(stage)}"
+        for stage in described.samplers
+    ]
+    head = _HEAD % (PROMPT, " ".join(HISTORY[1:]), "\n".join(names), _table(described.order))
+    examples = dict(_examples())
+    return head + "".join(_section(stage, examples) for stage in described.samplers)
+
+
+def drawings() -> dict[str, str]:
+    """Per file name, what it holds."""
+    return {f"{name}.svg": _draw(fields) for name, fields in _examples()}
+
+
+def _examples() -> list[tuple[str, dict[str, Any]]]:
+    """Examples of stages that are present, each with its file's name."""
+    found: dict[str, dict[str, Any]] = {}
+    for fields in EXAMPLES:
+        for stage in stages_from(fields):
+            name = (
+                stage.name()
+                if stage.name() not in found
+                else f"{stage.name()}_{next(iter(fields))}"
+            )
+            found[name] = fields
+    return list(found.items())
+
+
+def _section(stage: StageDescription, examples: dict[str, dict[str, Any]]) -> str:
+    drawn = [name for name in examples if stages_from(examples[name])[0].name() == stage.name]
+    pictures = "".join(
+        f"![{stage.name} at work]({DRAWINGS.name}/{name}.svg)\n\n`{_written(examples[name])}`\n\n"
+        for name in drawn
+    )
+    return f"\n## {stage.name}\n\n{stage.docs}\n\n{pictures}{_table(stage.fields, stage.docs)}\n"
+
+
+def _table(fields: Sequence[FieldDescription], told: str = "") -> str:
+    """Fields, one per line; what was told already is not told again."""
+    lines = ["| field | type | range | default | off | |", "|---|---|---|---|---|---|"]
+    for field in fields:
+        names = "".join(f", also `{name}`" for name in field.aliases)
+        cells = (
+            f"`{field.name}`{names}",
+            field.type,
+            field.range,
+            f"`{json.dumps(field.default)}`",
+            ", ".join(f"`{json.dumps(value)}`" for value in field.off),
+            "" if field.docs == told else " ".join(field.docs.split()),
+        )
+        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _number(stage: StageDescription) -> str:
+    return "" if stage.number is None else f" (also {stage.number})"
+
+
+def _written(fields: dict[str, Any]) -> str:
+    return json.dumps(fields).removeprefix("{").removesuffix("}").replace('"', "")
+
+
+# What a stage does to the example.
+
+
+def _draw(fields: dict[str, Any]) -> str:
+    before = torch.tensor([LOGS]).softmax(-1)[0].tolist()
+    after = _apply(fields)
+    scale = (_FLOOR - _TOP) / max(*before, *after)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        f'width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif" font-size="11">',
+        f'<text x="{_LEFT}" y="14" fill="{_INK}">{escape(_written(fields))}</text>',
+    ]
+    for place, word in enumerate(WORDS):
+        x = _LEFT + place * _SLOT
+        parts.append(_bar(x, before[place] * scale, _GREY))
+        parts.append(_bar(x + _BAR, after[place] * scale, _BLUE))
+        y = _FLOOR + 12
+        turned = f'transform="rotate(-40 {x + _BAR} {y})" text-anchor="end"'
+        parts.append(f'<text x="{x + _BAR}" y="{y}" {turned} fill="{_INK}">{escape(word)}</text>')
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def _bar(x: int, height: float, colour: str) -> str:
+    pixels = math.ceil(round(height, 3))
+    return f'<rect x="{x}" y="{_FLOOR - pixels}" width="{_BAR}" height="{pixels}" fill="{colour}"/>'
+
+
+def _apply(fields: dict[str, Any]) -> list[float]:
+    """Probabilities behind the stages that the fields ask for."""
+    seen: list[Tensor] = []
+    backend = reference.create(torch.device("cpu"), threads=1, dtype=torch.float32)
+
+    def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(logits.clone())
+        return backend.draw(logits, uniform)
+
+    sampler = Sampler(replace(backend, draw=draw))
+    history = [WORDS.index(word) for word in HISTORY]
+    sampler.start(
+        RowStart(
+            row=0,
+            request="",
+            choice=0,
+            tokens=history,
+            prompt_length=1,
+            params=SamplingParams(stages=stages_from(fields)),
+            seed=0,
+            stop_tokens=[],
+        )
+    )
+    at = len(history)
+    standing = Standing([0], [at], torch.tensor([at], dtype=torch.int32))
+    logits = torch.tensor([LOGS])
+    sampler.sample(logits, standing, torch.tensor([history], dtype=torch.int32))
+    return seen[0][0].softmax(-1).tolist()
+
+
+def write() -> None:
+    """Rewrite the page and the drawings."""
+    folder = ROOT / DRAWINGS
+    folder.mkdir(parents=True, exist_ok=True)
+    (ROOT / TARGET).write_text(document(), encoding="utf-8")
+    made = drawings()
+    for name, text in made.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    for path in folder.glob("*.svg"):
+        if path.name not in made:
+            path.unlink()
+
+
+if __name__ == "__main__":
+    write()
