@@ -14,8 +14,11 @@ from aphrodite_engine.sampling.sampler import Sampler, Standing
 from aphrodite_engine.sampling.stages.logit_bias import LogitBias
 from aphrodite_engine.sampling.stages.min_p import MinP
 from aphrodite_engine.sampling.stages.penalties import Penalties
+from aphrodite_engine.sampling.stages.quadratic import Quadratic
+from aphrodite_engine.sampling.stages.skew import Skew
 from aphrodite_engine.sampling.stages.temperature import Temperature
 from aphrodite_engine.sampling.stages.top_k import TopK
+from aphrodite_engine.sampling.stages.typical_p import TypicalP
 from aphrodite_kernels.backends import reference
 
 _CPU = torch.device("cpu")
@@ -68,6 +71,10 @@ _KINDS = [
     {"temperature": 0, "repetition_penalty": 1.3, "frequency_penalty": 0.2, "top_k": 3},
     {"logit_bias": {3: 8.0, 11: -100}, "top_p": 0.99},
     {"temperature": 3.0, "top_p": 0.97},
+    {"nsigma": 1.5, "top_a": 0.2, "tfs": 0.95, "eta_cutoff": 4, "epsilon_cutoff": 3},
+    {"dynatemp_min": 0.5, "dynatemp_max": 2.0, "typical_p": 0.9, "skew": 0.3},
+    {"smoothing_factor": 0.4, "smoothing_curve": 2.0, "tfs": 0.9, "skew": -0.5},
+    {"temperature": 0, "typical_p": 0.1, "skew": 5, "smoothing_factor": 0.2, "tfs": 0.5},
 ]
 
 
@@ -156,6 +163,14 @@ def test_greedy_rows_stop_at_their_temperature():
     chain = (Penalties(2.0), Temperature(0), LogitBias({2: 50}))
     row = start(0, params=SamplingParams(stages=chain))
     assert sample(sampler_of(row), logits, history=history).tokens.tolist() == [1]
+
+
+def test_greedy_rows_skip_what_is_about_draws():
+    """Wherever the cold temperature stands: typical_p, quadratic and skew would move the best."""
+    logits = torch.tensor([[3.0, 2.9, 2.8, 0.0]])
+    chain = (TypicalP(0.0), Quadratic(5.0, 9.0), Skew(3.0), Temperature(0))
+    row = start(0, params=SamplingParams(stages=chain))
+    assert sample(sampler_of(row), logits).tokens.tolist() == [0]
 
 
 def test_the_order_of_stages_is_the_order_given():

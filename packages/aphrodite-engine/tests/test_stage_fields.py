@@ -10,11 +10,14 @@ from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling.catalog import stage_fields, stages, stages_from
 from aphrodite_engine.sampling.fields import fields_of
 from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.stages.epsilon_cutoff import EpsilonCutoff
 from aphrodite_engine.sampling.stages.logit_bias import LogitBias
 from aphrodite_engine.sampling.stages.penalties import Penalties
 from aphrodite_engine.sampling.stages.temperature import Temperature
 from aphrodite_engine.sampling.stages.top_k import TopK
+from aphrodite_engine.sampling.stages.top_n_sigma import TopNSigma
 from aphrodite_engine.sampling.stages.top_p import TopP
+from aphrodite_engine.sampling.stages.typical_p import TypicalP
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +33,8 @@ def values_of(field):
                 low = limit + 1e-3
             case Le(limit):
                 high = limit
+    if field.type is bool:
+        return st.booleans()
     if field.type is int:
         return st.integers(low, high)
     if field.type is float:
@@ -86,6 +91,9 @@ def test_empty_means_off(name, off):
     assert stages_from({name: off}) == ()
 
 
+_DYNAMIC = Temperature(dynatemp_min=0.5, dynatemp_max=2)
+
+
 @pytest.mark.parametrize(
     ("fields", "made"),
     [
@@ -98,6 +106,14 @@ def test_empty_means_off(name, off):
         ({"rep_pen": 1.1, "repetition_penalty": 1.1}, (Penalties(1.1),)),
         ({"rep_pen": None, "repetition_penalty": 1.1}, (Penalties(1.1),)),
         ({"logit_bias": {"50256": -100}}, (LogitBias({50256: -100}),)),
+        ({"typical": 0.5}, (TypicalP(0.5),)),
+        ({"eps_cutoff": 3}, (EpsilonCutoff(3),)),
+        ({"top_n_sigma": 1.5, "nsigma": 1.5}, (TopNSigma(1.5),)),
+        ({"top_n_sigma": -1}, ()),
+        ({"smoothing_curve": 2}, ()),
+        ({"dynatemp_exponent": 3}, ()),
+        ({"dynatemp_low": 0.5, "dynatemp_max": 2}, (_DYNAMIC,)),
+        ({"dynatemp_low": 1, "dynatemp_high": 1.5, "dynamic_temperature": False}, ()),
     ],
 )
 def test_wire_spellings(fields, made):
@@ -119,6 +135,11 @@ def test_wire_spellings(fields, made):
             "temperature must be a finite number, found inf",
         ),
         ({"rep_pen": 0}, "rep_pen", "rep_pen must be above 0, found 0"),
+        ({"tfs": 0}, "tfs", "tfs must be above 0 and at most 1, found 0"),
+        ({"skew": 30}, "skew", "skew must be at least -20 and at most 20, found 30"),
+        ({"eps_cutoff": -3}, "eps_cutoff", "eps_cutoff must be at least 0, found -3"),
+        ({"top_n_sigma": -2}, "top_n_sigma", "top_n_sigma must be at least 0, found -2"),
+        ({"smoothing_curve": 0}, "smoothing_curve", "smoothing_curve must be at least 1, found 0"),
         (
             {"logit_bias": {"7": 101}},
             "logit_bias",

@@ -15,14 +15,22 @@ from aphrodite_engine.sampling.fields import fields_of
 from aphrodite_engine.sampling.history import read_history
 from aphrodite_engine.sampling.rows import Draws, Rows
 from aphrodite_engine.sampling.stages.adaptive_p import AdaptiveP
+from aphrodite_engine.sampling.stages.epsilon_cutoff import EpsilonCutoff
+from aphrodite_engine.sampling.stages.eta_cutoff import EtaCutoff
 from aphrodite_engine.sampling.stages.logit_bias import LogitBias
 from aphrodite_engine.sampling.stages.min_p import MinP
 from aphrodite_engine.sampling.stages.min_tokens import MinTokens
 from aphrodite_engine.sampling.stages.mirostat import Mirostat
 from aphrodite_engine.sampling.stages.penalties import Penalties
+from aphrodite_engine.sampling.stages.quadratic import Quadratic
+from aphrodite_engine.sampling.stages.skew import Skew
 from aphrodite_engine.sampling.stages.temperature import Temperature
+from aphrodite_engine.sampling.stages.tfs import Tfs
+from aphrodite_engine.sampling.stages.top_a import TopA
 from aphrodite_engine.sampling.stages.top_k import TopK
+from aphrodite_engine.sampling.stages.top_n_sigma import TopNSigma
 from aphrodite_engine.sampling.stages.top_p import TopP
+from aphrodite_engine.sampling.stages.typical_p import TypicalP
 from aphrodite_kernels import backend_for
 
 _CPU = torch.device("cpu")
@@ -34,10 +42,26 @@ _AT_WORK = {
     "min_tokens": [MinTokens(40, (0, 3))],
     "logit_bias": [LogitBias({0: 4.0, 5: -100.0})],
     "penalties": [Penalties(1.3, 0.5, 0.25), Penalties(0.8, -2.0, 2.0), Penalties(1.2)],
-    "temperature": [Temperature(0.3), Temperature(2.5)],
+    "temperature": [
+        Temperature(0.3),
+        Temperature(2.5),
+        Temperature(dynatemp_min=0.4, dynatemp_max=2.0, dynatemp_exponent=2.0),
+        Temperature(dynatemp_max=1.5, dynatemp_range=9.0),
+        Temperature(0.8, dynatemp_range=0.5),
+        Temperature(0.8, dynatemp_range=1.5, dynatemp_exponent=0.5),
+        Temperature(0.7, dynatemp_max=3.0, dynamic_temperature=False),
+    ],
     "top_k": [TopK(1), TopK(3), TopK(50)],
     "top_p": [TopP(0.05), TopP(0.5), TopP(0.95), TopP(0.9999)],
     "min_p": [MinP(0.001), MinP(0.1), MinP(1.0)],
+    "top_n_sigma": [TopNSigma(0.3), TopNSigma(1.0), TopNSigma(3.5)],
+    "top_a": [TopA(0.01), TopA(0.3), TopA(50.0)],
+    "tfs": [Tfs(0.3), Tfs(0.9), Tfs(0.99)],
+    "eta_cutoff": [EtaCutoff(3.0), EtaCutoff(200.0), EtaCutoff(30000.0)],
+    "epsilon_cutoff": [EpsilonCutoff(3.0), EpsilonCutoff(200.0), EpsilonCutoff(30000.0)],
+    "typical_p": [TypicalP(0.0), TypicalP(0.2), TypicalP(0.9)],
+    "quadratic": [Quadratic(0.3), Quadratic(2.0, 2.5), Quadratic(0.5, 8.0)],
+    "skew": [Skew(0.5), Skew(-1.5), Skew(1.2)],
     "mirostat": [Mirostat(1, 1.5), Mirostat(2, 2.5), Mirostat(2, 0.0), Mirostat(1, 3.0)],
     "adaptive_p": [AdaptiveP(0.05), AdaptiveP(0.6), AdaptiveP(1.0)],
 }
@@ -118,6 +142,7 @@ _SHAPES = [
     ("random", 131072),
 ]
 _FILTERS = {"top_k", "top_p", "min_p", "mirostat"}
+_FILTERS |= {"top_n_sigma", "top_a", "tfs", "eta_cutoff", "epsilon_cutoff"}
 
 
 def every_stage_at_work(only=None):
@@ -173,7 +198,8 @@ def test_bounds_are_enforced(declared):
         with pytest.raises(RequestError, match=rf"^{name} must be .*, found ") as caught:
             stage(**{name: edge + beyond})
         assert caught.value.field == name
-    for wrong in ("much", None, True, float("nan"), float("inf"), [1]):
+    flag = 2 if declared.field.type is bool else True
+    for wrong in ("much", None, flag, float("nan"), float("inf"), [1]):
         with pytest.raises(RequestError, match=name):
             stage(**{name: wrong})
 
@@ -242,12 +268,61 @@ def mirostat_count(x, limit):
     return int(np.clip(k, 1, len(x)))
 
 
+def entropy64(p):
+    p = p[p > 0]
+    return -(p * np.log(p)).sum()
+
+
+def temperature64(stage, x):
+    low, high = stage.dynatemp_min, stage.dynatemp_max
+    if (low, high) == (0, 0):
+        low = max(0, stage.temperature - stage.dynatemp_range)
+        high = stage.temperature + stage.dynatemp_range
+    possible = (x > -_INF).sum()
+    if not stage.dynamic_temperature:
+        return stage.temperature
+    unsure = entropy64(softmax64(x)) / np.log(possible) if possible > 1 else 0
+    return max(1e-5, low + (high - low) * unsure**stage.dynatemp_exponent)
+
+
+def tail_free64(z, x):
+    order = np.argsort(-x, kind="stable")
+    p = softmax64(x)[order]
+    bends = np.abs(np.diff(np.diff(p)))
+    if not bends.sum():
+        return x
+    flat = np.cumsum(bends / bends.sum()) > z
+    goes = np.array([False, *flat, True])
+    return np.where(x >= x[order][~goes].min(), x, -_INF)  # ties of the last one stay
+
+
+def typical64(t, x):
+    p = softmax64(x)
+    s = np.full_like(x, _INF)
+    s[p > 0] = np.abs(-np.log(p[p > 0]) - entropy64(p))
+    order = np.argsort(s, kind="stable")
+    last = min(np.searchsorted(np.cumsum(p[order]), t), len(x) - 1)
+    return np.where(s <= s[order][last] + 1e-12, x, -_INF)
+
+
+def skew64(s, x):
+    order = np.argsort(-x, kind="stable")
+    p, power = softmax64(x)[order], np.exp(s)
+    upto = np.cumsum(p)
+    beyond = np.append(np.cumsum(p[::-1])[::-1][1:], 0)
+    with np.errstate(divide="ignore"):
+        below = np.diff(upto**power, prepend=0)
+        above = -np.diff(-np.expm1(power * np.log1p(-beyond)), prepend=1)  # exact where q is near 1
+        x[order] = np.log(np.where(upto < 0.5, below, above))
+    return x
+
+
 def expected(stage, logits, prompt=(), output=()):
     """The definition, one row, float64; filters give -inf where a token goes."""
     x = logits.astype(np.float64)
     match stage:
         case Temperature():
-            return x / stage.temperature
+            return x / temperature64(stage, x)
         case TopK():
             return np.where(x >= np.sort(x)[::-1][min(stage.top_k, len(x)) - 1], x, -_INF)
         case TopP():
@@ -258,6 +333,28 @@ def expected(stage, logits, prompt=(), output=()):
         case MinP():
             p = softmax64(x)
             return np.where(p < stage.min_p * p.max(), -_INF, x)
+        case TopNSigma():
+            return np.where(x < x.max() - stage.nsigma * x[x > -_INF].std(), -_INF, x)
+        case TopA():
+            p = softmax64(x)
+            return np.where((p < stage.top_a * p.max() ** 2) & (x < x.max()), -_INF, x)
+        case Tfs():
+            return tail_free64(stage.tfs, x)
+        case EtaCutoff():
+            p, e = softmax64(x), stage.eta_cutoff / 10000
+            least = min(e, np.sqrt(e) * np.exp(-entropy64(p)))
+            return np.where((p < least) & (x < x.max()), -_INF, x)
+        case EpsilonCutoff():
+            p = softmax64(x)
+            return np.where((p < stage.epsilon_cutoff / 10000) & (x < x.max()), -_INF, x)
+        case TypicalP():
+            return typical64(stage.typical_p, x)
+        case Quadratic(f, c):
+            d = x[x > -_INF] - x.max()
+            x[x > -_INF] = x.max() + f * (c - 1) / 2 * d**3 - f * (3 - c) / 2 * d**2
+            return x
+        case Skew():
+            return skew64(stage.skew, x)
         case Mirostat(mirostat_mode=1):
             return np.where(x >= np.sort(x)[::-1][mirostat_count(x, stage.limit) - 1], x, -_INF)
         case Mirostat():
@@ -344,6 +441,9 @@ def test_top_p_over_flat_distributions_finds_the_exact_set(vocabulary, spread):
         (TopP(0.2), "TopPLogitsWarper", 0.2),
         (TopP(0.9), "TopPLogitsWarper", 0.9),
         (MinP(0.02), "MinPLogitsWarper", 0.02),
+        (TypicalP(0.4), "TypicalLogitsWarper", 0.4),
+        (EpsilonCutoff(50), "EpsilonLogitsWarper", 0.005),
+        (EtaCutoff(50), "EtaLogitsWarper", 0.005),
         (Penalties(1.7), "RepetitionPenaltyLogitsProcessor", 1.7),
         (Penalties(0.6), "RepetitionPenaltyLogitsProcessor", 0.6),
     ],
@@ -371,7 +471,8 @@ def golden_cases():
         if len(kinds) == 1 and None not in kinds:
             kind = kinds.pop()
             mode = {"mirostat_mode": 2} if kind is Mirostat else {}
-            stage = kind(**mode, **case["params"])
+            unit = 1e4 if case["sampler"].endswith("_raw") else 1
+            stage = kind(**mode, **{name: unit * of for name, of in case["params"].items()})
             yield pytest.param(
                 stage, case, before, after, id=f"{case['engine']}-{stage.name()}-{case['vector']}"
             )
@@ -388,11 +489,16 @@ def test_agrees_with_golden_vectors(stage, case, before, after):
     extra = before[kept & ~due]
     assert not (due & ~kept).any()
     assert (extra == before[due].min()).all()
-    np.testing.assert_allclose(out[due], after[due], rtol=2e-6, atol=2e-5)
+    rounding = 2e-5 if case["sampler"] == "dynatemp" else 2e-6  # its entropy is summed in float32
+    np.testing.assert_allclose(out[due], after[due], rtol=rounding, atol=2e-5)
 
 
 def test_there_are_golden_vectors_of_both_engines():
     ids = {case.id for case in golden_cases()}
-    for stage in ("top_k", "top_p", "min_p", "penalties"):
+    for stage in ("top_k", "top_p", "min_p", "penalties", "typical_p"):
         for engine in ("llama.cpp", "transformers"):
             assert any(i.startswith(f"{engine}-{stage}") for i in ids), (engine, stage)
+    for case in ("llama.cpp-top_n_sigma", "llama.cpp-temperature"):
+        assert any(i.startswith(case) for i in ids), case
+    for case in ("transformers-eta_cutoff", "transformers-epsilon_cutoff"):
+        assert any(i.startswith(case) for i in ids), case

@@ -34,6 +34,38 @@ class SamplingFields(TypedDict, total=False):
     Must be at least 0.
     """
 
+    dynatemp_min: float | None
+    """Temperature, instead of the fixed one, where the model is sure. Dynamic temperature is
+    off if both minimum and maximum are 0. A fixed temperature of 0 is greedy all the same. Must
+    be at least 0. Also named dynatemp_low.
+    """
+
+    dynatemp_max: float | None
+    """Temperature where every possible token is as likely as any other. Must be at least 0.
+    Also named dynatemp_high.
+    """
+
+    dynatemp_range: float | None
+    """Makes the fixed temperature the middle of a dynamic one that goes so far to either side.
+    Used if neither minimum nor maximum is given; the lower end is at least 0; 0 is off. Must be
+    at least 0.
+    """
+
+    dynatemp_exponent: float | None
+    """Of the uncertainty, 0 to 1: above 1 a dynamic temperature stays low for longer. Must be
+    above 0.
+    """
+
+    dynamic_temperature: bool | None
+    """False switches a dynamic temperature off, whatever its range."""
+
+    nsigma: float | None
+    """Removes tokens whose logits lie more than n standard deviations below the best; 0 is off.
+    The standard deviation is that of the logits that are possible at all. Tells informative
+    tokens from noise in a way that temperature does not change. Try 1 to 2 (arXiv 2411.07641).
+    Must be at least 0. Also named top_n_sigma.
+    """
+
     top_k: int | None
     """Keeps the k likeliest tokens, and those exactly as likely as the last of them; 0 is off.
     Must be at least 0.
@@ -44,9 +76,61 @@ class SamplingFields(TypedDict, total=False):
     off. Tokens exactly as likely as the last of them stay too. Must be above 0 and at most 1.
     """
 
+    top_a: float | None
+    """Removes tokens less likely than a times the square of the largest probability; 0 is off.
+    Strict where the model is sure, lenient where it is not. Try 0.1 to 0.5. By BlinkDL
+    (github.com/BlinkDL/RWKV-LM). Must be at least 0.
+    """
+
     min_p: float | None
     """Removes tokens less likely than this share of the likeliest (arXiv 2407.01082); 0 is off.
     Must be at least 0 and at most 1.
+    """
+
+    tfs: float | None
+    """Removes the tail that begins where the curve of sorted probabilities turns flat; 1 is
+    off. The curvature of that curve, summed up from the likeliest token on, may reach this
+    share of the whole; what comes after goes. Try 0.9 to 0.99. Tokens exactly as likely as the
+    last that stays stay too. By Trenton Bricken (trentbrick.github.io/Tail-Free-Sampling). Must
+    be above 0 and at most 1.
+    """
+
+    eta_cutoff: float | None
+    """Removes tokens below a probability that falls with entropy, in units of 0.0001; 0 is off.
+    With e the parameter's probability and H the entropy in nats, tokens go that are less likely
+    than both e and sqrt(e) * exp(-H): where the model is unsure, less is cut off than by an
+    epsilon cutoff. Try 3 to 20 (arXiv 2210.15191). Must be at least 0.
+    """
+
+    epsilon_cutoff: float | None
+    """Removes tokens below a fixed probability, given in units of 0.0001; 0 is off. Cuts off
+    the tail that the model smooths over what it never saw. Try 3 to 9 (arXiv 2210.15191). Must
+    be at least 0. Also named eps_cutoff.
+    """
+
+    typical_p: float | None
+    """Keeps the tokens nearest to the expected surprise that reach this probability; 1 is off.
+    Surprise is the negative logarithm of a token's probability, and what is expected is its
+    mean, the entropy. Dull tokens, even the likeliest, go as well as wild ones. Try 0.2 to
+    0.95. Tokens exactly as typical as the last that stays stay too (arXiv 2202.00666). Must be
+    at least 0 and at most 1. Also named typical.
+    """
+
+    smoothing_factor: float | None
+    """Strength of quadratic smoothing of the logits, 0.2 to 1 for a start; 0 is off. Must be at
+    least 0.
+    """
+
+    smoothing_curve: float | None
+    """Shape of quadratic smoothing: 1 is a parabola, 3 a cubic curve, which cuts off sooner.
+    Must be at least 1.
+    """
+
+    skew: float | None
+    """Shifts probability along the sorted tokens, above 0 to unlikelier, below to likelier
+    ones. The cumulative probability q of the tokens, likeliest first, becomes q to the power
+    exp(skew), so no token is removed. Try 0.1 to 1; 0 is off. Must be at least -20 and at most
+    20.
     """
 
     mirostat_mode: int | None

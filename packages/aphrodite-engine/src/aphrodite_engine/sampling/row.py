@@ -52,7 +52,7 @@ def make_row(spec: RowSpec) -> Row:
     cold = [isinstance(stage, Temperature) and stage.greedy for stage in asked]
     greedy = any(cold)
     if greedy:  # nothing acts after the cold stage, nor need what keeps the argmax just before it
-        del asked[cold.index(True) :]
+        asked = [stage for stage in asked[: cold.index(True)] if not stage.shapes_draws]
         while asked and asked[-1].keeps_argmax:
             asked.pop()
     return Row(

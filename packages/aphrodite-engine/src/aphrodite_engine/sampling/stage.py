@@ -46,6 +46,8 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
     """Requests set its fields; false: the sampler makes it from a request's limits."""
     keeps_argmax: ClassVar[bool] = False
     """The likeliest token stays the likeliest, so greedy rows skip it."""
+    shapes_draws: ClassVar[bool] = False
+    """It is about draws, whatever the likeliest token becomes, so greedy rows skip it."""
     needs_history: ClassVar[bool] = False
     """It reads `rows.history`."""
     computed: ClassVar[tuple[str, ...]] = ()

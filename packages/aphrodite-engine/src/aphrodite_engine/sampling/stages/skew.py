@@ -1,0 +1,45 @@
+"""Skew."""
+
+import math
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from annotated_types import Ge, Le
+
+from aphrodite_engine.sampling.rows import Rows
+from aphrodite_engine.sampling.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Skew(Stage, frozen=True):
+    """Shifts probability along the sorted tokens, above 0 to unlikelier, below to likelier ones.
+
+    The cumulative probability q of the tokens, likeliest first, becomes q to the power exp(skew),
+    so no token is removed. Try 0.1 to 1; 0 is off.
+    """
+
+    order: ClassVar[int] = 1900
+    shapes_draws: ClassVar[bool] = True
+    computed: ClassVar[tuple[str, ...]] = ("power",)
+
+    skew: Annotated[float, Ge(-20), Le(20)] = 0.0
+
+    @property
+    def power(self) -> float:
+        """What cumulative probabilities are raised to."""
+        return math.exp(self.skew)
+
+    @classmethod
+    def apply(cls, logits: "Tensor", rows: Rows) -> None:
+        power = rows.columns["power"].double()
+        ordered, places = logits.sort(dim=-1, descending=True, stable=True)
+        chances = ordered.double().softmax(-1)
+        upto = chances.cumsum(-1)
+        beyond = upto[:, -1:] - upto
+        log_upto = upto.log().where(upto < 0.5, (-beyond).log1p())
+        # q^e - (q - p)^e = q^e * (1 - (1 - p / q)^e), in logarithms: none of it underflows.
+        gain = -(power * (-(chances / upto).clamp(max=1)).log1p()).expm1()
+        skewed = (power * log_upto + gain.log()).float()
+        given = ordered.where(power == 1, skewed)
+        logits.scatter_(1, places, given)
