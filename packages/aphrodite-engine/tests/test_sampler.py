@@ -328,7 +328,7 @@ def test_logprobs_hold_no_infinity_and_no_nan():
 
 
 def test_a_row_start_after_preemption_goes_on_with_the_same_draws():
-    """The sampler holds no state of a text: position and history decide."""
+    """Of a text whose stages remember nothing, position and history decide."""
     logits = torch.randn(4, 1, 800, generator=torch.Generator().manual_seed(1))
     row = start(0, seed=5, prompt=2, temperature=1.3, repetition_penalty=1.2)
     history = torch.zeros(1, 16, dtype=torch.int32)

@@ -22,9 +22,10 @@ class Mirostat(Stage, frozen=True):
     """Holds the surprise of a text at a target, whatever its length (arXiv 2007.14966).
 
     A token's surprise is minus the binary logarithm of its probability, as the stages before this
-    one leave it. After each token the limit up to which surprise is allowed moves against the
-    error: text that grows dull gets more freedom, text that grows wild gets less. Use it with a
-    temperature at most: other stages that remove tokens stay on beside it and work against it.
+    one leave it and before it removes any. After each token the limit up to which surprise is
+    allowed moves against the error: text that grows dull gets more freedom, text that grows wild
+    gets less. Each completion has a limit of its own. Use it with a temperature at most: other
+    stages that remove tokens stay on beside it and work against it.
     """
 
     order: ClassVar[int] = 2000
