@@ -9,6 +9,8 @@ from aphrodite_engine.plan import RowStart
 from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.sampler import Sampler, Standing
+from aphrodite_engine.sampling.stages.adaptive_p import AdaptiveP
+from aphrodite_engine.sampling.stages.logit_bias import LogitBias
 from aphrodite_engine.sampling.stages.min_p import MinP
 from aphrodite_engine.sampling.stages.mirostat import Mirostat
 from aphrodite_engine.sampling.stages.temperature import Temperature
@@ -267,6 +269,15 @@ def test_a_row_that_fails_does_not_harm_the_others():
     draws = step(sampler, logits, range(3), 1)
     assert [draw.error is None for draw in draws] == [True, False, True]
     assert [draws[0], draws[2]] == texts([starts[0], starts[2]], [1])[0]
+
+
+def test_greedy_rows_skip_them_wherever_they_stand():
+    chain = (AdaptiveP(0.1), Mirostat(2, 0.1), LogitBias({0: 20.0}), Temperature(0))
+    sampler = sampler_of(start(0, params=SamplingParams(stages=chain)))
+    logits = logits_at(1)
+    logits[0, 0] = logits.max() - 19
+    (draw,) = step(sampler, logits, [0], 1)
+    assert (draw.token, draw.remembered) == (0, {})
 
 
 def test_surprise_is_measured_where_the_stage_stands():

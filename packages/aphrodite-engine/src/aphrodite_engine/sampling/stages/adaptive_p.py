@@ -27,6 +27,7 @@ class AdaptiveP(Stage, frozen=True):
     """
 
     order: ClassVar[int] = 2100
+    shapes_draws: ClassVar[bool] = True
     remembers: ClassVar[tuple[str, ...]] = ("mean",)
 
     adaptive_target: Annotated[float, Ge(-1), Le(1)] = 0.0

@@ -30,6 +30,7 @@ class Mirostat(Stage, frozen=True):
 
     order: ClassVar[int] = 2000
     keeps_argmax: ClassVar[bool] = True
+    shapes_draws: ClassVar[bool] = True
     computed: ClassVar[tuple[str, ...]] = ("by_rank", "by_surprise")
     remembers: ClassVar[tuple[str, ...]] = ("limit",)
     aliases: ClassVar[Mapping[str, tuple[str, ...]]] = {"mirostat_mode": ("mirostat",)}
