@@ -13,10 +13,17 @@ from aphrodite_engine.sampling.catalog import stage_fields
 from aphrodite_engine.sampling.fields import Field, fields_of
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.priority import ORDER_ALIASES, ORDER_FIELDS
+from aphrodite_server.schema import GenerationRequest
 
 TARGET = Path("packages/aphrodite-client/src/aphrodite_client/wire/sampling.py")
 _ELSEWHERE = {"n", "max_tokens", "stop", "seed", "logprobs", "stages"}
 """Limits that the official client knows, and the sampler itself."""
+_PRESET = Field(
+    name="preset",
+    annotation=str,
+    default=None,
+    doc=GenerationRequest.model_fields["preset"].description or "",
+)
 _HEAD = '''"""Sampling fields of a request.
 
 Generated from the engine's stages by scripts/generate_client.py: change them there.
@@ -36,6 +43,7 @@ def source() -> str:
     stages = [(declared.field, declared.aliases) for declared in stage_fields()]
     stages += [(field, ORDER_ALIASES.get(field.name, ())) for field in ORDER_FIELDS]
     limits = [(field, ()) for field in fields_of(SamplingParams) if field.name not in _ELSEWHERE]
+    limits.append((_PRESET, ()))
     return _HEAD + "".join(_entry(field, aliases) for field, aliases in [*stages, *limits])
 
 

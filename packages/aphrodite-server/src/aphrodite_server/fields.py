@@ -136,12 +136,17 @@ _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
 
 
 @cache
-def stage_names() -> frozenset[str]:
-    """Wire names that the engine's sampler answers to, aliases included."""
-    names = [name for declared in stage_fields() for name in (declared.name, *declared.aliases)]
+def stage_names() -> Mapping[str, str]:
+    """Wire names that the engine's sampler answers to; what each is an alias of, or itself."""
+    names = {
+        name: declared.name
+        for declared in stage_fields()
+        for name in (declared.name, *declared.aliases)
+    }
     for field in ORDER_FIELDS:
-        names += field.name, *ORDER_ALIASES.get(field.name, ())
-    return frozenset(names)
+        for name in (field.name, *ORDER_ALIASES.get(field.name, ())):
+            names[name] = field.name
+    return names
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,8 @@ class GenerationRequest(_sampling_fields()):
     """A served name, `default`, or nothing."""
     stop: Stops = None
     seed: Seed = None
+    preset: str | None = None
+    """Name of a set of sampler fields that the server keeps; fields of the request go before it."""
     stream: Flag = None
     """Answer piecewise, as server-sent events."""
     stream_options: StreamOptions | None = None

@@ -16,6 +16,7 @@ from aphrodite_server.errors import RETRY_AFTER, ApiError, describe
 from aphrodite_server.fields import judge
 from aphrodite_server.generation import Generation, Order
 from aphrodite_server.metrics import Meter, Metrics
+from aphrodite_server.presets import load_presets
 from aphrodite_server.replies import Reply
 from aphrodite_server.schema import GenerationRequest, Wire
 from aphrodite_server.settings import Settings
@@ -34,6 +35,7 @@ class Service:
         self.engine = engine
         self.settings = settings
         self.metrics = Metrics(engine)
+        self.presets = load_presets(settings)
         self.names = settings.served_model_names or (engine.info.name,)
         self._logged: set[str] = set()
 
@@ -52,8 +54,9 @@ class Service:
         if judgement.unknown and self.settings.strict_fields:
             name = judgement.unknown[0]
             raise RequestError(f"{name} is not a field that this server knows; leave it out", name)
-        self._tell(judgement.ignored)
-        return _header(judgement.ignored)
+        ignored = (*judgement.ignored, *self.presets.overruled(body.given))
+        self._tell(ignored)
+        return _header(ignored)
 
     def check_state(self) -> None:
         """ApiError while no engine answers."""

@@ -4,6 +4,7 @@ Variables are named APHRODITE_ plus the field's name (APHRODITE_PORT); flags of 
 override them.
 """
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field
@@ -44,6 +45,12 @@ class Settings(BaseSettings):
     """Names under which the model answers; none: as it was given."""
     strict_fields: bool = False
     """Refuse requests with fields that nobody knows."""
+    sampler_presets: Path | None = None
+    """Folder of YAML files, each a set of sampler fields; its name is the file's."""
+    default_preset: str | None = None
+    """Preset of requests that name none."""
+    forced_preset: str | None = None
+    """Preset whose fields go before those of requests."""
     priorities: bool = False
     """Requests may bring a priority."""
     max_body_bytes: Annotated[int, Field(ge=1)] = 32 * 2**20

@@ -15,6 +15,7 @@ from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.text.chat_template import ChatTemplate
 from aphrodite_engine.text.tokenizer import Tokenizer
 
+from aphrodite_server.presets import Presets
 from aphrodite_server.schema import (
     ChatRequest,
     CompletionRequest,
@@ -25,6 +26,7 @@ from aphrodite_server.schema import (
 
 COMPLETION_TOKENS: Final = 16
 """max_tokens of /v1/completions, where a request names none; OpenAI's."""
+NO_PRESETS: Final = Presets()
 MOST_PROMPTS: Final = 1024
 MOST_CHARACTERS: Final = 4_000_000
 """Of a text to tokenise; about two seconds of one core."""
@@ -52,17 +54,17 @@ class Prompt:
     """As it was sent; None: it came as tokens."""
 
 
-def completion_params(body: CompletionRequest) -> SamplingParams:
+def completion_params(body: CompletionRequest, presets: Presets = NO_PRESETS) -> SamplingParams:
     """RequestError: a value is out of range, or two contradict each other."""
     logprobs = None if body.logprobs is False else body.logprobs
     max_tokens = COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
     if max_tokens == 0 and not body.echo:
         raise RequestError("max_tokens must be at least 1 without echo, found 0", "max_tokens")
     scores = {"prompt_logprobs": logprobs} if body.echo and logprobs is not None else {}
-    return _params(body, max_tokens=max_tokens, logprobs=logprobs, **scores)
+    return _params(body, presets, max_tokens=max_tokens, logprobs=logprobs, **scores)
 
 
-def chat_params(body: ChatRequest) -> SamplingParams:
+def chat_params(body: ChatRequest, presets: Presets = NO_PRESETS) -> SamplingParams:
     """RequestError: a value is out of range, or two contradict each other."""
     if body.top_logprobs is not None and not body.logprobs:
         raise RequestError("top_logprobs needs logprobs to be true", "top_logprobs")
@@ -73,10 +75,10 @@ def chat_params(body: ChatRequest) -> SamplingParams:
     if max_tokens == 0:
         raise RequestError(f"{name} must be at least 1, found 0", name)
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    return _params(body, max_tokens=max_tokens, logprobs=logprobs)
+    return _params(body, presets, max_tokens=max_tokens, logprobs=logprobs)
 
 
-def _params(body: GenerationRequest, **limits: Any) -> SamplingParams:
+def _params(body: GenerationRequest, presets: Presets, **limits: Any) -> SamplingParams:
     given = body.given
     if body.stream_options is not None and not body.stream:
         raise RequestError("stream_options needs stream to be true", "stream_options")
@@ -84,7 +86,7 @@ def _params(body: GenerationRequest, **limits: Any) -> SamplingParams:
         raise RequestError("prompt_logprobs and stream exclude each other", "prompt_logprobs")
     plain = {name: given[name] for name in _PLAIN_LIMITS if given.get(name) is not None}
     return SamplingParams(
-        **{**plain, **limits}, stop=tuple(body.stop or ()), stages=stages_from(given)
+        **{**plain, **limits}, stop=tuple(body.stop or ()), stages=stages_from(presets.fill(given))
     )
 
 

@@ -192,3 +192,8 @@ class SamplingFields(TypedDict, total=False):
     """Log-probabilities of each prompt token but the first, and this many likeliest ones. Must
     be at least 0 and at most 20.
     """
+
+    preset: str | None
+    """Name of a set of sampler fields that the server keeps; fields of the request go before
+    it.
+    """

@@ -186,6 +186,17 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         help="refuse requests with fields that nobody knows",
     )
     group.add_argument(
+        "--sampler-presets",
+        metavar="DIR",
+        help="folder of YAML files with sampler fields; requests name one as their `preset`",
+    )
+    group.add_argument("--default-preset", metavar="NAME", help="preset of requests that name none")
+    group.add_argument(
+        "--forced-preset",
+        metavar="NAME",
+        help="preset whose fields go before those of requests",
+    )
+    group.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         help="least weight of what is logged (default info)",

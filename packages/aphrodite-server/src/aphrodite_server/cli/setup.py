@@ -9,6 +9,7 @@ from collections.abc import Generator
 
 from pydantic import ValidationError
 
+from aphrodite_server.presets import PresetError, load_presets
 from aphrodite_server.settings import Settings
 
 
@@ -17,16 +18,20 @@ class CommandError(Exception):
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Flags before environment. CommandError: a value is out of range."""
+    """Flags before environment. CommandError: a value is out of range, a preset is unusable."""
     given = {name: getattr(options, name, None) for name in Settings.model_fields}
     given["priorities"] = options.scheduling_policy == "priority"
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        load_presets(settings)
+    except PresetError as error:
+        raise CommandError(str(error)) from None
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"])
         found = first["input"]
         raise CommandError(f"{name}: {first['msg'].lower()}, found {found!r}") from None
+    return settings
 
 
 def log_to_stderr(level: str) -> None:

@@ -19,7 +19,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/v1/chat/completions", response_model=None)
     async def chat(request: Request, body: ChatRequest) -> Response:  # pyright: ignore[reportUnusedFunction]
         """Answer a conversation."""
-        params = chat_params(body)
+        params = chat_params(body, service.presets)
         order = Order(
             id=new_id("chatcmpl"),
             prompts=[Prompt(await chat_tokens(engine, body))],

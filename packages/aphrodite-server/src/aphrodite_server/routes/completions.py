@@ -19,7 +19,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/v1/completions", response_model=None)
     async def complete(request: Request, body: CompletionRequest) -> Response:  # pyright: ignore[reportUnusedFunction]
         """Continue prompts."""
-        params = completion_params(body)
+        params = completion_params(body, service.presets)
         order = Order(
             id=new_id("cmpl"),
             prompts=await completion_prompts(engine, body),

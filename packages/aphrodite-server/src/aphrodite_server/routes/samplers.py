@@ -15,7 +15,10 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/v1/samplers")
     async def samplers() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        """Every sampler in default order: its fields, bounds, defaults and documentation."""
-        return msgspec.to_builtins(describe())
+        """Every sampler in default order, with its fields, and the presets that requests may name.
+
+        Of fields: bounds, defaults and documentation.
+        """
+        return {**msgspec.to_builtins(describe()), "presets": service.presets.sets}
 
     return routes

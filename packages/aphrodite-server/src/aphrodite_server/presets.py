@@ -1,0 +1,129 @@
+"""Named sets of sampler fields that a server keeps: YAML files, one set each.
+
+They are read and checked once, at start. What a request says itself goes before its preset, field
+by field; the forced preset goes before everything.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from aphrodite_engine.errors import RequestError
+from aphrodite_engine.sampling.catalog import stages_from
+
+from aphrodite_server.fields import stage_names
+from aphrodite_server.settings import Settings
+
+Fields = Mapping[str, Any]
+_SUFFIXES = (".yaml", ".yml")
+
+
+class PresetError(Exception):
+    """A preset cannot be used; the message is for whoever runs the server."""
+
+
+@dataclass(frozen=True)
+class Presets:
+    """The sets of a server."""
+
+    sets: Mapping[str, Fields] = field(default_factory=dict[str, Fields])
+    """By name; fields by their own names, not by aliases."""
+    default: str | None = None
+    """Of requests that name none."""
+    forced: str | None = None
+    """Goes before what requests say."""
+
+    def fill(self, given: Fields) -> dict[str, Any]:
+        """The fields of a request, completed; null is a field that was left out.
+
+        Raises:
+            RequestError: it names a preset that is not there.
+        """
+        name = self._named(given) or self.default
+        own = {key: value for key, value in given.items() if value is not None}
+        filled = {**_without(self.sets[name] if name else {}, own), **own}
+        if self.forced is None:
+            return filled
+        forced = self.sets[self.forced]
+        return {**_without(filled, forced), **forced}
+
+    def overruled(self, given: Fields) -> tuple[str, ...]:
+        """Fields of a request that the forced preset makes void."""
+        own = {key: value for key, value in given.items() if value is not None}
+        kept = _without(own, self.sets[self.forced]) if self.forced is not None else own
+        return tuple(sorted(own.keys() - kept.keys()))
+
+    def _named(self, given: Fields) -> str | None:
+        name = given.get("preset")
+        if not name:
+            return None
+        if name not in self.sets:
+            has = ", ".join(self.sets) or "none; --sampler-presets names a folder of them"
+            raise RequestError(
+                f"preset {name!r:.60} does not exist; this server has {has}", "preset"
+            )
+        return name
+
+
+def load_presets(settings: Settings) -> Presets:
+    """Read the folder that the settings name.
+
+    Raises:
+        PresetError: folder, file or field is unusable; says which and why.
+    """
+    sets: dict[str, Fields] = {}
+    for path in _files(settings.sampler_presets):
+        if path.stem in sets:
+            raise PresetError(f"{path}: there is another preset named {path.stem!r}; rename one")
+        sets[path.stem] = _checked(path, _content(path))
+    for flag, name in (
+        ("--default-preset", settings.default_preset),
+        ("--forced-preset", settings.forced_preset),
+    ):
+        if name is not None and name not in sets:
+            has = ", ".join(sets) or "none"
+            raise PresetError(f"{flag} {name}: no such preset; --sampler-presets has {has}")
+    return Presets(sets, settings.default_preset, settings.forced_preset)
+
+
+def _files(folder: Path | None) -> list[Path]:
+    if folder is None:
+        return []
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    except OSError as error:
+        raise PresetError(f"--sampler-presets {folder}: {error.strerror}") from None
+
+
+def _content(path: Path) -> Fields:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PresetError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise PresetError(f"{path} is no valid YAML: {reason}") from None
+    if not isinstance(content, dict):
+        raise PresetError(f"{path} must map sampler fields to values, such as 'min_p: 0.05'")
+    return cast("Fields", content)
+
+
+def _checked(path: Path, content: Fields) -> Fields:
+    strange = [name for name in content if name not in stage_names()]
+    if strange:
+        known = ", ".join(sorted(stage_names()))
+        raise PresetError(f"{path}: {strange[0]!r} is no sampler field; these are: {known}")
+    try:
+        stages_from(content)
+    except RequestError as error:
+        raise PresetError(f"{path}: {error}") from None
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def _without(fields: Fields, others: Fields) -> dict[str, Any]:
+    """Those that `others` do not have, under any of their names."""
+    names = stage_names()
+    taken = {names.get(key, key) for key in others}
+    return {key: value for key, value in fields.items() if names.get(key, key) not in taken}

@@ -1,0 +1,136 @@
+"""Sets of sampler fields that the server keeps."""
+
+import pytest
+from aphrodite_server.app import create_app
+from aphrodite_server.cli.config_file import parse
+from aphrodite_server.cli.flags import run_parser
+from aphrodite_server.cli.setup import CommandError, settings_of
+from aphrodite_server.presets import PresetError, load_presets
+from aphrodite_server.settings import Settings
+
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+ASK = {
+    COMPLETIONS: {"prompt": "a"},
+    CHAT: {"messages": [{"role": "user", "content": "a"}]},
+}
+HEADER = "x-aphrodite-ignored-fields"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "calm.yaml").write_text("temperature: 0.5\nrep_pen: 1.1\nmin_p:\n")
+    (tmp_path / "wild.yml").write_text(
+        "temperature: 2\nmin_p: 0.1\nlogit_bias: {7: 2}\nsampler_order: [min_p, temperature]\n"
+    )
+    (tmp_path / "notes.txt").write_text("no preset")
+    return tmp_path
+
+
+@pytest.fixture
+def ask(engine, post, folder):
+    """Fields of the stages that a request gets, and the answer."""
+
+    def send(fields, path=COMPLETIONS, **settings):
+        app = create_app(engine, Settings(sampler_presets=folder, **settings))
+        response = post(app, path, {**ASK[path], **fields})
+        assert response.status_code == 200, response.text
+        stages = engine.seen[-1][1].stages
+        return {stage.name(): stage for stage in stages}, response
+
+    return send
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+def test_a_preset_fills_what_the_request_leaves_out(ask, path):
+    stages, response = ask({"preset": "wild", "temperature": 0.7, "min_p": None}, path)
+    assert list(stages) == ["logit_bias", "min_p", "temperature"]
+    assert stages["temperature"].temperature == 0.7
+    assert stages["min_p"].min_p == 0.1
+    assert stages["logit_bias"].logit_bias == {7: 2}
+    assert HEADER not in response.headers
+
+
+def test_aliases_are_one_field(ask):
+    assert ask({"preset": "calm"})[0]["penalties"].repetition_penalty == 1.1
+    stages, _ = ask({"preset": "calm", "repetition_penalty": 1.3})
+    assert stages["penalties"].repetition_penalty == 1.3
+    assert "penalties" not in ask({"preset": "calm", "repetition_penalty": 1})[0]
+
+
+def test_no_preset_changes_nothing(ask):
+    assert ask({})[0] == ask({"preset": None})[0] == ask({"preset": ""})[0] == {}
+
+
+def test_default_preset(ask):
+    assert ask({}, default_preset="calm")[0]["temperature"].temperature == 0.5
+    assert ask({"preset": "wild"}, default_preset="calm")[0]["temperature"].temperature == 2
+
+
+def test_forced_preset_is_told(ask):
+    fields = {"temperature": 1.5, "repetition_penalty": 2, "top_k": 3}
+    stages, response = ask(fields, forced_preset="calm")
+    assert stages["temperature"].temperature == 0.5
+    assert stages["penalties"].repetition_penalty == 1.1
+    assert stages["top_k"].top_k == 3
+    assert response.headers[HEADER].split(", ") == ["repetition_penalty", "temperature"]
+    assert HEADER not in ask({"top_k": 3}, forced_preset="calm")[1].headers
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+def test_a_preset_that_is_not_there_is_refused(engine, call, post, folder, path):
+    response = call(path, {**ASK[path], "preset": "calm"})
+    assert response.status_code == 400
+    assert "--sampler-presets" in response.json()["error"]["message"]
+    app = create_app(engine, Settings(sampler_presets=folder))
+    response = post(app, path, {**ASK[path], "preset": "nope"})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"] == "preset"
+    assert error["message"].endswith("'nope' does not exist; this server has calm, wild")
+    assert not engine.seen
+
+
+def test_presets_are_listed(engine, post, folder):
+    app = create_app(engine, Settings(sampler_presets=folder))
+    presets = post(app, "/v1/samplers").json()["presets"]
+    assert presets["calm"] == {"temperature": 0.5, "rep_pen": 1.1}
+    assert set(presets) == {"calm", "wild"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("top_p: 2", "bad.yaml: top_p must be above 0 and at most 1, found 2"),
+        ("max_tokens: 2", "bad.yaml: 'max_tokens' is no sampler field; these are: .*top_p"),
+        ("3: 2", "bad.yaml: 3 is no sampler field"),
+        ("[top_p]", "bad.yaml must map sampler fields to values"),
+        ("", "bad.yaml must map sampler fields to values"),
+        ("a: [", "bad.yaml is no valid YAML"),
+        ("sampler_priority: [nope]", "bad.yaml: sampler_priority names no sampler 'nope'"),
+    ],
+)
+def test_bad_files_are_refused_at_start(tmp_path, text, message):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(PresetError, match=message):
+        load_presets(Settings(sampler_presets=tmp_path))
+    with pytest.raises(CommandError, match=message):
+        settings_of(parse(run_parser(), ["demo", "--sampler-presets", str(tmp_path)]))
+
+
+def test_what_is_not_there_is_refused_at_start(folder):
+    with pytest.raises(PresetError, match=r"--default-preset nope: no such preset; .* calm, wild"):
+        load_presets(Settings(sampler_presets=folder, default_preset="nope"))
+    with pytest.raises(PresetError, match=r"--forced-preset calm: no such preset; .* none"):
+        load_presets(Settings(forced_preset="calm"))
+    with pytest.raises(PresetError, match="No such file"):
+        load_presets(Settings(sampler_presets=folder / "nope"))
+    (folder / "calm.yml").write_text("top_k: 1")
+    with pytest.raises(PresetError, match="another preset named 'calm'"):
+        load_presets(Settings(sampler_presets=folder))
+
+
+def test_flags(folder):
+    arguments = ["--sampler-presets", str(folder), "--default-preset", "calm"]
+    settings = settings_of(parse(run_parser(), ["demo", *arguments, "--forced-preset", "wild"]))
+    assert settings.sampler_presets == folder
+    assert (settings.default_preset, settings.forced_preset) == ("calm", "wild")
