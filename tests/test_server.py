@@ -151,7 +151,13 @@ def test_limits_are_kept(server):
 
 def test_one_seeded_text_on_every_road(server):
     prompt = "My favourite recipe for a cold evening:"
-    samplers = {"temperature": 0.9, "top_p": 0.95, "min_p": 0.02, "repetition_penalty": 1.05}
+    samplers = {
+        "temperature": 0.9,
+        "top_p": 0.95,
+        "min_p": 0.02,
+        "repetition_penalty": 1.05,
+        "sampler_priority": ["min_p", "top_p_top_k", "temperature"],
+    }
     wanted = {"prompt": prompt, "max_tokens": 24, "seed": 11, **samplers}
     raw = server.request("POST", COMPLETIONS, wanted).json["choices"][0]["text"]
     with aphrodite_client.Client(base_url=f"{server.url}/v1") as client:
