@@ -156,6 +156,9 @@ def test_one_seeded_text_on_every_road(server):
         "top_p": 0.95,
         "min_p": 0.02,
         "repetition_penalty": 1.05,
+        "nsigma": 2.5,
+        "xtc_probability": 0.5,
+        "xtc_threshold": 0.05,
         "sampler_priority": ["min_p", "top_p_top_k", "temperature"],
     }
     wanted = {"prompt": prompt, "max_tokens": 24, "seed": 11, **samplers}

@@ -148,3 +148,12 @@ def test_a_directory_without_a_tokenizer(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ModelError, match=r"has neither tokenizer\.json nor"):
         directory_tokenizer(tmp_path)
+
+
+def test_line_breaks(directory):
+    """The tokens of which a text of line breaks alone is made."""
+    tokenizer = directory_tokenizer(directory)
+    tokens = tokenizer.encode("\n\r\n", add_special=False)
+    spaces = set(tokenizer.encode(" ", add_special=False))  # before each text, to some tokenizers
+    assert tokenizer.line_breaks == set(tokens) - spaces
+    assert all(not tokenizer.token_text(token).strip("\r\n") for token in tokenizer.line_breaks)

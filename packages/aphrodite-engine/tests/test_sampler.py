@@ -19,6 +19,7 @@ from aphrodite_engine.sampling.stages.skew import Skew
 from aphrodite_engine.sampling.stages.temperature import Temperature
 from aphrodite_engine.sampling.stages.top_k import TopK
 from aphrodite_engine.sampling.stages.typical_p import TypicalP
+from aphrodite_engine.sampling.stages.xtc import Xtc
 from aphrodite_kernels.backends import reference
 
 _CPU = torch.device("cpu")
@@ -74,7 +75,15 @@ _KINDS = [
     {"nsigma": 1.5, "top_a": 0.2, "tfs": 0.95, "eta_cutoff": 4, "epsilon_cutoff": 3},
     {"dynatemp_min": 0.5, "dynatemp_max": 2.0, "typical_p": 0.9, "skew": 0.3},
     {"smoothing_factor": 0.4, "smoothing_curve": 2.0, "tfs": 0.9, "skew": -0.5},
-    {"temperature": 0, "typical_p": 0.1, "skew": 5, "smoothing_factor": 0.2, "tfs": 0.5},
+    {"temperature": 1.4, "xtc_probability": 0.5, "xtc_threshold": 0.02},
+    {
+        "temperature": 0,
+        "xtc_probability": 1,
+        "typical_p": 0.1,
+        "skew": 5,
+        "smoothing_factor": 0.2,
+        "tfs": 0.5,
+    },
 ]
 
 
@@ -166,9 +175,9 @@ def test_greedy_rows_stop_at_their_temperature():
 
 
 def test_greedy_rows_skip_what_is_about_draws():
-    """Wherever the cold temperature stands: typical_p, quadratic and skew would move the best."""
+    """Wherever the cold temperature stands: each of these would move the best."""
     logits = torch.tensor([[3.0, 2.9, 2.8, 0.0]])
-    chain = (TypicalP(0.0), Quadratic(5.0, 9.0), Skew(3.0), Temperature(0))
+    chain = (TypicalP(0.0), Quadratic(5.0, 9.0), Xtc(1.0, 0.1), Skew(3.0), Temperature(0))
     row = start(0, params=SamplingParams(stages=chain))
     assert sample(sampler_of(row), logits).tokens.tolist() == [0]
 

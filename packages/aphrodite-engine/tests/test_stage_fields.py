@@ -18,6 +18,7 @@ from aphrodite_engine.sampling.stages.top_k import TopK
 from aphrodite_engine.sampling.stages.top_n_sigma import TopNSigma
 from aphrodite_engine.sampling.stages.top_p import TopP
 from aphrodite_engine.sampling.stages.typical_p import TypicalP
+from aphrodite_engine.sampling.stages.xtc import Xtc
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,6 +112,9 @@ _DYNAMIC = Temperature(dynatemp_min=0.5, dynatemp_max=2)
         ({"top_n_sigma": 1.5, "nsigma": 1.5}, (TopNSigma(1.5),)),
         ({"top_n_sigma": -1}, ()),
         ({"smoothing_curve": 2}, ()),
+        ({"xtc_threshold": 0.2}, ()),
+        ({"xtc_probability": 0.5, "xtc_threshold": 0.51}, ()),
+        ({"xtc_probability": 0.5}, (Xtc(0.5),)),
         ({"dynatemp_exponent": 3}, ()),
         ({"dynatemp_low": 0.5, "dynatemp_max": 2}, (_DYNAMIC,)),
         ({"dynatemp_low": 1, "dynatemp_high": 1.5, "dynamic_temperature": False}, ()),
@@ -135,6 +139,11 @@ def test_wire_spellings(fields, made):
             "temperature must be a finite number, found inf",
         ),
         ({"rep_pen": 0}, "rep_pen", "rep_pen must be above 0, found 0"),
+        (
+            {"xtc_probability": 1.5},
+            "xtc_probability",
+            "xtc_probability must be at least 0 and at most 1, found 1.5",
+        ),
         ({"tfs": 0}, "tfs", "tfs must be above 0 and at most 1, found 0"),
         ({"skew": 30}, "skew", "skew must be at least -20 and at most 20, found 30"),
         ({"eps_cutoff": -3}, "eps_cutoff", "eps_cutoff must be at least 0, found -3"),

@@ -31,6 +31,7 @@ from aphrodite_engine.sampling.stages.top_k import TopK
 from aphrodite_engine.sampling.stages.top_n_sigma import TopNSigma
 from aphrodite_engine.sampling.stages.top_p import TopP
 from aphrodite_engine.sampling.stages.typical_p import TypicalP
+from aphrodite_engine.sampling.stages.xtc import Xtc
 from aphrodite_kernels import backend_for
 
 _CPU = torch.device("cpu")
@@ -61,6 +62,7 @@ _AT_WORK = {
     "epsilon_cutoff": [EpsilonCutoff(3.0), EpsilonCutoff(200.0), EpsilonCutoff(30000.0)],
     "typical_p": [TypicalP(0.0), TypicalP(0.2), TypicalP(0.9)],
     "quadratic": [Quadratic(0.3), Quadratic(2.0, 2.5), Quadratic(0.5, 8.0)],
+    "xtc": [Xtc(1.0, 0.1), Xtc(1.0, 0.01), Xtc(1.0, 0.0)],
     "skew": [Skew(0.5), Skew(-1.5), Skew(1.2)],
     "mirostat": [Mirostat(1, 1.5), Mirostat(2, 2.5), Mirostat(2, 0.0), Mirostat(1, 3.0)],
     "adaptive_p": [AdaptiveP(0.05), AdaptiveP(0.6), AdaptiveP(1.0)],
@@ -353,6 +355,10 @@ def expected(stage, logits, prompt=(), output=()):
             d = x[x > -_INF] - x.max()
             x[x > -_INF] = x.max() + f * (c - 1) / 2 * d**3 - f * (3 - c) / 2 * d**2
             return x
+        case Xtc():
+            p = softmax64(x)
+            likely = (p >= stage.xtc_threshold) & (x > -_INF)
+            return np.where(likely & (x > x[likely].min(initial=_INF)), -_INF, x)
         case Skew():
             return skew64(stage.skew, x)
         case Mirostat(mirostat_mode=1):

@@ -35,7 +35,6 @@ def test_sillytavern(engine, post, strict, stream):
     ("name", "value"),
     [
         ("dry_multiplier", 0.8),
-        ("xtc_probability", 0.5),
         ("banned_strings", ["slop"]),
         ("custom_token_bans", [5]),
         ("guided_json", {"type": "object"}),

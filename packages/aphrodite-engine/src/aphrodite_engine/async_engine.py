@@ -108,6 +108,8 @@ class AsyncEngine:
             EngineDeadError: the engine died, or is restarting.
             InternalError: a defect ended this request; others go on.
         """
+        if params.reads_text:  # the first such request looks through the whole vocabulary
+            params = await asyncio.to_thread(params.resolve, self.tokenizer)
         automata = TextAutomaton.each(self.tokenizer, params, prompt)
         mailbox = self._mailroom.open(request_id)
         live = set(range(params.n))

@@ -118,7 +118,7 @@ class LLM:
             InternalError: a request failed inside the engine.
         """
         several = _as_prompts(prompts)
-        each = _as_params(params, len(several))
+        each = [one.resolve(self.tokenizer) for one in _as_params(params, len(several))]
         jobs = {str(next(self._ids)): self._job(p, q) for p, q in zip(several, each, strict=True)}
         try:
             self._enqueue(jobs, each)

@@ -73,7 +73,6 @@ _PARAMETERS: Final = frozenset(
         "rep_pen_slope",
         "repetition_decay",
         "repetition_penalty_range",
-        "xtc_threshold",
     }
 )
 """Of samplers that are off, so nothing is lost: the switch itself is in `_UNAVAILABLE`."""
@@ -104,7 +103,6 @@ _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
     "top_k": (0, -1),
     "top_p": (1,),
     "use_beam_search": (False,),
-    "xtc_probability": (0,),
     # Constraints, tools and the rest of the protocol.
     "audio": (),
     "chat_template": (),

@@ -126,6 +126,21 @@ class SamplingFields(TypedDict, total=False):
     Must be at least 1.
     """
 
+    xtc_probability: float | None
+    """Share of tokens for which XTC removes the likeliest choices; 0 is off, 0.5 a good start.
+    Must be at least 0 and at most 1.
+    """
+
+    xtc_threshold: float | None
+    """Probability from which on XTC counts a token among the likeliest; above 0.5 is off. Must
+    be at least 0 and at most 1.
+    """
+
+    xtc_removes_ends: bool | None
+    """XTC may remove end-of-text and line breaks, too: texts grow longer and may never end.
+    Otherwise it does nothing where one of these is among what it would remove.
+    """
+
     skew: float | None
     """Shifts probability along the sorted tokens, above 0 to unlikelier, below to likelier
     ones. The cumulative probability q of the tokens, likeliest first, becomes q to the power

@@ -54,6 +54,7 @@ def stage_fields() -> tuple[StageField, ...]:
         for stage in stages()
         if stage.wire
         for field in fields_of(stage)
+        if field.name not in stage.hidden
     )
 
 

@@ -1,12 +1,15 @@
 """What one request asks of generation: limits, stops, seed, and the stages of its sampler."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from annotated_types import Ge, Le, Lt
 
 from aphrodite_engine.sampling.catalog import AnyStage
 from aphrodite_engine.sampling.fields import TokenId, check_struct, check_tokens
+
+if TYPE_CHECKING:
+    from aphrodite_engine.text.tokenizer import Tokenizer
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +44,22 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_struct(self)
+
+    @property
+    def reads_text(self) -> bool:
+        """A stage has texts that must be tokens before it can act; see `resolve`."""
+        return any(stage.reads_text for stage in self.stages)
+
+    def resolve(self, tokenizer: "Tokenizer") -> "SamplingParams":
+        """The same with the texts of stages as tokens, too.
+
+        Raises:
+            RequestError: a text is no tokens.
+        """
+        if not self.reads_text:
+            return self
+        stages = tuple(stage.resolve(tokenizer) for stage in self.stages)
+        return msgspec.structs.replace(self, stages=stages)
 
     def check_vocabulary(self, size: int) -> None:
         """Compare every token id with the vocabulary.

@@ -19,6 +19,7 @@ class Purpose(enum.IntEnum):
     """What a random number decides; numbers of different purposes are independent."""
 
     DRAW = 0
+    XTC = 1
 
 
 @dataclass(frozen=True, slots=True)

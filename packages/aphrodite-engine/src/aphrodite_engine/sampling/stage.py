@@ -28,6 +28,8 @@ from aphrodite_engine.sampling.rows import Rows
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from aphrodite_engine.text.tokenizer import Tokenizer
+
 
 def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
@@ -58,6 +60,10 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
     """Per field: other names on the wire."""
     off_values: ClassVar[Mapping[str, tuple[float, ...]]] = {}
     """Per field: values outside its bounds that clients send for "off"."""
+    hidden: ClassVar[frozenset[str]] = frozenset()
+    """Fields that requests do not set: `resolve` does."""
+    reads_text: ClassVar[bool] = False
+    """It has fields that are texts, so it needs `resolve`."""
 
     def __post_init__(self) -> None:
         for field in fields_of(type(self)):
@@ -74,6 +80,10 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
     def active(self) -> bool:
         """False: surely the identity, so it need not run."""
         return self != type(self)()
+
+    def resolve(self, tokenizer: "Tokenizer") -> "Stage":
+        """The same with its texts as tokens, too. Called once per request, where text is known."""
+        return self
 
     @classmethod
     @abstractmethod

@@ -133,6 +133,12 @@ class Tokenizer:
         """All tokens that end a generation."""
         return self.special.ends
 
+    @cached_property
+    def line_breaks(self) -> frozenset[int]:
+        """Tokens that are line breaks, one or several, and nothing else."""
+        pieces = ((token, self.token_bytes(token)) for token in range(self.vocab_size))
+        return frozenset(token for token, piece in pieces if piece and not piece.strip(b"\r\n"))
+
     @property
     def special_ids(self) -> frozenset[int]:
         """Control tokens: hidden by `skip_special_tokens`."""
