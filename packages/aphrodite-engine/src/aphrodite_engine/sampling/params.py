@@ -1,15 +1,13 @@
 """What one request asks of generation: limits, stops, seed, and the stages of its sampler."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 from annotated_types import Ge, Le, Lt
 
 from aphrodite_engine.sampling.catalog import AnyStage
 from aphrodite_engine.sampling.fields import TokenId, check_struct, check_tokens
-
-if TYPE_CHECKING:
-    from aphrodite_engine.text.tokenizer import Tokenizer
+from aphrodite_engine.sampling.tokenizer import Tokenizer
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +48,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         """A stage has texts that must be tokens before it can act; see `resolve`."""
         return any(stage.reads_text for stage in self.stages)
 
-    def resolve(self, tokenizer: "Tokenizer") -> "SamplingParams":
+    def resolve(self, tokenizer: Tokenizer) -> "SamplingParams":
         """The same with the texts of stages as tokens, too.
 
         Raises:

@@ -24,11 +24,10 @@ import msgspec
 
 from aphrodite_engine.sampling.fields import check_value, fields_of
 from aphrodite_engine.sampling.rows import Rows
+from aphrodite_engine.sampling.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from aphrodite_engine.text.tokenizer import Tokenizer
 
 
 def _snake(name: str) -> str:
@@ -81,7 +80,7 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
         """False: surely the identity, so it need not run."""
         return self != type(self)()
 
-    def resolve(self, tokenizer: "Tokenizer") -> "Stage":
+    def resolve(self, tokenizer: Tokenizer) -> "Stage":
         """The same with its texts as tokens, too. Called once per request, where text is known."""
         return self
 

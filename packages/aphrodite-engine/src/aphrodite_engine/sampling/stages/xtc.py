@@ -9,11 +9,10 @@ from annotated_types import Ge, Le
 from aphrodite_engine.sampling.fields import TokenId
 from aphrodite_engine.sampling.rows import Purpose, Rows
 from aphrodite_engine.sampling.stage import Stage
+from aphrodite_engine.sampling.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from aphrodite_engine.text.tokenizer import Tokenizer
 
 _MOST = 0.5
 """Above, no two tokens can reach the threshold."""
@@ -55,7 +54,7 @@ class Xtc(Stage, frozen=True):
         """The logarithm of the threshold."""
         return math.log(self.xtc_threshold) if self.xtc_threshold else -math.inf
 
-    def resolve(self, tokenizer: "Tokenizer") -> Stage:
+    def resolve(self, tokenizer: Tokenizer) -> Stage:
         if self.xtc_removes_ends:
             return self
         spared = tokenizer.end_ids.union(tokenizer.line_breaks)
