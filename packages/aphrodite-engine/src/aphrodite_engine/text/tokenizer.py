@@ -133,9 +133,13 @@ class Tokenizer:
         """All tokens that end a generation."""
         return self.special.ends
 
-    @cached_property
+    @property
     def line_breaks(self) -> frozenset[int]:
         """Tokens that are line breaks, one or several, and nothing else."""
+        return self._line_breaks
+
+    @cached_property
+    def _line_breaks(self) -> frozenset[int]:
         pieces = ((token, self.token_bytes(token)) for token in range(self.vocab_size))
         return frozenset(token for token, piece in pieces if piece and not piece.strip(b"\r\n"))
 
