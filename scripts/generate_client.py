@@ -62,8 +62,10 @@ def _entry(field: Field, aliases: tuple[str, ...]) -> str:
 
 def _type(kind: Any) -> str:
     """The type as a caller writes it: any sequence or mapping will do."""
-    if get_origin(kind) is tuple:
+    if get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis:
         return f"Sequence[{_type(get_args(kind)[0])}]"
+    if get_origin(kind) is tuple:
+        return f"tuple[{', '.join(_type(item) for item in get_args(kind))}]"
     if get_origin(kind) is dict:
         key, value = get_args(kind)
         return f"Mapping[{_type(key)}, {_type(value)}]"

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import get_args, get_origin
 
 import msgspec
 import pytest
@@ -40,13 +41,35 @@ def values_of(field):
         return st.integers(low, high)
     if field.type is float:
         return st.floats(low, high)
-    return st.dictionaries(st.integers(0, 9).map(str), st.floats(-100, 100), max_size=3)
+    if get_origin(field.type) is dict:
+        return st.dictionaries(st.integers(0, 9).map(str), st.floats(-100, 100), max_size=3)
+    return st.lists(items_of(get_args(field.type)[0]), max_size=3)
+
+
+def items_of(kind):
+    """Items of a list, as JSON has them."""
+    if kind is str:
+        return st.text(st.sampled_from("ab\n"), min_size=1)
+    if get_origin(kind) is not tuple:
+        return st.integers(0, 9)
+    if get_args(kind)[-1] is Ellipsis:
+        return st.lists(items_of(get_args(kind)[0]), max_size=3)
+    return st.tuples(*map(items_of, get_args(kind))).map(list)
+
+
+def typed(value):
+    """A value as stages have it."""
+    if isinstance(value, dict):
+        return {int(k): v for k, v in value.items()}
+    return tuple(map(typed, value)) if isinstance(value, list) else value
 
 
 def given_to(stage, fields):
     """Those fields that are a stage's."""
     names = {field.name for field in fields_of(stage)}
-    return {name: value for name, value in fields.items() if name in names and value is not None}
+    return {
+        name: typed(value) for name, value in fields.items() if name in names and value is not None
+    }
 
 
 _WIRE = st.fixed_dictionaries(
@@ -64,9 +87,8 @@ def test_valid_fields_make_active_stages_in_default_order(fields):
     for each in stage_fields():
         value = fields.get(each.name)
         if value and each.name in held:
-            wanted = {int(k): v for k, v in value.items()} if isinstance(value, dict) else value
-            assert held[each.name] == wanted
-        elif each.name not in held and value not in (None, {}):
+            assert held[each.name] == typed(value)
+        elif each.name not in held and value not in (None, {}, []):
             assert not each.stage(**given_to(each.stage, fields)).active
 
 

@@ -21,6 +21,7 @@ from aphrodite_engine.sampling.stages.logit_bias import LogitBias
 from aphrodite_engine.sampling.stages.min_p import MinP
 from aphrodite_engine.sampling.stages.min_tokens import MinTokens
 from aphrodite_engine.sampling.stages.mirostat import Mirostat
+from aphrodite_engine.sampling.stages.no_repeat_ngram import NoRepeatNgram
 from aphrodite_engine.sampling.stages.penalties import Penalties
 from aphrodite_engine.sampling.stages.quadratic import Quadratic
 from aphrodite_engine.sampling.stages.skew import Skew
@@ -33,6 +34,7 @@ from aphrodite_engine.sampling.stages.top_p import TopP
 from aphrodite_engine.sampling.stages.typical_p import TypicalP
 from aphrodite_engine.sampling.stages.xtc import Xtc
 from aphrodite_kernels import backend_for
+from history_stages import CASES, NAMING, definition
 
 _CPU = torch.device("cpu")
 _OPS = backend_for(_CPU, threads=1)
@@ -67,6 +69,8 @@ _AT_WORK = {
     "mirostat": [Mirostat(1, 1.5), Mirostat(2, 2.5), Mirostat(2, 0.0), Mirostat(1, 3.0)],
     "adaptive_p": [AdaptiveP(0.05), AdaptiveP(0.6), AdaptiveP(1.0)],
 }
+for _name, _more in CASES.items():
+    _AT_WORK.setdefault(_name, []).extend(_more)
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +106,7 @@ def run(each, logits, tokens=None, prompts=None, lengths=None):
         columns=step.columns,
         given=step.given,
         entries=step.entries,
+        tables=step.tables,
         draws=draws,
         ops=_OPS,
         history=history,
@@ -194,7 +199,7 @@ def test_bounds_are_enforced(declared):
                     beyond = -2
                 stage(**{name: edge})
             case annotated_types.Gt(limit):
-                edge, beyond = limit, 0
+                edge, beyond = limit, -1 if limit in stage.off_values.get(name, ()) else 0
             case annotated_types.Lt(limit):
                 edge, beyond = limit, 0
         with pytest.raises(RequestError, match=rf"^{name} must be .*, found ") as caught:
@@ -230,7 +235,7 @@ def test_argmax_is_kept_where_declared(stage):
 def test_a_row_is_the_same_in_any_company(many, vocabulary):
     """Bit for bit: rows of different parameters, lengths and logits together, and each alone."""
     if vocabulary == 1:
-        many = [s for s in many if not isinstance(s, LogitBias | MinTokens)]
+        many = [s for s in many if not isinstance(s, LogitBias | MinTokens | NAMING)]
         if not many:
             return
     rows = 17
@@ -369,14 +374,6 @@ def expected(stage, logits, prompt=(), output=()):
         case AdaptiveP():
             distance = abs(softmax64(x) - stage.adaptive_target) / 0.3
             return np.where(x > -_INF, 5 - 10 * distance**2 / (1 + distance), -_INF)
-        case Penalties():
-            for token in {*prompt, *output}:
-                r = stage.repetition_penalty
-                x[token] = x[token] / r if x[token] > 0 else x[token] * r
-            for token in set(output):
-                x[token] -= stage.presence_penalty
-                x[token] -= stage.frequency_penalty * list(output).count(token)
-            return x
         case LogitBias():
             for token, bias in stage.logit_bias.items():
                 x[token] += bias
@@ -385,7 +382,7 @@ def expected(stage, logits, prompt=(), output=()):
             if len(prompt) + len(output) < stage.first_end:
                 x[list(stage.end_tokens)] = -_INF
             return x
-    raise AssertionError(stage)
+    return definition(stage, x, prompt, output)
 
 
 def assert_same_kept(out, wanted, logits, slack=2e-6):
@@ -405,7 +402,7 @@ def assert_same_kept(out, wanted, logits, slack=2e-6):
 @pytest.mark.parametrize("stage", every_stage_at_work())
 @pytest.mark.parametrize(("kind", "vocabulary"), _SHAPES)
 def test_matches_its_definition(stage, kind, vocabulary):
-    if vocabulary < 6 and isinstance(stage, LogitBias | MinTokens):
+    if vocabulary < 6 and isinstance(stage, LogitBias | MinTokens | NAMING):
         return
     logits = logits_of(kind, vocabulary)
     # Tokens recur within and across prompt and output; the third row has no output yet.
@@ -452,6 +449,8 @@ def test_top_p_over_flat_distributions_finds_the_exact_set(vocabulary, spread):
         (EtaCutoff(50), "EtaLogitsWarper", 0.005),
         (Penalties(1.7), "RepetitionPenaltyLogitsProcessor", 1.7),
         (Penalties(0.6), "RepetitionPenaltyLogitsProcessor", 0.6),
+        (NoRepeatNgram(1), "NoRepeatNGramLogitsProcessor", 1),
+        (NoRepeatNgram(2), "NoRepeatNGramLogitsProcessor", 2),
     ],
     ids=str,
 )
@@ -478,7 +477,11 @@ def golden_cases():
             kind = kinds.pop()
             mode = {"mirostat_mode": 2} if kind is Mirostat else {}
             unit = 1e4 if case["sampler"].endswith("_raw") else 1
-            stage = kind(**mode, **{name: unit * of for name, of in case["params"].items()})
+            values = {
+                name: tuple(of) if isinstance(of, list) else unit * of
+                for name, of in case["params"].items()
+            }
+            stage = kind(**mode, **values)
             yield pytest.param(
                 stage, case, before, after, id=f"{case['engine']}-{stage.name()}-{case['vector']}"
             )
@@ -504,7 +507,7 @@ def test_there_are_golden_vectors_of_both_engines():
     for stage in ("top_k", "top_p", "min_p", "penalties", "typical_p"):
         for engine in ("llama.cpp", "transformers"):
             assert any(i.startswith(f"{engine}-{stage}") for i in ids), (engine, stage)
-    for case in ("llama.cpp-top_n_sigma", "llama.cpp-temperature"):
+    for case in ("llama.cpp-top_n_sigma", "llama.cpp-temperature", "llama.cpp-dry"):
         assert any(i.startswith(case) for i in ids), case
-    for case in ("transformers-eta_cutoff", "transformers-epsilon_cutoff"):
-        assert any(i.startswith(case) for i in ids), case
+    for case in ("eta_cutoff", "epsilon_cutoff", "no_repeat_ngram"):
+        assert any(i.startswith(f"transformers-{case}") for i in ids), case

@@ -34,9 +34,7 @@ def test_sillytavern(engine, post, strict, stream):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("dry_multiplier", 0.8),
         ("banned_strings", ["slop"]),
-        ("custom_token_bans", [5]),
         ("guided_json", {"type": "object"}),
         ("guided_grammar", "root ::= x"),
         ("response_format", {"type": "json_object"}),

@@ -10,8 +10,52 @@ from typing import TypedDict
 class SamplingFields(TypedDict, total=False):
     """Fields that shape how tokens are drawn; a field left out is off."""
 
+    allowed_token_ids: Sequence[int] | None
+    """The only tokens that the output may hold, as ids; empty is off. End-of-text is none of
+    them unless it is listed. Without effect where all of them are already impossible.
+    """
+
+    custom_token_bans: Sequence[int] | None
+    """Tokens that never occur in the output, as ids; empty is off. Without effect where no
+    token would be left.
+    """
+
+    token_ban_ranges: Sequence[tuple[Sequence[int], int, int]] | None
+    """Bans tokens for a part of the output; empty is off. A list of [token ids, start, length]:
+    none of the tokens may be one of the `length` tokens of the output that begin with token
+    number `start`, counted from 0. Without effect where no token would be left.
+    """
+
+    bad_words: Sequence[str] | None
+    """Words that the output may not hold; empty is off. Each is taken as the tokens that the
+    tokenizer makes of it, with and without a space before it; the last of them is banned where
+    the output ends in the others. The same word made of other tokens is not found. Without
+    effect where no token would be left.
+    """
+
     logit_bias: Mapping[int, float] | None
     """Adds to the logits of tokens, given as a map from token id to bias; empty is off."""
+
+    dry_multiplier: float | None
+    """How strong the penalty is; 0 is off. Must be at least 0."""
+
+    dry_base: float | None
+    """By how much the penalty grows with each further token of the repetition. Must be at least
+    1.
+    """
+
+    dry_allowed_length: int | None
+    """Tokens of the shortest repetition that is penalised. Must be at least 0 and at most 64."""
+
+    dry_sequence_breakers: Sequence[str] | None
+    """Texts that no repetition reaches across, and that are never penalised if they are a token
+    or part of one. A list, or a list written as JSON in a string; an empty one is none.
+    """
+
+    dry_range: int | None
+    """Only this many last tokens of prompt and output are looked at; 0 is all. Must be at least
+    0. Also named dry_penalty_last_n.
+    """
 
     repetition_penalty: float | None
     """Divides positive and multiplies negative logits of tokens in prompt or output; 1 is off.
@@ -26,6 +70,23 @@ class SamplingFields(TypedDict, total=False):
     frequency_penalty: float | None
     """Subtracted from a token's logit for each time it stands in the output; 0 is off. Must be
     at least -2 and at most 2.
+    """
+
+    rep_pen_range: int | None
+    """Only this many last tokens of prompt and output count for the three penalties; 0 is all.
+    Must be at least 0. Also named repetition_penalty_range, penalty_range.
+    """
+
+    rep_pen_slope: float | None
+    """How much of the repetition penalty is left for tokens that stand in the older half of the
+    range alone: they get 1 + slope · (penalty - 1). 1, the same for all, is off. Must be above
+    0 and at most 1.
+    """
+
+    no_repeat_ngram_size: int | None
+    """Bans tokens that would repeat a sequence of this many (arXiv 1705.04304); 0 is off.
+    Prompt and output count. 1 bans every token that has occurred. Without effect where no token
+    would be left. Must be at least 0 and at most 255.
     """
 
     temperature: float | None

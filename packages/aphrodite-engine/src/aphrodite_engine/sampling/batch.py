@@ -36,6 +36,7 @@ class Pass:
     columns: Mapping[str, Tensor]
     given: frozenset[str]
     entries: Mapping[str, Entries]
+    tables: Mapping[str, Tensor]
 
     def rows(
         self,
@@ -52,6 +53,7 @@ class Pass:
             columns=self.columns,
             given=self.given,
             entries=self.entries,
+            tables=self.tables,
             draws=draws.select(self.index),
             ops=ops,
             history=history,
@@ -154,6 +156,8 @@ def _make_pass(
         if field.lists_tokens:
             entries[field.name] = _entries(values, device)
             continue
+        if not field.is_number:
+            continue
         numbers[field.name] = np.float32 if field.type is float else np.int64
         if any(value != field.default for value in values):
             given.add(field.name)
@@ -162,7 +166,13 @@ def _make_pass(
         if name in stage.computed and any(values):
             given.add(name)
         columns[name] = upload(np.array(values, dtype), device)[:, None]
-    return Pass(stage, members, index_of(members, device), columns, frozenset(given), entries)
+    tables = {name: upload(_array(table), device) for name, table in stage.tables(heads).items()}
+    index = index_of(members, device)
+    return Pass(stage, members, index, columns, frozenset(given), entries, tables)
+
+
+def _array(table: object) -> np.ndarray:
+    return np.asarray(table, np.int64 if isinstance(table, list) else None)
 
 
 def _entries(values: list[Mapping[int, float] | tuple[int, ...]], device: torch.device) -> Entries:

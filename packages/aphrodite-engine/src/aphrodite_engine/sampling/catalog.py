@@ -90,7 +90,7 @@ def _given(fields: Mapping[str, Any], declared: StageField) -> object:
     values = {
         name: _accept(name, fields[name], declared)
         for name in (declared.name, *declared.aliases)
-        if name in fields and not _is_off(fields[name])
+        if name in fields and not _is_off(fields[name], declared)
     }
     if not values:
         return None
@@ -105,14 +105,17 @@ def _given(fields: Mapping[str, Any], declared: StageField) -> object:
     return values[first]
 
 
-def _is_off(value: object) -> bool:
+def _is_off(value: object, declared: StageField) -> bool:
+    if declared.name in declared.stage.empty_values and isinstance(value, str | list | tuple):
+        return False
     return value is None or (isinstance(value, Sized) and len(value) == 0)
 
 
 def _accept(name: str, value: object, declared: StageField) -> object:
     """Wire value to declared type (JSON knows no tuples and no integer keys), checked."""
     try:
-        typed = msgspec.convert(value, declared.field.type, str_keys=True)
+        read = declared.stage.read(declared.name, value)
+        typed = msgspec.convert(read, declared.field.type, str_keys=True)
     except msgspec.ValidationError as error:
         raise RequestError(f"{name}: {error}, found {value!r:.60}", name) from None
     if typed not in declared.stage.off_values.get(declared.name, ()):

@@ -10,10 +10,11 @@ import inspect
 import math
 import textwrap
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from itertools import repeat
+from typing import Annotated, Any, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from annotated_types import Ge, Gt, Le, Lt
@@ -49,6 +50,11 @@ class Field:
     def lists_tokens(self) -> bool:
         """A tuple of token ids, or a mapping from them."""
         return get_origin(self.type) in (tuple, dict) and get_args(self.type)[0] == TokenId
+
+    @property
+    def is_number(self) -> bool:
+        """A column of the batch."""
+        return self.type in (bool, int, float)
 
     @property
     def range(self) -> str:
@@ -89,14 +95,32 @@ def check_tokens(struct: msgspec.Struct, vocabulary: int) -> None:
         RequestError: an id that is no token; names field and id.
     """
     for field in fields_of(type(struct)):
-        if field.lists_tokens:
-            strange = [token for token in getattr(struct, field.name) if token >= vocabulary]
-            if strange:
+        for token in _tokens_in(getattr(struct, field.name), field.annotation):
+            if token >= vocabulary:
                 raise RequestError(
-                    f"{field.name} names token {strange[0]}, but the vocabulary ends at "
+                    f"{field.name} names token {token}, but the vocabulary ends at "
                     f"{vocabulary - 1}",
                     field.name,
                 )
+
+
+def _tokens_in(value: Any, annotation: Any) -> Iterator[int]:
+    """Values that are declared as `TokenId`, at any depth of tuples, or as keys of a mapping."""
+    declared = _declaration(annotation)
+    if annotation == TokenId:
+        yield value
+    elif declared.origin is dict and declared.arguments[0] == TokenId:
+        yield from value
+    elif declared.origin is tuple:
+        for item, kind in _paired(value, declared.arguments):
+            yield from _tokens_in(item, kind)
+
+
+def _paired(values: Sequence[Any], arguments: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
+    """The items of a tuple, each with its annotation."""
+    if arguments[-1] is Ellipsis:
+        return zip(values, repeat(arguments[0]), strict=False)
+    return zip(values, arguments, strict=True)
 
 
 def check_value(name: str, value: object, annotation: Any) -> None:
@@ -111,7 +135,7 @@ def check_value(name: str, value: object, annotation: Any) -> None:
     if declared.origin is dict:
         _check_mapping(name, value, declared.arguments)
     elif declared.origin is tuple:
-        _check_sequence(name, value, declared.arguments[0])
+        _check_sequence(name, value, declared.arguments)
     elif declared.kind in (bool, int, float, str):
         _check_scalar(name, value, declared.kind, declared.bounds)
 
@@ -152,11 +176,14 @@ def _check_mapping(name: str, value: object, arguments: tuple[Any, ...]) -> None
         _check_item(name, f"{name}[{key}]", item, arguments[1])  # pyright: ignore[reportUnknownArgumentType]
 
 
-def _check_sequence(name: str, value: object, item_annotation: Any) -> None:
+def _check_sequence(name: str, value: object, arguments: tuple[Any, ...]) -> None:
     if not isinstance(value, tuple):
-        raise RequestError(f"{name} must be a tuple, found {value!r}", name)
-    for index, item in enumerate(value):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        _check_item(name, f"{name}[{index}]", item, item_annotation)  # pyright: ignore[reportUnknownArgumentType]
+        raise RequestError(f"{name} must be a tuple, found {value!r:.60}", name)
+    items = cast("tuple[Any, ...]", value)
+    if arguments[-1] is not Ellipsis and len(items) != len(arguments):
+        raise RequestError(f"{name} must have {len(arguments)} items, found {value!r:.60}", name)
+    for index, (item, kind) in enumerate(_paired(items, arguments)):
+        _check_item(name, f"{name}[{index}]", item, kind)
 
 
 def _check_item(field: str, where: str, value: object, annotation: Any) -> None:

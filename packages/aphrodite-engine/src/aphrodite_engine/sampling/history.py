@@ -16,10 +16,11 @@ def read_history(tokens: Tensor, lengths: Tensor, prompts: Tensor, longest_outpu
         longest_output: the largest of lengths - prompts.
     """
     last = lengths - 1
-    seen = torch.arange(tokens.shape[1], device=tokens.device).minimum(last)
+    places = torch.arange(tokens.shape[1], device=tokens.device)
 
     def output() -> Output:
         places = torch.arange(longest_output, device=tokens.device) + prompts
-        return Output(tokens.gather(1, places.minimum(last)).long(), places <= last)
+        return Output(tokens.gather(1, places.minimum(last)).long(), places <= last, places)
 
-    return History(tokens.gather(1, seen).long(), output)
+    seen = tokens.gather(1, places.minimum(last)).long()
+    return History(seen, places, lengths, prompts, output)

@@ -42,6 +42,8 @@ class Output:
     """[n, M] int64; a shorter row repeats its last token."""
     counts: "Tensor"
     """[n, M] bool: false where `tokens` repeats. Column 0: the row has an output."""
+    places: "Tensor"
+    """[n, M] int64: indices, counted from the prompt's first token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,12 @@ class History:
 
     seen: "Tensor"
     """[n, L] int64: prompt and output, as columns; a shorter row repeats its last token."""
+    places: "Tensor"
+    """[L] int64: 0 … L - 1."""
+    lengths: "Tensor"
+    """[n, 1] int64: tokens of prompt and output."""
+    prompts: "Tensor"
+    """[n, 1] int64: tokens of the prompt."""
     output: Callable[[], Output]
     """Gathers the output alone."""
 
@@ -85,6 +93,8 @@ class Rows:
     """Number fields that are not at their default in every row; computed ones that are not 0."""
     entries: Mapping[str, Entries]
     """Per field of the stage that lists or maps tokens."""
+    tables: Mapping[str, "Tensor"] = field(default_factory=dict[str, "Tensor"])
+    """What `Stage.tables` made of the rows' stages."""
     draws: Draws
     ops: "Backend"
     """Of the device of the logits."""

@@ -17,8 +17,8 @@ each completion of a request has its own. Rows without such stages pay nothing.
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -38,7 +38,8 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
     """One step from logits to the distribution that is drawn from.
 
     Fields are numbers (each becomes a column of the batch), `tuple[TokenId, …]` or
-    `dict[TokenId, float]` (each becomes entries of the batch).
+    `dict[TokenId, float]` (each becomes entries of the batch), or anything else of which `tables`
+    makes arrays.
     """
 
     order: ClassVar[int]
@@ -59,6 +60,8 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
     """Per field: other names on the wire."""
     off_values: ClassVar[Mapping[str, tuple[float, ...]]] = {}
     """Per field: values outside its bounds that clients send for "off"."""
+    empty_values: ClassVar[frozenset[str]] = frozenset()
+    """Fields for which an empty list is a value of its own, and not the default."""
     hidden: ClassVar[frozenset[str]] = frozenset()
     """Fields that requests do not set: `resolve` does."""
     reads_text: ClassVar[bool] = False
@@ -80,9 +83,26 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
         """False: surely the identity, so it need not run."""
         return self != type(self)()
 
+    @classmethod
+    def read(cls, name: str, value: object) -> object:
+        """The value of a wire field as it is declared: some clients spell some otherwise."""
+        return value
+
     def resolve(self, tokenizer: Tokenizer) -> "Stage":
         """The same with its texts as tokens, too. Called once per request, where text is known."""
         return self
+
+    @classmethod
+    def tables(cls, stages: Sequence[Any]) -> Mapping[str, object]:
+        """Arrays of the batch besides columns and entries, made on the host when rows meet.
+
+        Nested lists of integers or buffers of bytes, for `rows.tables`; their shapes are known to
+        `apply` without a wait.
+
+        Args:
+            stages: of this class, one per row of the pass, in order.
+        """
+        return {}
 
     @classmethod
     @abstractmethod

@@ -15,3 +15,15 @@ class Tokenizer(Protocol):
     def line_breaks(self) -> frozenset[int]:
         """Tokens that are line breaks and nothing else."""
         ...
+
+    def encode_inside(self, text: str) -> list[int]:
+        """Tokens of a text that others precede."""
+        ...
+
+    def tokens_containing(self, text: str) -> list[int]:
+        """Tokens that hold a text; ascending."""
+        ...
+
+    def tokens_ending(self, text: str) -> list[int]:
+        """Tokens that end in a text; ascending."""
+        ...

@@ -13,6 +13,7 @@ from functools import cached_property
 import tokenizers
 
 from aphrodite_engine.errors import RequestError
+from aphrodite_engine.text.token_search import TokenSearch
 from aphrodite_engine.text.vocabulary import Vocabulary
 
 
@@ -74,6 +75,28 @@ class Tokenizer:
         [encoding] = encoder.encode_batch_fast([text], add_special_tokens=False)
         tokens = encoding.ids
         return [*self.special.before, *tokens, *self.special.after] if add_special else tokens
+
+    def encode_inside(self, text: str) -> list[int]:
+        """Tokens of a text that others precede: no begin-of-text, no space before it."""
+        wanted = text.encode()
+        for before in ("", "\n", "a"):
+            tokens = self.encode(before + text, add_special=False, parse_special=False)
+            for start in range(len(tokens)):
+                if b"".join(map(self.token_bytes, tokens[start:])) == wanted:
+                    return tokens[start:]
+        return self.encode(text, add_special=False, parse_special=False)
+
+    def tokens_containing(self, text: str) -> list[int]:
+        """Tokens that hold a text, which is not empty; ascending."""
+        return self._search.containing(text.encode())
+
+    def tokens_ending(self, text: str) -> list[int]:
+        """Tokens that end in a text; ascending."""
+        return self._search.ending(text.encode())
+
+    @cached_property
+    def _search(self) -> TokenSearch:
+        return TokenSearch([self.token_bytes(token) for token in range(self.vocab_size)])
 
     @cached_property
     def _literal_encoder(self) -> tokenizers.Tokenizer:

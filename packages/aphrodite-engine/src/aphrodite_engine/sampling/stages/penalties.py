@@ -19,7 +19,15 @@ class Penalties(Stage, frozen=True):
 
     order: ClassVar[int] = 400
     needs_history: ClassVar[bool] = True
-    aliases: ClassVar[Mapping[str, tuple[str, ...]]] = {"repetition_penalty": ("rep_pen",)}
+    computed: ClassVar[tuple[str, ...]] = ("older_penalty",)
+    aliases: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "repetition_penalty": ("rep_pen",),
+        "rep_pen_range": ("repetition_penalty_range", "penalty_range"),
+    }
+    off_values: ClassVar[Mapping[str, tuple[float, ...]]] = {
+        "rep_pen_range": (-1,),
+        "rep_pen_slope": (0,),
+    }
 
     repetition_penalty: Annotated[float, Gt(0)] = 1.0
     """Divides positive and multiplies negative logits of tokens in prompt or output; 1 is off."""
@@ -27,20 +35,53 @@ class Penalties(Stage, frozen=True):
     """Subtracted from the logits of tokens in the output; 0 is off."""
     frequency_penalty: Penalty = 0.0
     """Subtracted from a token's logit for each time it stands in the output; 0 is off."""
+    rep_pen_range: Annotated[int, Ge(0)] = 0
+    """Only this many last tokens of prompt and output count for the three penalties; 0 is all."""
+    rep_pen_slope: Annotated[float, Gt(0), Le(1)] = 1.0
+    """How much of the repetition penalty is left for tokens that stand in the older half of the
+    range alone: they get 1 + slope · (penalty - 1). 1, the same for all, is off.
+    """
+
+    @property
+    def active(self) -> bool:
+        return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1, 0, 0)
+
+    @property
+    def older_penalty(self) -> float:
+        """The repetition penalty in the older half."""
+        if self.rep_pen_slope in (0, 1):
+            return self.repetition_penalty
+        return 1 + self.rep_pen_slope * (self.repetition_penalty - 1)
 
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
         history, columns = rows.history, rows.columns
         assert history is not None
-        # A token that recurs is gathered, and then written, with the same value each time.
+        # A token that recurs is gathered, and then written, with the same value each time; places
+        # that do not count are taken for the last one, which always does.
+        reach, last = columns["rep_pen_range"], history.seen[:, -1:]
+        start = (history.lengths - reach).clamp_(min=0).where(reach > 0, 0)
+        ranged = "rep_pen_range" in rows.given
         if "repetition_penalty" in rows.given:
-            old = logits.gather(1, history.seen)
-            repetition = columns["repetition_penalty"]
-            logits.scatter_(1, history.seen, (old / repetition).where(old > 0, old * repetition))
+            seen = history.seen.where(history.places >= start, last) if ranged else history.seen
+            old = logits.gather(1, seen)
+            if "rep_pen_slope" in rows.given:
+                logits.scatter_(1, seen, _penalised(old, columns["older_penalty"]))
+                middle = start + (history.lengths - start) // 2
+                newer = history.places >= middle
+                seen, old = seen.where(newer, last), old.where(newer, old[:, -1:])
+            logits.scatter_(1, seen, _penalised(old, columns["repetition_penalty"]))
         if rows.given.isdisjoint(("presence_penalty", "frequency_penalty")):
             return
         output = history.output()
+        tokens, counts = output.tokens, output.counts
+        if ranged:
+            counts = counts & (output.places >= start)
+            tokens = tokens.where(counts, last)
         presence = columns["presence_penalty"] * output.counts[:, :1]
-        logits.scatter_(1, output.tokens, logits.gather(1, output.tokens) - presence)
-        frequency = columns["frequency_penalty"] * output.counts
-        logits.scatter_add_(1, output.tokens, -frequency)
+        logits.scatter_(1, tokens, logits.gather(1, tokens) - presence)
+        logits.scatter_add_(1, tokens, -(columns["frequency_penalty"] * counts))
+
+
+def _penalised(logits: "Tensor", penalty: "Tensor") -> "Tensor":
+    return (logits / penalty).where(logits > 0, logits * penalty)

@@ -1,0 +1,31 @@
+"""A vocabulary of the request's own."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from aphrodite_engine.sampling.fields import TokenId
+from aphrodite_engine.sampling.rows import Rows
+from aphrodite_engine.sampling.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class AllowedTokenIds(Stage, frozen=True):
+    """The only tokens that the output may hold, as ids; empty is off.
+
+    End-of-text is none of them unless it is listed. Without effect where all of them are already
+    impossible.
+    """
+
+    order: ClassVar[int] = 110
+
+    allowed_token_ids: tuple[TokenId, ...] = ()
+
+    @classmethod
+    def apply(cls, logits: "Tensor", rows: Rows) -> None:
+        allowed = rows.entries["allowed_token_ids"]
+        possible = logits[allowed.row, allowed.token] > float("-inf")
+        choices = logits.new_zeros(len(logits)).scatter_add_(0, allowed.row, possible.float())
+        kept = (choices == 0)[:, None].repeat(1, logits.shape[1])
+        kept[allowed.row, allowed.token] = True
+        logits.masked_fill_(~kept, float("-inf"))
