@@ -6,7 +6,7 @@ that are not declared are kept and judged by fields.py.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Final, Literal, cast
 
 from aphrodite_engine.sampling.catalog import stage_fields
 from aphrodite_engine.sampling.fields import Field as EngineField
@@ -27,7 +27,7 @@ from pydantic import (
 from aphrodite_server.fields import ALIASES, fold_aliases
 
 _LIMITS = {field.name: field for field in fields_of(SamplingParams)}
-_OWN = frozenset({"stop", "seed", "logprobs", "stages"})
+OWN_LIMITS: Final = frozenset({"stop", "seed", "logprobs", "stages"})
 """Limits that look different on the wire."""
 
 
@@ -68,14 +68,15 @@ def _limit_field(field: EngineField) -> Any:
     return (field.annotation | None, described)
 
 
-def _sampling_fields() -> type[Wire]:
+def sampling_fields(own: frozenset[str] = OWN_LIMITS) -> type[Wire]:
+    """A body with every sampler's fields, and with all limits but those of `own`."""
     stages: dict[str, Any] = {
         declared.name: _stage_field(declared.field, declared.aliases) for declared in stage_fields()
     }
     order = {
         field.name: _stage_field(field, ORDER_ALIASES.get(field.name, ())) for field in ORDER_FIELDS
     }
-    limits = {name: _limit_field(field) for name, field in _LIMITS.items() if name not in _OWN}
+    limits = {name: _limit_field(field) for name, field in _LIMITS.items() if name not in own}
     return create_model("SamplingFields", __base__=Wire, **stages, **order, **limits)
 
 
@@ -91,14 +92,20 @@ def _seed(value: object) -> object:
     return None if value == -1 else value
 
 
-Stops = Annotated[
+StopStrings = Annotated[
     list[str] | None,
     BeforeValidator(_stops, json_schema_input_type=str | list[str] | None),
+]
+SeedNumber = Annotated[
+    Annotated[int, Field(ge=-(2**63), lt=2**64)] | None,
+    BeforeValidator(_seed),
+]
+Stops = Annotated[
+    StopStrings,
     Field(description=_described(_LIMITS["stop"], ("stopping_strings",))),
 ]
 Seed = Annotated[
-    Annotated[int, Field(ge=-(2**63), lt=2**64)] | None,
-    BeforeValidator(_seed),
+    SeedNumber,
     Field(description=_described(_LIMITS["seed"], ("sampler_seed",)) + " -1: drawn at random."),
 ]
 Flag = bool | None
@@ -113,7 +120,7 @@ class StreamOptions(Wire):
     """Usage so far in every chunk."""
 
 
-class GenerationRequest(_sampling_fields()):
+class GenerationRequest(sampling_fields()):
     """What both endpoints take."""
 
     model: str | None = None

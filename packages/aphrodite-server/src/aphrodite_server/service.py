@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import quote
@@ -77,15 +77,20 @@ class Service:
             )
         return body.priority or 0
 
+    def begin(self, request: Request, order: Order) -> Generation:
+        """Let the engine work as soon as the pieces are read. ApiError while no engine answers."""
+        self.check_state()
+        meter = Meter(self.metrics, order.params, sum(len(one.tokens) for one in order.prompts))
+        generation = Generation(self.engine, order, meter)
+        request.state.generation = generation
+        return generation
+
     async def answer(
         self, request: Request, body: GenerationRequest, order: Order, reply: Reply
     ) -> Response:
         """Generate, and answer as the body asks: in one go, or as a stream."""
         headers = self.check(body, body.model)
-        self.check_state()
-        meter = Meter(self.metrics, order.params, sum(len(one.tokens) for one in order.prompts))
-        generation = Generation(self.engine, order, meter)
-        request.state.generation = generation
+        generation = self.begin(request, order)
         if body.stream:
             events = _events(generation, reply, body)
 
@@ -93,13 +98,7 @@ class Service:
                 return describe(error, started=generation.started).envelope
 
             return EventStream(events, tell, headers)
-        try:
-            content = await while_connected(request.receive, _whole(generation, reply))
-        except ClientDisconnect:
-            return Response(status_code=499)  # nobody reads it
-        except Exception as error:
-            raise describe(error, started=generation.started) from error
-        return Response(content, headers=headers, media_type="application/json")
+        return await answer_whole(request, generation, _whole(generation, reply), headers)
 
     def _tell(self, names: tuple[str, ...]) -> None:
         """Each name once."""
@@ -107,6 +106,22 @@ class Service:
             if name not in self._logged and len(self._logged) < 100 * _MOST_IGNORED:
                 self._logged.add(name)
                 _log.warning("request field %.100r is ignored (told once)", name)
+
+
+async def answer_whole(
+    request: Request,
+    generation: Generation,
+    content: Coroutine[Any, Any, bytes],
+    headers: Mapping[str, str],
+) -> Response:
+    """An answer in one go, unless the client leaves: then the work is cancelled."""
+    try:
+        body = await while_connected(request.receive, content)
+    except ClientDisconnect:
+        return Response(status_code=499)  # nobody reads it
+    except Exception as error:
+        raise describe(error, started=generation.started) from error
+    return Response(body, headers=headers, media_type="application/json")
 
 
 def new_id(prefix: str) -> str:

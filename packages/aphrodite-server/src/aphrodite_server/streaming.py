@@ -22,7 +22,10 @@ _HEADERS: Final = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 class EventStream(Response):
-    """A response of events. `describe` writes an error that came too late for a status."""
+    """A response of events. `describe` writes an error that came too late for a status.
+
+    `error_head` begins the event of such an error, `end` is sent last.
+    """
 
     media_type = "text/event-stream"
 
@@ -31,12 +34,17 @@ class EventStream(Response):
         events: AsyncGenerator[bytes],
         describe: Callable[[Exception], bytes],
         headers: Mapping[str, str],
+        *,
+        error_head: bytes = b"data: ",
+        end: bytes = DONE,
     ) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers({**_HEADERS, **headers})
         self._events = events
         self._describe = describe
+        self._error_head = error_head
+        self._end = end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end, or until the client goes."""
@@ -56,9 +64,9 @@ class EventStream(Response):
             except OSError:
                 raise ClientDisconnect from None
             except Exception as error:
-                body = b"data: " + self._describe(error) + b"\n\n"
+                body = self._error_head + self._describe(error) + b"\n\n"
                 await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": DONE, "more_body": False})
+        await send({"type": "http.response.body", "body": self._end, "more_body": False})
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
