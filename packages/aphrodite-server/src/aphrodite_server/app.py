@@ -14,11 +14,22 @@ from aphrodite_server import __version__
 from aphrodite_server.auth import ApiKeys
 from aphrodite_server.errors import ApiError, describe
 from aphrodite_server.gates import AccessLog, BodyGate, Defects, RequestIds
-from aphrodite_server.routes import chat, completions, models, operations, samplers, tokenize
+from aphrodite_server.kobold import CLAMPED_HEADER
+from aphrodite_server.routes import (
+    chat,
+    completions,
+    kobold,
+    kobold_info,
+    models,
+    operations,
+    samplers,
+    tokenize,
+)
 from aphrodite_server.service import IGNORED_HEADER, Service
 from aphrodite_server.settings import Settings
 
-_ROUTERS = (completions, chat, models, samplers, tokenize, operations)
+_ROUTERS = (completions, chat, kobold, kobold_info, models, samplers, tokenize, operations)
+_KOBOLD = "/api/"
 
 
 def create_app(engine: AsyncEngine, settings: Settings) -> FastAPI:
@@ -46,7 +57,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
             allow_origins=["*"],
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=[IGNORED_HEADER, "X-Request-Id", "Retry-After"],
+            expose_headers=[IGNORED_HEADER, CLAMPED_HEADER, "X-Request-Id", "Retry-After"],
         ),
         Middleware(AccessLog),
         Middleware(RequestIds),
@@ -60,8 +71,9 @@ async def _answer(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
         return Response(status_code=499)  # nobody reads it
     if isinstance(error, HTTPException) and error.status_code in (404, 405):
-        return describe(_no_route(request, error)).response
-    return describe(error).response
+        error = _no_route(request, error)
+    told = describe(error)
+    return told.kobold_response if request.url.path.startswith(_KOBOLD) else told.response
 
 
 def _no_route(request: Request, error: HTTPException) -> HTTPException:

@@ -68,7 +68,22 @@ class ApiError(HTTPException):
     @property
     def response(self) -> Response:
         """The whole response."""
-        return Response(self.envelope, self.status_code, self.headers, "application/json")
+        return self._around(self.envelope)
+
+    @property
+    def kobold_envelope(self) -> bytes:
+        """The same body, with what clients of the Kobold API read beside it."""
+        kind = _TYPES.get(self.status_code, "APIError")
+        detail = json.dumps({"detail": {"msg": self.message, "type": kind}}).encode()
+        return self.envelope[:-1] + b", " + detail[1:]
+
+    @property
+    def kobold_response(self) -> Response:
+        """The whole response, for clients of the Kobold API."""
+        return self._around(self.kobold_envelope)
+
+    def _around(self, body: bytes) -> Response:
+        return Response(body, self.status_code, self.headers, "application/json")
 
 
 def describe(error: Exception, *, started: bool = False) -> ApiError:

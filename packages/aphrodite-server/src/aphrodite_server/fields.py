@@ -27,6 +27,10 @@ HARMLESS: Final = frozenset(
         "api_server",
         "api_type",
         "cache_salt",
+        "can_abort",
+        "disable_input_formatting",
+        "disable_output_formatting",
+        "grammar_retain_state",
         "include_reasoning",
         "max_tokens_second",
         "metadata",
@@ -37,13 +41,16 @@ HARMLESS: Final = frozenset(
         "prompt_cache_key",
         "prompt_cache_retention",
         "reasoning_effort",
+        "quiet",
         "request_id",
         "safety_identifier",
+        "sampler_full_determinism",
         "secret_id",
         "service_tier",
         "session_id",
         "store",
         "stream_interval",
+        "streaming",
         "truncation_length",
         "user",
         "verbosity",
@@ -64,6 +71,7 @@ _PARAMETERS: Final = frozenset(
         "dry_range",
         "dry_sequence_breakers",
         "early_stopping",
+        "guidance_scale",
         "guided_decoding_backend",
         "guided_whitespace_pattern",
         "length_penalty",
@@ -107,6 +115,10 @@ _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
     "audio": (),
     "chat_template": (),
     "documents": (),
+    "frmtadsnsp": (False,),
+    "frmtrmblln": (False,),
+    "frmtrmspch": (False,),
+    "frmttriminc": (False,),
     "function_call": ("none", "auto"),
     "functions": (),
     "grammar": (),
@@ -115,6 +127,7 @@ _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
     "guided_grammar": (),
     "guided_json": (),
     "guided_regex": (),
+    "images": (),
     "json_schema": (),
     "kv_transfer_params": (),
     "negative_prompt": (),
@@ -123,12 +136,19 @@ _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
     "response_format": ({"type": "text"},),
     "return_token_ids": (False,),
     "return_tokens_as_token_ids": (False,),
+    "singleline": (False,),
+    "soft_prompt": (),
     "structured_outputs": (),
     "suffix": (),
     "thinking_token_budget": (-1,),
     "tool_choice": ("none", "auto"),
     "tools": (),
     "truncate_prompt_tokens": (),
+    "use_authors_note": (False,),
+    "use_memory": (False,),
+    "use_story": (False,),
+    "use_userscripts": (False,),
+    "use_world_info": (False,),
 }
 """Fields that cannot be honoured yet, with the values (besides nothing) that ask for nothing."""
 
@@ -186,14 +206,16 @@ def judge(extra: Mapping[str, Any], body: Mapping[str, Any]) -> Judgement:
     return Judgement(tuple(unknown), tuple(harmless))
 
 
-def fold_aliases(body: Mapping[str, Any], declared: Iterable[str]) -> dict[str, Any]:
+def fold_aliases(
+    body: Mapping[str, Any], declared: Iterable[str], aliases: Mapping[str, str] = ALIASES
+) -> dict[str, Any]:
     """The body with the server's own aliases renamed.
 
     Raises:
         RequestError: a field and its alias disagree.
     """
     folded = dict(body)
-    for alias, name in ALIASES.items():
+    for alias, name in aliases.items():
         if alias not in folded or name not in declared:
             continue
         value = folded.pop(alias)
