@@ -39,6 +39,7 @@ CASES = {
         Penalties(1.3, rep_pen_slope=0.4),
         Penalties(0.7, -0.5, 0.1, 20, 0.9),
         Penalties(presence_penalty=1.0, rep_pen_range=1),
+        Penalties(1.5, 0.1, rep_pen_range=4, rep_pen_slope=0.5, repetition_decay=6),
     ],
 }
 NAMING = AllowedTokenIds | BadWords | CustomTokenBans | TokenBanRanges
@@ -92,11 +93,14 @@ def repeating(known, n):
 def penalised(stage, x, known, prompt):
     start = max(0, len(known) - stage.rep_pen_range) if stage.rep_pen_range else 0
     window, output = known[start:], known[max(start, prompt) :]
-    older, newer = window[: len(window) // 2], window[len(window) // 2 :]
-    for token in set(window):
+    newer = window[len(window) // 2 :]
+    for token in set(known):
         r = stage.repetition_penalty
-        if token in older and token not in newer:
+        since = start - max(at for at, each in enumerate(known) if each == token)
+        if token not in newer:
             r = 1 + (r - 1) * stage.rep_pen_slope
+        if token not in window:
+            r = 1 + (r - 1) * max(0, 1 - since / (stage.repetition_decay + 1))
         x[token] = x[token] / r if x[token] > 0 else x[token] * r
     for token in set(output):
         x[token] -= stage.presence_penalty + stage.frequency_penalty * output.count(token)

@@ -48,6 +48,7 @@ _STAGES = (
         st.floats(-2, 2),
         st.integers(0, 40),
         st.floats(0.1, 1),
+        st.integers(0, 9),
     )
     | st.builds(
         BadWords,

@@ -83,6 +83,11 @@ class SamplingFields(TypedDict, total=False):
     0 and at most 1.
     """
 
+    repetition_decay: int | None
+    """Over this many tokens before the range the repetition penalty fades to nothing, in equal
+    steps, instead of ending at once; 0 is off. Must be at least 0.
+    """
+
     no_repeat_ngram_size: int | None
     """Bans tokens that would repeat a sequence of this many (arXiv 1705.04304); 0 is off.
     Prompt and output count. 1 bans every token that has occurred. Without effect where no token

@@ -26,6 +26,7 @@ class AllowedTokenIds(Stage, frozen=True):
         allowed = rows.entries["allowed_token_ids"]
         possible = logits[allowed.row, allowed.token] > float("-inf")
         choices = logits.new_zeros(len(logits)).scatter_add_(0, allowed.row, possible.float())
-        kept = (choices == 0)[:, None].repeat(1, logits.shape[1])
-        kept[allowed.row, allowed.token] = True
-        logits.masked_fill_(~kept, float("-inf"))
+        change = logits.new_full(logits.shape, float("-inf"))
+        change[allowed.row, allowed.token] = 0
+        change.masked_fill_((choices == 0)[:, None], 0)
+        logits.add_(change)  # what is not finite stays so, and is found

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
-from aphrodite_engine.sampling.rows import Rows
+from aphrodite_engine.sampling.rows import History, Rows
 from aphrodite_engine.sampling.stage import Stage
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ class Penalties(Stage, frozen=True):
     """How much of the repetition penalty is left for tokens that stand in the older half of the
     range alone: they get 1 + slope · (penalty - 1). 1, the same for all, is off.
     """
+    repetition_decay: Annotated[int, Ge(0)] = 0
+    """Over this many tokens before the range the repetition penalty fades to nothing, in equal
+    steps, instead of ending at once; 0 is off.
+    """
 
     @property
     def active(self) -> bool:
@@ -57,30 +61,38 @@ class Penalties(Stage, frozen=True):
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
         history, columns = rows.history, rows.columns
         assert history is not None
-        # A token that recurs is gathered, and then written, with the same value each time; places
-        # that do not count are taken for the last one, which always does.
-        reach, last = columns["rep_pen_range"], history.seen[:, -1:]
+        reach = columns["rep_pen_range"]
         start = (history.lengths - reach).clamp_(min=0).where(reach > 0, 0)
-        ranged = "rep_pen_range" in rows.given
         if "repetition_penalty" in rows.given:
-            seen = history.seen.where(history.places >= start, last) if ranged else history.seen
-            old = logits.gather(1, seen)
-            if "rep_pen_slope" in rows.given:
-                logits.scatter_(1, seen, _penalised(old, columns["older_penalty"]))
-                middle = start + (history.lengths - start) // 2
-                newer = history.places >= middle
-                seen, old = seen.where(newer, last), old.where(newer, old[:, -1:])
-            logits.scatter_(1, seen, _penalised(old, columns["repetition_penalty"]))
+            _repetition(logits, history, rows, start)
         if rows.given.isdisjoint(("presence_penalty", "frequency_penalty")):
             return
         output = history.output()
         tokens, counts = output.tokens, output.counts
-        if ranged:
+        if "rep_pen_range" in rows.given:  # what does not count is taken for the last, which does
             counts = counts & (output.places >= start)
-            tokens = tokens.where(counts, last)
+            tokens = tokens.where(counts, history.seen[:, -1:])
         presence = columns["presence_penalty"] * output.counts[:, :1]
         logits.scatter_(1, tokens, logits.gather(1, tokens) - presence)
         logits.scatter_add_(1, tokens, -(columns["frequency_penalty"] * counts))
+
+
+def _repetition(logits: "Tensor", history: History, rows: Rows, start: "Tensor") -> None:
+    seen, penalty = history.seen, rows.columns["repetition_penalty"]
+    old = logits.gather(1, seen)
+    if rows.given.isdisjoint(("rep_pen_range", "rep_pen_slope")):
+        # A token that recurs is written with the same value each time.
+        logits.scatter_(1, seen, _penalised(old, penalty))
+        return
+    # Of a token that recurs the place that says the most counts: it is the newest.
+    middle = start + (history.lengths - start) // 2
+    older = rows.columns["older_penalty"]
+    share = 1 - (start - history.places) / (rows.columns["repetition_decay"] + 1)
+    fading = 1 + share.clamp_(min=0) * (older - 1)
+    there = penalty.where(history.places >= middle, older.where(history.places >= start, fading))
+    new, less = _penalised(old, there), penalty >= 1
+    logits.scatter_reduce_(1, seen, new.where(less, float("inf")), "amin")
+    logits.scatter_reduce_(1, seen, new.where(~less, float("-inf")), "amax")
 
 
 def _penalised(logits: "Tensor", penalty: "Tensor") -> "Tensor":
