@@ -34,6 +34,10 @@ def cases() -> list[Case]:
             "min_p": chooser.choice([0.0, 0.05]),
             "repetition_penalty": chooser.choice([1.0, 1.2]),
             "mirostat_mode": chooser.choice([0, 0, 1, 2]),
+            "xtc_probability": chooser.choice([0.0, 0.5]),
+            "dynatemp_range": chooser.choice([0.0, 0.4]),
+            chooser.choice(["tfs", "typical_p"]): chooser.choice([1.0, 1.0, 1.0, 0.9]),
+            chooser.choice(["skew", "smoothing_factor", "nsigma"]): chooser.choice([0.0, 0.8]),
         }
         params = SamplingParams(
             max_tokens=chooser.randint(8, 64), seed=index, stages=stages_from(fields)
