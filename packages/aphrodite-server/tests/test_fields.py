@@ -113,6 +113,19 @@ def test_samplers_reach_the_engine(call, engine):
     assert names == {"temperature", "min_p", "logit_bias"}
 
 
+def test_sequence_breakers_may_be_json_in_a_string(call, engine):
+    for breakers in (["\n", "x"], '["\\n", "x"]'):
+        body = {"prompt": "a", "dry_multiplier": 0.8, "dry_sequence_breakers": breakers}
+        assert call(PATH, body).status_code == 200
+        [dry] = engine.seen[-1][1].stages
+        assert dry.dry_sequence_breakers == ("\n", "x")
+
+
+def test_limits_of_the_search_for_repetitions_are_reported_as_ignored(call):
+    response = call(PATH, {"prompt": "a", "dry_multiplier": 0.8, "dry_max_ngram": 12})
+    assert "dry_max_ngram" in response.headers[HEADER]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
