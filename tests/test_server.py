@@ -159,6 +159,9 @@ def test_one_seeded_text_on_every_road(server):
         "nsigma": 2.5,
         "xtc_probability": 0.5,
         "xtc_threshold": 0.05,
+        "dry_multiplier": 0.8,
+        "dry_sequence_breakers": ["\n", "first of all"],
+        "bad_words": ["soup", "cup of"],
         "sampler_priority": ["min_p", "top_p_top_k", "temperature"],
     }
     wanted = {"prompt": prompt, "max_tokens": 24, "seed": 11, **samplers}
