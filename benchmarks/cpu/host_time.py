@@ -22,7 +22,7 @@ from pathlib import Path
 from aphrodite_engine.build import build_engine
 from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.engine import Engine
-from aphrodite_engine.execution.programs import Programs
+from aphrodite_engine.execution.programs import Likeliest, Programs
 from aphrodite_engine.execution.step import Step
 from aphrodite_engine.request import EngineRequest
 from aphrodite_engine.sampling.params import SamplingParams
@@ -67,6 +67,9 @@ class TimedPrograms:
         logits = self._programs.logits(step, outputs)
         self.inside[-1] += time.perf_counter() - started
         return logits
+
+    def likeliest(self, step: Step) -> Likeliest | None:
+        return self._programs.likeliest(step)
 
 
 def instrument(engine: Engine) -> TimedPrograms:
@@ -115,6 +118,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--draw", action="store_true")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--dry-run", action="store_true", help="write no JSON")
     arguments = parser.parse_args()
     config = EngineConfig(
         model=arguments.model,
@@ -135,6 +139,8 @@ def main() -> None:
         cells = " ".join(f"{a:7.3f} {b:7.3f}" for a, b in (row.wall, row.inside, row.outside))
         sys.stdout.write(f"{row.batch:5} {cells}\n")
     engine.close()
+    if arguments.dry_run:
+        return
     RESULTS.mkdir(parents=True, exist_ok=True)
     report = {
         "model": Path(info.path).name,
