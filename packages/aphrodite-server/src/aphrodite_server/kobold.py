@@ -5,7 +5,7 @@ lowered and a prompt that is too long loses its beginning, where OpenAI's endpoi
 changed so is told in a header.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -22,7 +22,7 @@ DEFAULT_LENGTH: Final = 180
 CLAMPED_HEADER: Final = "X-Aphrodite-Clamped-Fields"
 
 _PLAIN_LIMITS = ("n", "min_tokens", "stop_token_ids", "spaces_between_special_tokens")
-_ORDER = "sampler_order"
+_ORDER, _BANS = "sampler_order", "custom_token_bans"
 _NUMBERS: Final[tuple[tuple[str, ...], ...]] = (
     ("top_k",),
     ("top_a",),
@@ -97,12 +97,16 @@ async def _tokens(engine: AsyncEngine, text: str | None) -> list[int]:
     return await encode(engine.tokenizer, text, add_special=False) if text else []
 
 
-def kobold_params(body: KoboldRequest, max_tokens: int) -> SamplingParams:
-    """RequestError: a value is out of range, or two contradict each other."""
-    given = body.given
+def kobold_params(body: KoboldRequest, max_tokens: int, ends: Collection[int]) -> SamplingParams:
+    """What the engine is asked for; `ends` are the tokens that end a text.
+
+    Raises:
+        RequestError: a value is out of range, or two contradict each other.
+    """
+    given: dict[str, Any] = {**body.given, _ORDER: _named(body.sampler_order)}
     limits = {name: given[name] for name in _PLAIN_LIMITS if given.get(name) is not None}
     if body.use_default_badwordsids or body.ban_eos_token:
-        limits["min_tokens"] = max_tokens  # until then end-of-text is impossible
+        given[_BANS] = _joined(given.get(_BANS), ends)
     return SamplingParams(
         **limits,
         max_tokens=max_tokens,
@@ -111,8 +115,15 @@ def kobold_params(body: KoboldRequest, max_tokens: int) -> SamplingParams:
         include_stop_str_in_output=_either(given, "include_stop_str_in_output", "trim_stop"),
         ignore_eos=bool(given.get("ignore_eos") or body.bypass_eos),
         skip_special_tokens=not _either(given, "render_special", "skip_special_tokens"),
-        stages=stages_from({**given, _ORDER: _named(body.sampler_order)}),
+        stages=stages_from(given),
     )
+
+
+def _joined(bans: object, ends: Collection[int]) -> object:
+    """Bans of tokens and of those that end a text; what is no list is left to its own error."""
+    if bans and not isinstance(bans, list):
+        return bans
+    return [*cast("list[object]", bans or []), *sorted(ends)]
 
 
 def _either(given: Mapping[str, Any], name: str, opposite: str) -> bool:
