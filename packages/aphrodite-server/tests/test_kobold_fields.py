@@ -135,3 +135,12 @@ def test_what_cannot_be_honoured_is_refused_by_name(call, path, name, value):
 
 def test_unknown_fields_are_reported(call):
     assert call(PATH, {"prompt": "a", "wibble": 1}).headers[IGNORED] == "wibble"
+
+
+@pytest.mark.parametrize("path", [PATH, STREAM, "/v1/completions"])
+@pytest.mark.parametrize("name", ["rep_pen", "dry_multiplier", "sampler_order", "logit_bias"])
+def test_half_a_character_is_refused_by_name(call, path, name):
+    content = b'{"prompt": "a", "%b": ["\\ud800"]}' % name.encode()
+    response = call(path, content=content)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == name

@@ -30,8 +30,12 @@ class Run:
     def __init__(self, generation: Generation, choices: int) -> None:
         self._generation = generation
         self._stop = asyncio.Event()
-        self.texts = [""] * choices
-        """So far."""
+        self._parts: list[list[str]] = [[] for _ in range(choices)]
+
+    @property
+    def texts(self) -> list[str]:
+        """Of each choice, so far."""
+        return ["".join(parts) for parts in self._parts]
 
     def abort(self) -> None:
         """What there is then is the answer."""
@@ -48,7 +52,7 @@ class Run:
     async def _read(self) -> AsyncGenerator[Piece | None]:
         async with aclosing(self._generation.pieces()) as pieces:
             async for piece in pieces:
-                self.texts[piece.index] += piece.text
+                self._parts[piece.index].append(piece.text)
                 yield piece
         yield None
 

@@ -118,6 +118,10 @@ def _accept(name: str, value: object, declared: StageField) -> object:
         typed = msgspec.convert(read, declared.field.type, str_keys=True)
     except msgspec.ValidationError as error:
         raise RequestError(f"{name}: {error}, found {value!r:.60}", name) from None
+    except UnicodeEncodeError:
+        raise RequestError(
+            f"{name} holds a lone surrogate, which is no text; leave it out", name
+        ) from None
     if typed not in declared.stage.off_values.get(declared.name, ()):
         check_value(name, typed, declared.field.annotation)
     return typed
