@@ -62,7 +62,7 @@ def breaker_tables(each: Sequence[Breakers]) -> dict[str, object]:
     of a tail are. `tails` [S, G, M] with -3 beyond the end, `lengths` [S, G].
     """
     sets = {breakers: number for number, breakers in enumerate(dict.fromkeys(each))}
-    most = 1 + max(len(breakers) for breakers in sets)
+    most = max(len(_numbered(breakers)) for breakers in sets)
     words = -(-most // _BITS)
     longest = max((len(b.tail) for breakers in sets for b in breakers), default=0) or 1
     masks = [[_mask(breakers, word) for word in range(words)] for breakers in sets]

@@ -121,10 +121,11 @@ def _since_breaker(history: History, start: "Tensor", tables: Mapping[str, "Tens
     bits = heads[which[:, :, None], tables["word"], place[:, :, None]]  # [n, count, G]
     begins = (bits >> tables["bit"] & 1).bool()
     begins &= (age < history.lengths - start)[:, :, None]
-    after = age[:, None] - age[:longest] - 1  # [count, M]: ages of the tokens that follow
-    following = tokens[:, after.clamp(min=0)].masked_fill_(after < 0, -2)[:, :, None]
-    tails = tails[:, None]
-    begins &= ((following == tails) | (tails < 0)).all(-1)
+    if tails.shape[1] > 1:  # else all break alone
+        after = age[:, None] - age[:longest] - 1  # [count, M]: ages of the tokens that follow
+        following = tokens[:, after.clamp(min=0)].masked_fill_(after < 0, -2)[:, :, None]
+        due = tails[:, None]
+        begins &= ((following == due) | (due < 0)).all(-1)
     # The youngest beginning counts, and of several tails the longest.
     rest = longest - tables["lengths"][which[:, 0]][:, None]
     rank = (age[:, None] * (longest + 1) + rest).masked_fill(~begins, (longest + 1) * count)
