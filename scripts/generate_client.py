@@ -16,8 +16,8 @@ from aphrodite_engine.sampling.priority import ORDER_ALIASES, ORDER_FIELDS
 from aphrodite_server.schema import GenerationRequest
 
 TARGET = Path("packages/aphrodite-client/src/aphrodite_client/wire/sampling.py")
-_ELSEWHERE = {"n", "max_tokens", "stop", "seed", "logprobs", "stages"}
-"""Limits that the official client knows, and the sampler itself."""
+_ELSEWHERE = {"n", "max_tokens", "stop", "seed", "logprobs", "explain", "stages"}
+"""Limits that the official client knows or that have a path of their own, and the sampler."""
 _PRESET = Field(
     name="preset",
     annotation=str,

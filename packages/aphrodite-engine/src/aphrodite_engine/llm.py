@@ -20,6 +20,7 @@ from aphrodite_engine.errors import InternalError, RequestError
 from aphrodite_engine.loading.text import load_text
 from aphrodite_engine.outputs import RequestOutput
 from aphrodite_engine.request import EngineRequest, FinishReason
+from aphrodite_engine.sampling.explanation import Explanation
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 from aphrodite_engine.text.automaton import TextAutomaton
@@ -36,6 +37,8 @@ class Completion(msgspec.Struct, kw_only=True):
     text: str = ""
     tokens: list[int] = []
     logprobs: list[TokenLogprobs] = []
+    explanations: list[Explanation] = []
+    """What the sampler did for each token drawn, those that a stop string cut off included."""
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
 
@@ -44,6 +47,7 @@ class Completion(msgspec.Struct, kw_only=True):
         self.text += news.text
         self.tokens += news.tokens
         self.logprobs += news.logprobs
+        self.explanations += news.explanations
         self.finish_reason = news.finish_reason
         self.stop_reason = news.stop_reason
 

@@ -7,6 +7,7 @@ scheduler when it commits a step, and crosses to the front process, where text/ 
 import msgspec
 
 from aphrodite_engine.request import FinishReason
+from aphrodite_engine.sampling.explanation import Explanation
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 
 
@@ -19,6 +20,8 @@ class RowOutput(msgspec.Struct, frozen=True, kw_only=True):
     """Aligned with `tokens`, if asked for."""
     prompt_logprobs: list[TokenLogprobs] = []
     """Of the prompt tokens this step scored, if asked for."""
+    explanations: list[Explanation] = []
+    """Aligned with `tokens`, if asked for."""
     remembered: dict[str, float] = {}
     """What the sampler remembers of the row after these tokens: the row starts with it again."""
     error: str | None = None
@@ -40,6 +43,7 @@ class RequestOutput(msgspec.Struct, frozen=True, kw_only=True):
     """New tokens; the one that stopped the completion included."""
     logprobs: list[TokenLogprobs] = []
     prompt_logprobs: list[TokenLogprobs] = []
+    explanations: list[Explanation] = []
     finish_reason: FinishReason | None = None
     stop_reason: int | None = None
     """The stop token, unless it was end-of-text."""

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from aphrodite_engine.async_engine import AsyncEngine
 from aphrodite_engine.errors import InternalError
+from aphrodite_engine.sampling.explanation import Explanation
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 from aphrodite_engine.text.detokenizer import Detokenizer
@@ -46,6 +47,7 @@ class Piece:
     finish_reason: str | None
     stop_reason: int | str | None
     prompt_logprobs: Sequence[TokenLogprobs] = ()
+    explanations: Sequence[Explanation] = ()
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Generation:
                     state.echo_text + text,
                     echoed + _scores(output, len(state.echo_text)),
                 )
-        return Piece(index, text, scores, reason, detail, prompt_logprobs)
+        return Piece(index, text, scores, reason, detail, prompt_logprobs, output.explanations)
 
     def _echo(self, state: _PromptState) -> list[Score]:
         """Sets the prompt's text and gives its scores, if they were asked for."""

@@ -27,8 +27,8 @@ from pydantic import (
 from aphrodite_server.fields import ALIASES, fold_aliases
 
 _LIMITS = {field.name: field for field in fields_of(SamplingParams)}
-OWN_LIMITS: Final = frozenset({"stop", "seed", "logprobs", "stages"})
-"""Limits that look different on the wire."""
+OWN_LIMITS: Final = frozenset({"stop", "seed", "logprobs", "explain", "stages"})
+"""Limits that look different on the wire, or belong to a path of their own."""
 
 
 class Wire(BaseModel):
@@ -163,6 +163,10 @@ def _prompt(value: object) -> object:
     return items
 
 
+def _prompt_if_any(value: object) -> object:
+    return None if value is None else _prompt(value)
+
+
 def _items(value: object) -> list[object]:
     return cast("list[object]", value) if isinstance(value, list) else []
 
@@ -210,6 +214,33 @@ class ChatRequest(GenerationRequest):
     echo: Literal[False] | None = None
     add_generation_prompt: Flag = None
     """End the prompt with the opening of the assistant's turn (default)."""
+    continue_final_message: Flag = None
+    """Let the model go on inside the last message."""
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Further values for the chat template."""
+
+
+class ExplainRequest(GenerationRequest):
+    """Body of /v1/samplers/explain: that of a completion or of a chat completion.
+
+    Limits and stops, which are about what follows, change nothing of the next position.
+    """
+
+    prompt: Annotated[
+        list[Any] | None,
+        BeforeValidator(
+            _prompt_if_any, json_schema_input_type=str | list[str] | list[int] | list[list[int]]
+        ),
+    ] = None
+    """One prompt, as text or as token ids."""
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    """A conversation instead."""
+    top: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Likeliest tokens to show for each sampler; 20 unless given."""
+    add_special_tokens: Flag = None
+    """Put begin-of-text before a prompt that is text, if the model wants it (default)."""
+    add_generation_prompt: Flag = None
+    """End the conversation with the opening of the assistant's turn (default)."""
     continue_final_message: Flag = None
     """Let the model go on inside the last message."""
     chat_template_kwargs: dict[str, Any] | None = None

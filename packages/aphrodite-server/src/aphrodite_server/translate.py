@@ -19,6 +19,7 @@ from aphrodite_server.presets import Presets
 from aphrodite_server.schema import (
     ChatRequest,
     CompletionRequest,
+    ExplainRequest,
     GenerationRequest,
     Message,
     TokenizeRequest,
@@ -26,6 +27,8 @@ from aphrodite_server.schema import (
 
 COMPLETION_TOKENS: Final = 16
 """max_tokens of /v1/completions, where a request names none; OpenAI's."""
+EXPLAINED_TOKENS: Final = 20
+"""top of /v1/samplers/explain, where a request names none."""
 NO_PRESETS: Final = Presets()
 MOST_PROMPTS: Final = 1024
 MOST_CHARACTERS: Final = 4_000_000
@@ -78,6 +81,20 @@ def chat_params(body: ChatRequest, presets: Presets = NO_PRESETS) -> SamplingPar
     return _params(body, presets, max_tokens=max_tokens, logprobs=logprobs)
 
 
+def explain_params(body: ExplainRequest, presets: Presets = NO_PRESETS) -> SamplingParams:
+    """RequestError: a value is out of range, or asks for more than one position."""
+    if body.stream:
+        raise RequestError("stream must be false here, found true", "stream")
+    if body.given.get("n") not in (None, 1):
+        raise RequestError(f"n must be 1 here, found {body.given['n']}", "n")
+    if body.given.get("prompt_logprobs") is not None:
+        raise RequestError(
+            "prompt_logprobs are not given here; ask /v1/completions", "prompt_logprobs"
+        )
+    top = EXPLAINED_TOKENS if body.top is None else body.top
+    return _params(body, presets, max_tokens=1, explain=top)
+
+
 def _params(body: GenerationRequest, presets: Presets, **limits: Any) -> SamplingParams:
     given = body.given
     if body.stream_options is not None and not body.stream:
@@ -90,15 +107,18 @@ def _params(body: GenerationRequest, presets: Presets, **limits: Any) -> Samplin
     )
 
 
-async def completion_prompts(engine: AsyncEngine, body: CompletionRequest) -> list[Prompt]:
+async def completion_prompts(
+    engine: AsyncEngine, body: CompletionRequest | ExplainRequest
+) -> list[Prompt]:
     """One for each prompt of the body. RequestError: too many, or one is empty."""
-    if len(body.prompt) > MOST_PROMPTS:
+    prompts = body.prompt or []
+    if len(prompts) > MOST_PROMPTS:
         raise RequestError(
-            f"prompt holds {len(body.prompt)} prompts; send at most {MOST_PROMPTS} at once",
+            f"prompt holds {len(prompts)} prompts; send at most {MOST_PROMPTS} at once",
             "prompt",
         )
     add_special = body.add_special_tokens is not False
-    return [await _prompt(engine, one, add_special=add_special) for one in body.prompt]
+    return [await _prompt(engine, one, add_special=add_special) for one in prompts]
 
 
 async def _prompt(engine: AsyncEngine, prompt: Any, *, add_special: bool) -> Prompt:
@@ -144,7 +164,9 @@ async def decode(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
     return await _aside(len(tokens), lambda: tokenizer.decode(tokens, skip_special=False))
 
 
-async def chat_tokens(engine: AsyncEngine, body: ChatRequest | TokenizeRequest) -> list[int]:
+async def chat_tokens(
+    engine: AsyncEngine, body: ChatRequest | ExplainRequest | TokenizeRequest
+) -> list[int]:
     """The conversation, as the model's template writes it."""
     messages = body.messages or []
     length = sum(_length(message) for message in messages)

@@ -79,7 +79,13 @@ def _row_output(draw: Draw) -> RowOutput:
     if draw.error is not None:
         return RowOutput(error=draw.error)
     logprobs = [] if draw.logprobs is None else [draw.logprobs]
-    return RowOutput(tokens=[draw.token], logprobs=logprobs, remembered=draw.remembered)
+    explanations = [] if draw.explanation is None else [draw.explanation]
+    return RowOutput(
+        tokens=[draw.token],
+        logprobs=logprobs,
+        remembered=draw.remembered,
+        explanations=explanations,
+    )
 
 
 def _with_scores(result: RowOutput, scores: PromptScores) -> RowOutput:

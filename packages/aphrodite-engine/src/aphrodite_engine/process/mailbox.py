@@ -30,6 +30,7 @@ def merge(first: RequestOutput, second: RequestOutput) -> RequestOutput:
         tokens=first.tokens + second.tokens,
         logprobs=first.logprobs + second.logprobs,
         prompt_logprobs=first.prompt_logprobs + second.prompt_logprobs,
+        explanations=first.explanations + second.explanations,
         cached_tokens=max(first.cached_tokens, second.cached_tokens),
     )
 

@@ -85,11 +85,13 @@ class Batch:
     prompts: Tensor
     """[R] int64: lengths of the prompts."""
     prompt_lengths: tuple[int, ...]
+    explained: Mapping[int, Row]
+    """Rows that want to know what stages do, by their places in the batch."""
 
     @property
     def plain(self) -> bool:
-        """Every row takes the likeliest token of the model itself."""
-        return not self.passes and self.drawn is None
+        """Every row takes the likeliest token of the model itself, and asks for no more."""
+        return not self.passes and self.drawn is None and not self.explained
 
 
 def passes_of(chains: Sequence[Sequence[Stage]], device: torch.device) -> list[Pass]:
@@ -135,6 +137,7 @@ def make_batch(span: slice, ids: Sequence[int], rows: list[Row], device: torch.d
         rows=upload(np.array(ids, np.int64), device),
         prompts=upload(np.array([row.prompt_length for row in rows], np.int64), device),
         prompt_lengths=tuple(row.prompt_length for row in rows),
+        explained={place: row for place, row in enumerate(rows) if row.explain is not None},
     )
 
 

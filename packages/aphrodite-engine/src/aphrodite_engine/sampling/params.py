@@ -37,6 +37,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """Log-probabilities of the chosen token and this many likeliest ones, before any stage."""
     prompt_logprobs: Annotated[int, Ge(0), Le(20)] | None = None
     """Log-probabilities of each prompt token but the first, and this many likeliest ones."""
+    explain: Annotated[int, Ge(1), Le(100)] | None = None
+    """What each stage does to each token's candidates, with this many of the likeliest."""
     stages: tuple[AnyStage, ...] = ()
     """The sampler, in order of application; a stage at its defaults is the identity."""
 

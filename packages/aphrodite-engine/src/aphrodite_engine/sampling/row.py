@@ -42,6 +42,7 @@ class Row:
     choice: int
     prompt_length: int
     logprobs: int | None
+    explain: int | None
 
 
 def make_row(spec: RowSpec) -> Row:
@@ -62,6 +63,7 @@ def make_row(spec: RowSpec) -> Row:
         choice=spec.choice,
         prompt_length=spec.prompt_length,
         logprobs=params.logprobs,
+        explain=params.explain,
     )
 
 

@@ -10,13 +10,14 @@ Knows nothing of plans and models, and keeps no tokens: the caller owns the matr
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from aphrodite_kernels.backend import Backend
 from torch import Tensor
 
 from aphrodite_engine.sampling.batch import Batch, Index, Pass, make_batch, places_of
+from aphrodite_engine.sampling.explanation import Explanation
 from aphrodite_engine.sampling.history import read_history
 from aphrodite_engine.sampling.logprobs import Scores, score, to_host
 from aphrodite_engine.sampling.memory import Memory, Remembered
@@ -24,6 +25,7 @@ from aphrodite_engine.sampling.row import Row, RowSpec, make_row
 from aphrodite_engine.sampling.rows import Draws, History, Purpose, Rows
 from aphrodite_engine.sampling.stage import Stage
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
+from aphrodite_engine.sampling.watch import Seen, Watch
 
 _BROKEN = "the model gave numbers that are not finite, or every token is banned"
 
@@ -39,6 +41,8 @@ class Draw:
     """What its stages remember of the row from here on."""
     error: str | None
     """The row failed: its token means nothing. Other rows are unaffected."""
+    explanation: Explanation | None = None
+    """If the row asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class Sampled:
     counts: tuple[int | None, ...]
     """Per row: how many likeliest tokens it asked for."""
     remembered: list[Remembered]
+    explained: Mapping[int, Seen] = field(default_factory=dict[int, Seen])
+    """Of the rows that asked for it, by place."""
 
     def map(self, move: Callable[[Tensor], Tensor]) -> "Sampled":
         """The same elsewhere."""
@@ -79,6 +85,7 @@ class Sampled:
             scores=scores,
             counts=self.counts,
             remembered=[part.map(move) for part in self.remembered],
+            explained={place: seen.map(move) for place, seen in self.explained.items()},
         )
 
     def read(self) -> list[Draw]:
@@ -88,12 +95,21 @@ class Sampled:
         remembered: list[dict[str, float]] = [{} for _ in self.counts]
         for part in self.remembered:
             part.read_into(remembered)
+        columns = (to_host(self.tokens), to_host(self.valid), self.counts, remembered)
         return [
-            Draw(token, None if count is None else next(scores), kept, None if good else _BROKEN)
-            for token, good, count, kept in zip(
-                to_host(self.tokens), to_host(self.valid), self.counts, remembered, strict=True
+            Draw(
+                token=token,
+                logprobs=None if count is None else next(scores),
+                remembered=kept,
+                error=None if good else _BROKEN,
+                explanation=self._explanation(place, token) if good else None,
             )
+            for place, (token, good, count, kept) in enumerate(zip(*columns, strict=True))
         ]
+
+    def _explanation(self, place: int, token: int) -> Explanation | None:
+        seen = self.explained.get(place)
+        return None if seen is None else seen.read(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,8 @@ class _Chosen:
     """[R] bool."""
     seen: list[tuple[Pass, Rows]]
     """What the stages that remember saw."""
+    explained: Mapping[int, Seen]
+    """By place among the rows of the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +200,7 @@ class Sampler:
         """
         composition = self._compose(tuple(standing.rows), logits.shape[1])
         if likeliest is not None and composition.plain:
-            chosen = [_Chosen(*likeliest, [])]
+            chosen = [_Chosen(*likeliest, [], {})]
         else:
             chosen = [
                 self._run(batch, part, standing.part(batch.span), history)
@@ -197,7 +215,8 @@ class Sampler:
             most = max(count or 0 for count in composition.counts)
             scores = self.score(logits[composition.scored], tokens[composition.scored].long(), most)
         remembered = self._remember(composition, chosen)
-        return Sampled(tokens, valid, scores, composition.counts, remembered)
+        explained = {place: seen for part in chosen for place, seen in part.explained.items()}
+        return Sampled(tokens, valid, scores, composition.counts, remembered, explained)
 
     def score(self, logits: Tensor, tokens: Tensor, count: int) -> Scores:
         """Score tokens [m] int64 under logits [m, V], with the `count` likeliest."""
@@ -223,10 +242,13 @@ class Sampler:
         """Lead a batch through its stages and choose."""
         seen: list[tuple[Pass, Rows]] = []
         if batch.plain:
-            return _Chosen(*self._backend.argmax(logits), seen)
+            return _Chosen(*self._backend.argmax(logits), seen, {})
         draws = Draws(batch.seeds, batch.choices, standing.on_device, self._backend.uniform)
         if batch.passes:
             logits = logits.to(torch.float32, copy=True)
+        watch = None
+        if batch.explained:
+            watch = Watch(batch.explained, logits, self._backend.logsumexp)
         for step in batch.passes:
             history = None
             if step.stage.needs_history:
@@ -236,9 +258,12 @@ class Sampler:
                 remembered = self._memory.read(step.stage, batch.rows[step.index])
             rows = step.rows(self._backend, draws, history, remembered)
             step.apply(logits, rows)
+            if watch is not None:
+                watch.see(step.members, logits)
             if remembered:
                 seen.append((step, rows))
-        return _Chosen(*self._choose(batch, logits.float(), draws), seen)
+        explained = {} if watch is None else watch.seen(batch.span.start)
+        return _Chosen(*self._choose(batch, logits.float(), draws), seen, explained)
 
     def _remember(self, composition: _Composition, chosen: list[_Chosen]) -> list[Remembered]:
         """Let the stages that remember take note of the tokens; at the end, when all went well."""

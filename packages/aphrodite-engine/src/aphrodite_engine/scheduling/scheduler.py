@@ -312,6 +312,7 @@ class TokenBudgetScheduler:
             tokens=progress.tokens,
             logprobs=row.logprobs[: len(progress.tokens)],
             prompt_logprobs=scores,
+            explanations=row.explanations[: len(progress.tokens)],
             finish_reason=progress.finish_reason,
             stop_reason=progress.stop_reason,
             cached_tokens=request.cached,

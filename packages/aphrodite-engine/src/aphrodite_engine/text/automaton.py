@@ -146,6 +146,7 @@ class TextAutomaton:
             logprobs=[told.logprobs for told in news.tokens if told.logprobs is not None],
             offsets=[told.offset for told in news.tokens],
             prompt_logprobs=output.prompt_logprobs,
+            explanations=output.explanations,
             finish_reason=reason,
             stop_reason=detail,
             cached_tokens=output.cached_tokens,

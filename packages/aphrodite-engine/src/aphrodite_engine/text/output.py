@@ -3,6 +3,7 @@
 import msgspec
 
 from aphrodite_engine.request import FinishReason
+from aphrodite_engine.sampling.explanation import Explanation
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 
 
@@ -19,6 +20,8 @@ class TextOutput(msgspec.Struct, frozen=True, kw_only=True):
     offsets: list[int] = []
     """Where each token's text starts in the completion's text; aligned with `tokens`."""
     prompt_logprobs: list[TokenLogprobs] = []
+    explanations: list[Explanation] = []
+    """Of all new tokens, told or not, if asked for."""
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     """The stop string or stop token that ended it; None at end-of-text."""
