@@ -1,7 +1,7 @@
 """Named sets of sampler fields that a server keeps: YAML files, one set each.
 
 They are read and checked once, at start. What a request says itself goes before its preset, field
-by field; the forced preset goes before everything.
+by field; the forced preset goes before everything. What the model's makers recommend comes last.
 """
 
 from collections.abc import Mapping
@@ -34,6 +34,8 @@ class Presets:
     """Of requests that name none."""
     forced: str | None = None
     """Goes before what requests say."""
+    model: Fields = field(default_factory=dict[str, Any])
+    """Defaults of the model, behind everything; fields by their own names."""
 
     def fill(self, given: Fields) -> dict[str, Any]:
         """The fields of a request, completed; null is a field that was left out.
@@ -44,6 +46,7 @@ class Presets:
         name = self._named(given) or self.default
         own = {key: value for key, value in given.items() if value is not None}
         filled = {**_without(self.sets[name] if name else {}, own), **own}
+        filled = {**_without(self.model, filled), **filled}
         if self.forced is None:
             return filled
         forced = self.sets[self.forced]

@@ -4,6 +4,8 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -16,6 +18,7 @@ from aphrodite_server.errors import RETRY_AFTER, ApiError, describe
 from aphrodite_server.fields import judge
 from aphrodite_server.generation import Generation, Order
 from aphrodite_server.metrics import Meter, Metrics
+from aphrodite_server.model_defaults import model_defaults
 from aphrodite_server.presets import load_presets
 from aphrodite_server.replies import Reply
 from aphrodite_server.schema import GenerationRequest, Wire
@@ -35,7 +38,8 @@ class Service:
         self.engine = engine
         self.settings = settings
         self.metrics = Metrics(engine)
-        self.presets = load_presets(settings)
+        defaults = model_defaults(settings, Path(engine.info.path))
+        self.presets = replace(load_presets(settings), model=defaults)
         self.names = settings.served_model_names or (engine.info.name,)
         self._logged: set[str] = set()
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+GenerationConfig = Literal["auto", "none"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -19,6 +20,11 @@ def _split(value: object) -> object:
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
+
+
+def _source(value: object) -> object:
+    """Elsewhere the server's own defaults go by its name."""
+    return "none" if _lower(value) == "aphrodite" else _lower(value)
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -45,6 +51,8 @@ class Settings(BaseSettings):
     """Names under which the model answers; none: as it was given."""
     strict_fields: bool = False
     """Refuse requests with fields that nobody knows."""
+    generation_config: Annotated[GenerationConfig, BeforeValidator(_source)] = "auto"
+    """Sampling defaults of the model for requests and presets that leave them out; none: ignore."""
     sampler_presets: Path | None = None
     """Folder of YAML files, each a set of sampler fields; its name is the file's."""
     default_preset: str | None = None

@@ -80,8 +80,7 @@ MISSING: Final[Mapping[str, str]] = {
     "guided_decoding_backend": "constraints are not understood yet",
     "trust_remote_code": "models are built in; none brings code",
     "load_format": "the format is read from the checkpoint",
-    "generation_config": "requests bring their own settings",
-    "override_generation_config": "requests bring their own settings",
+    "override_generation_config": "give a preset with --sampler-presets and --default-preset",
     "limit_mm_per_prompt": "models read text only",
     "admin_key": "there is nothing to administrate at run time",
     "allow_inline_model_loading": "one server serves one model",
@@ -184,6 +183,12 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         "--strict-fields",
         action=argparse.BooleanOptionalAction,
         help="refuse requests with fields that nobody knows",
+    )
+    group.add_argument(
+        "--generation-config",
+        choices=("auto", "none", "aphrodite"),
+        help="sampling defaults from the model's generation_config.json; none, also aphrodite: "
+        "leave them out (default auto)",
     )
     group.add_argument(
         "--sampler-presets",

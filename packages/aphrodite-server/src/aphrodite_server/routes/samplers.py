@@ -24,9 +24,12 @@ def router(service: Service) -> APIRouter:
     async def samplers() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         """Every sampler in default order, with its fields, and the presets that requests may name.
 
-        Of fields: bounds, defaults and documentation.
+        Of fields: bounds, defaults and documentation. `model_defaults`: those of the model, where
+        requests and presets are silent.
         """
-        return {**msgspec.to_builtins(describe()), "presets": service.presets.sets}
+        presets = service.presets
+        told = {"presets": presets.sets, "model_defaults": presets.model}
+        return {**msgspec.to_builtins(describe()), **told}
 
     @routes.post("/v1/samplers/explain", response_model=None)
     async def explain(request: Request, body: ExplainRequest) -> Response:  # pyright: ignore[reportUnusedFunction]
