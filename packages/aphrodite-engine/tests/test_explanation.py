@@ -16,8 +16,8 @@ from aphrodite_kernels.backends import reference
 _BACKEND = reference.create(torch.device("cpu"), threads=1, dtype=torch.float32)
 
 
-def drawn(logits, *asked, min_tokens=0, at_once=2**19):
-    """Draws of rows, one for each pair of sampler fields and `explain`."""
+def sampled(logits, *asked, min_tokens=0, at_once=2**19):
+    """Tokens of rows, one for each pair of sampler fields and `explain`."""
     sampler = Sampler(_BACKEND, at_once=at_once)
     for row, (fields, explain) in enumerate(asked):
         params = SamplingParams(
@@ -38,7 +38,12 @@ def drawn(logits, *asked, min_tokens=0, at_once=2**19):
     rows = [*range(len(asked))]
     standing = Standing(rows, [4] * len(rows), torch.full((len(rows),), 4, dtype=torch.int32))
     history = torch.arange(64 * 16, dtype=torch.int32).reshape(64, 16) % 5
-    return sampler.sample(logits, standing, history).read()
+    return sampler.sample(logits, standing, history)
+
+
+def drawn(*arguments, **options):
+    """The same, on the host."""
+    return sampled(*arguments, **options).read()
 
 
 def numbers(probabilities):
@@ -133,6 +138,18 @@ def test_a_watched_row_is_the_same(at_once):
     assert [len(effect.top) for effect in watched[4].explanation.stages] == [7, 7]
     stages = [effect.stage for effect in watched[2].explanation.stages]
     assert stages == ["dry", "penalties", "xtc"]
+
+
+def test_all_of_it_is_moved():
+    """As on a GPU, where the next step overwrites what was not copied."""
+    logits = torch.tensor([[3.0, 2.0, 1.0]])
+    fields = {"temperature": 0.5, "top_k": 2}
+    made, (draw,) = sampled(logits, (fields, 2)), drawn(logits, (fields, 2))
+    copies = made.map(torch.clone)
+    for part in (made.explained[0].spreads, made.explained[0].tokens):
+        part.zero_()
+    made.explained[0].probabilities.zero_()
+    assert copies.read()[0].explanation == draw.explanation
 
 
 def test_a_failed_row_explains_nothing():
