@@ -102,6 +102,12 @@ def test_greedy_rows():
     assert biased.explanation.token == 1
 
 
+def test_a_single_candidate():
+    (draw,) = drawn(torch.tensor([[2.0, 1.0]]), ({"top_k": 1}, 2))
+    assert str(draw.explanation.final.entropy) == "0.0"
+    assert draw.explanation.top == [(0, 1.0)]
+
+
 def test_half_precision_without_stages():
     (draw,) = drawn(torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16), ({"temperature": 0}, 5))
     assert draw.token == 1

@@ -43,7 +43,7 @@ class Seen:
 
     def read(self, token: int) -> Explanation:
         """As plain data, of a row that got a token; waits for the device."""
-        spreads = [Spread(int(count), bits) for count, bits in to_host(self.spreads)]
+        spreads = [Spread(int(count), max(0.0, bits)) for count, bits in to_host(self.spreads)]
         tops = [
             [Candidate(one, *pair) for one, pair in zip(ids, pairs, strict=True) if any(pair)]
             for ids, pairs in zip(to_host(self.tokens), to_host(self.probabilities), strict=True)
