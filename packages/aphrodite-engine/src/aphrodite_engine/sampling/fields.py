@@ -23,7 +23,14 @@ from aphrodite_engine.errors import RequestError
 
 Bound = Ge | Gt | Le | Lt
 _LONGEST_INTEGER = 64
-TokenId = Annotated[int, Ge(0)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Marks a number that names a token of the vocabulary, unlike others with the same bounds."""
+
+
+TokenId = Annotated[int, Ge(0), _Names()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
