@@ -1,0 +1,166 @@
+"""What samplers cost: each stage alone, and a whole engine with many of them beside a greedy one.
+
+    python benchmarks/samplers/run.py [--device cuda] [--vocabulary 128256] [--rows 64]
+    python benchmarks/samplers/run.py --engine demo
+
+Without --engine: microseconds of one `Sampler.sample` over random logits, for rows that all use one
+stage, beside greedy rows; histories have 512 tokens. With it: output tokens per second of so many
+requests through the offline `LLM`, each set of samplers beside greedy ones, medians of rounds.
+The JSON goes to benchmarks/results/samplers/.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from aphrodite_engine import LLM, SamplingParams
+from aphrodite_engine.plan import RowStart
+from aphrodite_engine.sampling.catalog import stages_from
+from aphrodite_engine.sampling.sampler import Sampler, Standing
+from aphrodite_kernels.backend import backend_for
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "samplers"
+HISTORY, PROMPT = 512, 256
+STAGES: tuple[dict[str, Any], ...] = (
+    {"temperature": 0},
+    {"temperature": 0.8},
+    {"dynatemp_min": 0.5, "dynatemp_max": 1.5},
+    {"top_k": 40},
+    {"top_p": 0.9},
+    {"min_p": 0.05},
+    {"top_a": 0.2},
+    {"tfs": 0.95},
+    {"typical_p": 0.9},
+    {"epsilon_cutoff": 3},
+    {"eta_cutoff": 3},
+    {"nsigma": 1.5},
+    {"smoothing_factor": 0.3},
+    {"skew": 0.5},
+    {"xtc_probability": 0.5, "xtc_threshold": 0.1},
+    {"mirostat_mode": 1, "mirostat_tau": 5},
+    {"mirostat_mode": 2, "mirostat_tau": 5},
+    {"adaptive_target": 0.3},
+    {"repetition_penalty": 1.1},
+    {"frequency_penalty": 0.2, "presence_penalty": 0.2},
+    {"dry_multiplier": 0.8, "dry_sequence_breakers": []},
+    {"no_repeat_ngram_size": 4},
+    {"logit_bias": {"5": 3, "9": -3}},
+    {"custom_token_bans": [3, 4]},
+)
+MIXES: dict[str, dict[str, Any]] = {
+    "temperature, min_p, repetition": {
+        "temperature": 0.8, "min_p": 0.05, "repetition_penalty": 1.1,
+    },
+    "DRY, XTC, min_p, penalties": {
+        "temperature": 0.8, "min_p": 0.05, "repetition_penalty": 1.1, "frequency_penalty": 0.1,
+        "dry_multiplier": 0.8, "dry_sequence_breakers": [],
+        "xtc_probability": 0.5, "xtc_threshold": 0.1,
+    },
+    "top_p, top_k": {"top_p": 0.9, "top_k": 40},
+    "mirostat 2": {"mirostat_mode": 2, "mirostat_tau": 5},
+}  # fmt: skip
+
+
+def row_start(row: int, params: SamplingParams) -> RowStart:
+    return RowStart(
+        row=row, request=str(row), choice=0, tokens=[], prompt_length=PROMPT,
+        params=params, seed=row, stop_tokens=[],
+    )  # fmt: skip
+
+
+def time_stages(arguments: argparse.Namespace) -> dict[str, float]:
+    """Microseconds of one step's sampling, by the fields of all its rows."""
+    device = torch.device(arguments.device)
+    backend = backend_for(device, threads=arguments.threads)
+    logits = 3 * torch.randn(arguments.rows, arguments.vocabulary, device=device)
+    shape = (arguments.rows, HISTORY + 8)
+    history = torch.randint(arguments.vocabulary, shape, dtype=torch.int32, device=device)
+    at = torch.full((arguments.rows,), HISTORY, dtype=torch.int32, device=device)
+    place = Standing(list(range(arguments.rows)), [HISTORY] * arguments.rows, at)
+    on_cpu = device.type == "cpu"
+    found = {}
+    for fields in STAGES:
+        sampler = Sampler(backend, at_once=2**19 if on_cpu else logits.numel())
+        params = SamplingParams(stages=stages_from(fields))
+        for row in range(arguments.rows):
+            sampler.start(row_start(row, params))
+        found[str(fields)] = clocked(lambda s=sampler: s.sample(logits, place, history), device)
+        print(f"{found[str(fields)]:10.0f} us  {fields}", flush=True)
+    return found
+
+
+@torch.inference_mode()
+def clocked(call: Callable[[], object], device: torch.device) -> float:
+    """Microseconds, the median of several; a first call makes ready."""
+    spans = []
+    for _ in range(8):
+        _settle(device)
+        begun = time.perf_counter()
+        call()
+        _settle(device)
+        spans.append(1e6 * (time.perf_counter() - begun))
+    return statistics.median(spans[1:])
+
+
+def _settle(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def time_engine(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Output tokens per second, and their share of those of greedy requests in the same rounds."""
+    llm = LLM(arguments.engine, device=arguments.device, max_num_seqs=arguments.rows)
+    generator = torch.Generator().manual_seed(0)
+    prompts = torch.randint(100, 20000, (arguments.rows, 64), generator=generator).tolist()
+    greedy: dict[str, Any] = {"temperature": 0}
+    found = {}
+    for name, fields in MIXES.items():
+        rates = [
+            (
+                rate(llm, prompts, greedy, arguments.tokens),
+                rate(llm, prompts, fields, arguments.tokens),
+            )
+            for _ in range(arguments.rounds)
+        ]
+        usual, mixed = (statistics.median(side) for side in zip(*rates, strict=True))
+        found[name] = {"greedy": usual, "mixed": mixed, "share": mixed / usual}
+        print(f"{mixed:8.0f} tok/s, {mixed / usual:6.1%} of greedy  {name}", flush=True)
+    return found
+
+
+def rate(llm: LLM, prompts: Sequence[list[int]], fields: dict[str, Any], tokens: int) -> float:
+    params = SamplingParams(max_tokens=tokens, ignore_eos=True, stages=stages_from(fields), seed=1)
+    begun = time.perf_counter()
+    answers = llm.generate(list(prompts), params, progress=False)
+    count = sum(len(answer.completions[0].tokens) for answer in answers)
+    return count / (time.perf_counter() - begun)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU backend")
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--vocabulary", type=int, default=49152)
+    parser.add_argument("--engine", help="a model: whole steps instead of stages")
+    parser.add_argument("--tokens", type=int, default=48, help="of each answer")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dry-run", action="store_true", help="write no JSON")
+    arguments = parser.parse_args()
+    found = time_engine(arguments) if arguments.engine else time_stages(arguments)
+    if arguments.dry_run:
+        return
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    kind = "engine" if arguments.engine else "stages"
+    settings = {key: value for key, value in vars(arguments).items() if key != "dry_run"}
+    report = json.dumps({"settings": settings, "found": found}, indent=1)
+    (RESULTS / f"{kind}-{arguments.device}.json").write_text(report + "\n")
+
+
+if __name__ == "__main__":
+    main()
