@@ -103,7 +103,16 @@ def steady_kernel(
         DEPTH,
         DESCRIBED,
     )
-    if HALVES == 1:
+    whole = HALVES == 1
+    if HALVES > 1:
+        slot = tl.program_id(0)
+        whole = publish(total, partials, arrivals, slot, tile, BLOCK_T, BLOCK_N) == 1
+        if whole:
+            other = slot + 1 - 2 * half
+            places = slot_places(partials, other, BLOCK_T, BLOCK_N)
+            total += tl.load(places, cache_modifier=".cg")
+            tl.store(arrivals + tile, 0)
+    if whole:
         store_tile(
             total,
             scale,
@@ -120,29 +129,6 @@ def steady_kernel(
             SCALED,
             DEPTH,
         )
-    else:
-        slot = tl.program_id(0)
-        if publish(total, partials, arrivals, slot, tile, BLOCK_T, BLOCK_N) == 1:
-            other = slot + 1 - 2 * half
-            places = slot_places(partials, other, BLOCK_T, BLOCK_N)
-            total += tl.load(places, cache_modifier=".cg")
-            tl.store(arrivals + tile, 0)
-            store_tile(
-                total,
-                scale,
-                x_scale,
-                bias,
-                out,
-                row,
-                column,
-                rows,
-                columns,
-                BLOCK_T,
-                BLOCK_N,
-                HAS_BIAS,
-                SCALED,
-                DEPTH,
-            )
 
 
 def halves_of(columns: int, width: int) -> int:

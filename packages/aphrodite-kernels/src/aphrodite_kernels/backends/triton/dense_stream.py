@@ -91,7 +91,17 @@ def stream_kernel(
             DEPTH,
             DESCRIBED,
         )
-        if last - first == k_blocks:
+        whole = last - first == k_blocks
+        if not whole:
+            slot = 2 * program + (first == 0)
+            arrived = publish(total, partials, arrivals, slot, tile, BLOCK_T, BLOCK_N)
+            opener = start // share
+            closer = (start + k_blocks - 1) // share
+            if arrived == closer - opener:
+                total = _sum(partials, opener, closer, BLOCK_T, BLOCK_N)
+                tl.store(arrivals + tile, 0)
+                whole = True
+        if whole:
             store_tile(
                 total,
                 scale,
@@ -108,30 +118,6 @@ def stream_kernel(
                 SCALED,
                 DEPTH,
             )
-        else:
-            slot = 2 * program + (first == 0)
-            arrived = publish(total, partials, arrivals, slot, tile, BLOCK_T, BLOCK_N)
-            opener = start // share
-            closer = (start + k_blocks - 1) // share
-            if arrived == closer - opener:
-                total = _sum(partials, opener, closer, BLOCK_T, BLOCK_N)
-                tl.store(arrivals + tile, 0)
-                store_tile(
-                    total,
-                    scale,
-                    x_scale,
-                    bias,
-                    out,
-                    row,
-                    column,
-                    rows,
-                    columns,
-                    BLOCK_T,
-                    BLOCK_N,
-                    HAS_BIAS,
-                    SCALED,
-                    DEPTH,
-                )
 
 
 @triton.jit
