@@ -23,6 +23,7 @@ from aphrodite_engine.request import EngineRequest, FinishReason
 from aphrodite_engine.sampling.explanation import Explanation
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
+from aphrodite_engine.sampling.tokenizer import Tokenizer
 from aphrodite_engine.text.automaton import TextAutomaton
 from aphrodite_engine.text.output import TextOutput
 
@@ -122,7 +123,7 @@ class LLM:
             InternalError: a request failed inside the engine.
         """
         several = _as_prompts(prompts)
-        each = [one.resolve(self.tokenizer) for one in _as_params(params, len(several))]
+        each = _as_params(params, len(several), self.tokenizer)
         jobs = {str(next(self._ids)): self._job(p, q) for p, q in zip(several, each, strict=True)}
         try:
             self._enqueue(jobs, each)
@@ -205,10 +206,11 @@ def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
 
 
 def _as_params(
-    params: SamplingParams | Sequence[SamplingParams] | None, count: int
+    params: SamplingParams | Sequence[SamplingParams] | None, count: int, tokenizer: Tokenizer
 ) -> list[SamplingParams]:
+    """Of each prompt, with the texts of stages as tokens."""
     if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * count
+        return [(params or SamplingParams()).resolve(tokenizer)] * count
     if len(params) != count:
         raise RequestError(f"{count} prompts came with {len(params)} sampling parameters")
-    return list(params)
+    return [one.resolve(tokenizer) for one in params]

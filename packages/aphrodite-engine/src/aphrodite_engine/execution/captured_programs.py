@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 class _Decoding:
     """A captured step, and where it leaves what it finds."""
 
+    size: int
+    """Rows, padding included."""
     program: Program
     logits: Tensor
     likeliest: list[Tensor]
@@ -47,11 +49,11 @@ class CapturedPrograms:
         self._last: _Decoding | None = None
 
     def forward(self, step: Step, *, every: bool) -> None:
-        size = self._inputs.padded(step.requests) if step.decodes else None
-        self._last = None if size is None else self._at(size)
-        if self._last is None or size is None:
+        self._last = self._at(self._inputs.padded(step.requests)) if step.decodes else None
+        if self._last is None:
             self._eager.forward(step, every=every)
         else:
+            size = self._last.size
             self._last.program.replay(size, size, size)
 
     def logits(self, step: Step, outputs: int) -> Tensor:
@@ -98,4 +100,4 @@ class CapturedPrograms:
             return logits
 
         program, logits = self._capture(decode, size, size, size)
-        return _Decoding(program, logits, likeliest)
+        return _Decoding(size, program, logits, likeliest)

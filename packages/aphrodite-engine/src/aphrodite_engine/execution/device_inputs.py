@@ -113,12 +113,17 @@ class DeviceInputs:
 
     def write(self, step: Step, tokens: Tensor) -> None:
         """Put the sampled tokens [outputs] int32 behind their rows' tokens."""
-        places = self._parts(step.requests)[2][: step.outputs] if step.decodes else self._mixed[5]
-        self._memory.tokens.view(-1).index_copy_(0, places.long(), tokens)
+        if step.decodes:
+            self.write_decoded(step.requests, tokens)
+        else:
+            self._write_at(self._mixed[5], tokens)
 
-    def write_decoded(self, size: int, tokens: Tensor) -> None:
-        """The same for a decoding step of `size` rows, padding included, for a capture."""
-        self._memory.tokens.view(-1).index_copy_(0, self._parts(size)[2].long(), tokens)
+    def write_decoded(self, rows: int, tokens: Tensor) -> None:
+        """The same for the first `rows` of a decoding step; a capture writes padding, too."""
+        self._write_at(self._parts(rows)[2][:rows], tokens)
+
+    def _write_at(self, places: Tensor, tokens: Tensor) -> None:
+        self._memory.tokens.view(-1).index_copy_(0, places.long(), tokens)
 
     def exact(self, step: Step) -> ModelInput:
         """The input of the step that was filled last, without padding."""

@@ -1,10 +1,10 @@
 """From logits to tokens.
 
 The sampler owns the parameters of every row, and what stages remember of it, from `start` to
-`release`. A step's `sample` makes
-float32 copies of the logits, leads them through the stages their rows ask for and draws one token
-each; rows without stages and without draws cost one argmax. What a row gets depends on its own
-logits, parameters, what is remembered of it and (seed, choice, position) alone.
+`release`. A step's `sample` makes float32 copies of the logits, leads them through the stages their
+rows ask for and draws one token each; rows without stages and without draws cost one argmax. What a
+row gets depends on its own logits, parameters, what is remembered of it and (seed, choice,
+position) alone.
 
 Knows nothing of plans and models, and keeps no tokens: the caller owns the matrix of tokens.
 """
