@@ -3,11 +3,9 @@
 import pytest
 import torch
 from aphrodite_engine.errors import RequestError
-from aphrodite_engine.plan import RowStart
 from aphrodite_engine.sampling.batch import passes_of
 from aphrodite_engine.sampling.catalog import places, stage_fields, stages, stages_from
 from aphrodite_engine.sampling.fields import fields_of
-from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.row import make_row
 from aphrodite_engine.sampling.sampler import Sampler, Standing
 from aphrodite_engine.sampling.stages.logit_bias import LogitBias
@@ -19,6 +17,7 @@ from aphrodite_engine.sampling.stages.top_p import TopP
 from aphrodite_kernels.backends import reference
 from hypothesis import given
 from hypothesis import strategies as st
+from row_starts import row_start
 
 _CPU = torch.device("cpu")
 _FIELDS = {"repetition_penalty": 1.3, "temperature": 0.5, "top_k": 5, "top_p": 0.9, "min_p": 0.1}
@@ -139,16 +138,7 @@ def test_every_row_keeps_its_own_order(chains):
 
 
 def start(row, **fields):
-    return RowStart(
-        row=row,
-        request=str(row),
-        choice=0,
-        tokens=[],
-        prompt_length=1,
-        params=SamplingParams(stages=stages_from(fields)),
-        seed=row,
-        stop_tokens=[],
-    )
+    return row_start(row, fields, seed=row)
 
 
 def test_the_order_decides_the_token():

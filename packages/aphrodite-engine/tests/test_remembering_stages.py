@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from aphrodite_engine.plan import RowStart
 from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.sampler import Sampler, Standing
@@ -15,6 +14,7 @@ from aphrodite_engine.sampling.stages.min_p import MinP
 from aphrodite_engine.sampling.stages.mirostat import Mirostat
 from aphrodite_engine.sampling.stages.temperature import Temperature
 from aphrodite_kernels import backend_for
+from row_starts import row_start
 
 _CPU = torch.device("cpu")
 _BACKEND = backend_for(_CPU, threads=1)
@@ -35,26 +35,11 @@ _KINDS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def start(row, fields=None, *, seed=0, remembered=None, params=None):
-    return RowStart(
-        row=row,
-        request=str(row),
-        choice=0,
-        tokens=[],
-        prompt_length=1,
-        params=params or SamplingParams(stages=stages_from(fields)),
-        seed=seed,
-        stop_tokens=[],
-        remembered=remembered or {},
-    )
+    return row_start(row, fields, params=params, seed=seed, remembered=remembered or {})
 
 
 def sampler_of(*starts, **options):

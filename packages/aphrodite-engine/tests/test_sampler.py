@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from aphrodite_engine.errors import RequestError
-from aphrodite_engine.plan import RowStart
 from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.logprobs import score
 from aphrodite_engine.sampling.params import SamplingParams
@@ -21,30 +20,20 @@ from aphrodite_engine.sampling.stages.top_k import TopK
 from aphrodite_engine.sampling.stages.typical_p import TypicalP
 from aphrodite_engine.sampling.stages.xtc import Xtc
 from aphrodite_kernels.backends import reference
+from row_starts import row_start
 
 _CPU = torch.device("cpu")
 _BACKEND = reference.create(_CPU, threads=1, dtype=torch.float32)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def start(row, *, choice=0, seed=0, prompt=1, stop=(), params=None, **fields):
-    return RowStart(
-        row=row,
-        request=str(row),
-        choice=choice,
-        tokens=[],
-        prompt_length=prompt,
-        params=params or SamplingParams(stages=stages_from(fields)),
-        seed=seed,
+    return row_start(
+        row, fields, params=params, choice=choice, seed=seed, prompt_length=prompt,
         stop_tokens=list(stop),
-    )
+    )  # fmt: skip
 
 
 def sampler_of(*starts, **options):

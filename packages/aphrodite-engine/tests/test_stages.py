@@ -73,13 +73,7 @@ for _name, _more in CASES.items():
     _AT_WORK.setdefault(_name, []).extend(_more)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The rest of the machine is busy; a thread that waits for its turn stops all of them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(each, logits, tokens=None, prompts=None, lengths=None):
