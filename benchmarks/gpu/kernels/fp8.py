@@ -34,7 +34,7 @@ from aphrodite_kernels.backends.triton.scaled import (
 from aphrodite_kernels.backends.triton.scaled_rows import round_rows
 from aphrodite_kernels.layouts import Scaled
 from dense import ROTATED, SHAPES, tiling_name, workspace
-from gauge import DEVICE, READ, Allowance, line_of, run_sections, timed
+from gauge import DEVICE, READ, Allowance, failures_of, line_of, run_sections, timed
 from torch import Tensor
 
 ARITHMETIC = 1500e12
@@ -97,20 +97,8 @@ def check_section() -> None:
     with ThreadPoolExecutor(12, initializer=lambda: torch.zeros(1, device=DEVICE)) as pool:
         for _ in pool.map(_compile, cases):
             pass
-    failures, worst = 0, 0.0
-    for name, run in cases:
-        try:
-            excess = run()
-            worst = max(worst, excess)
-            if excess <= 1:
-                continue
-            fault = f"off by {excess:.2f} times what is allowed"
-        except Exception as failure:
-            fault = line_of(failure)
-        failures += 1
-        print(f"FAIL {name}: {fault}", flush=True)
-    verdict = "FAIL" if failures else "PASS"
-    print(f"check: {len(cases) - failures} of {len(cases)} right, worst {worst:.2f}: {verdict}")
+    found = failures_of("", cases)
+    print(f"check: {found}: {'FAIL' if found.failures else 'PASS'}")
 
 
 def _compile(case: tuple[str, Callable[[], float]]) -> None:

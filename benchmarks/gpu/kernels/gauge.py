@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -23,6 +23,18 @@ class Allowance:
     @property
     def left(self) -> bool:
         return time.monotonic() - self.begun < self.seconds
+
+
+@dataclass
+class Verdict:
+    """What came of checks."""
+
+    count: int = 0
+    failures: int = 0
+    worst: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.count - self.failures} of {self.count} right, worst {self.worst:.3f}"
 
 
 def run_sections(
@@ -46,6 +58,25 @@ def run_sections(
         print(f"[{name}: {time.monotonic() - begun:.0f} s]", flush=True)
     if not allowance.left:
         print("time is up: some variants were left out")
+
+
+def failures_of(prefix: str, cases: Iterable[tuple[str, Callable[[], float]]]) -> Verdict:
+    """Run checks, each of which tells its error in parts of what is allowed; a line per failure."""
+    verdict = Verdict()
+    for name, run in cases:
+        verdict.count += 1
+        try:
+            excess = run()
+            torch.cuda.synchronize()
+            verdict.worst = max(verdict.worst, excess)
+            if excess <= 1:
+                continue
+            fault = f"off by {excess:.2f} times what is allowed"
+        except Exception as failure:
+            fault = line_of(failure)
+        verdict.failures += 1
+        print(f"FAIL {prefix}{name}: {fault}", flush=True)
+    return verdict
 
 
 def line_of(failure: BaseException) -> str:

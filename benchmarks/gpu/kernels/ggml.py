@@ -36,7 +36,7 @@ from aphrodite_kernels.backends.triton.ggml.product import Shape, product
 from aphrodite_kernels.backends.triton.ggml.single import single_product
 from aphrodite_kernels.layouts import GgmlBlocks, GgmlType
 from aphrodite_kernels.testing import random_blocks
-from gauge import DEVICE, READ, Allowance, line_of, run_sections, timed
+from gauge import DEVICE, READ, Allowance, failures_of, line_of, run_sections, timed
 from torch import Tensor
 
 ROTATED = 300e6
@@ -80,21 +80,7 @@ def check_section() -> None:
 def check_type(kind: GgmlType) -> None:
     """All checks of one type; a line for each that fails and one in sum."""
     torch.manual_seed(kind)
-    worst, count, failures = 0.0, 0, 0
-    for name, run in checks(kind):
-        count += 1
-        try:
-            excess = run()
-            torch.cuda.synchronize()
-            worst = max(worst, excess)
-            if excess <= 1:
-                continue
-            fault = f"off by {excess:.2f} times what is allowed"
-        except Exception as failure:
-            fault = line_of(failure)
-        failures += 1
-        print(f"FAIL {kind.name} {name}: {fault}", flush=True)
-    print(f"{kind.name}: {count - failures} of {count} right, worst {worst:.3f} of what is allowed")
+    print(f"{kind.name}: {failures_of(f'{kind.name} ', checks(kind))} of what is allowed")
 
 
 def checks(kind: GgmlType) -> Iterator[tuple[str, Callable[[], float]]]:
