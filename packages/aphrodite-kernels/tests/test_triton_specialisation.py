@@ -191,7 +191,6 @@ def test_attention(compiled, queries, mode):
         ops.attention(q, cache, meta, AttentionSpec(scale=1.0, window=32))
         ops.attention(q, cache, meta, AttentionSpec(scale=1.0, window=33))
 
-    if queries == 1 and mode == "fast":  # compiled for each power of two of requests
-        check(compiled, step, (48,), (33, 37, 50, 64))
-    else:
-        check(compiled, step, SOME, OTHERS)
+    # Decoding has a kernel for up to 32 requests, up to 256, and each power of two beyond.
+    known = (16, 48, 400) if queries == 1 and mode == "fast" else SOME
+    check(compiled, step, known, OTHERS)

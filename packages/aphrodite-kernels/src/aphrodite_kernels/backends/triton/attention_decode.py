@@ -37,6 +37,9 @@ from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.backends.triton.store_kv import check_strides
 from aphrodite_kernels.errors import ShapeError
 
+_REQUESTS = (32, 256)
+"""Numbers of requests for which there is a kernel; beyond, one for each power of two."""
+
 
 @triton.jit
 def walk_piece(
@@ -265,6 +268,11 @@ def tiles_of(
     return tl.where(alone, count, 0)
 
 
+def looked_at(requests: int) -> int:
+    """Requests that a program looks at to find its share: of few kinds, each compiled once."""
+    return next((most for most in _REQUESTS if requests <= most), triton.next_power_of_2(requests))
+
+
 def decode_attention(
     q: Tensor,
     cache: KVCache,
@@ -304,7 +312,7 @@ def decode_attention(
         walk.least,
         KEPT=kept,
         ROWS=max(16, kept),
-        REQUESTS=triton.next_power_of_2(requests),
+        REQUESTS=looked_at(requests),
         TILE=walk.tile,
         FOLDED=walk.folded,
         PIECES=walk.pieces(kept, size),
