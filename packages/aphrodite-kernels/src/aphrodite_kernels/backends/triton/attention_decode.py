@@ -270,7 +270,8 @@ def tiles_of(
 
 def looked_at(requests: int) -> int:
     """Requests that a program looks at to find its share: of few kinds, each compiled once."""
-    return next((most for most in _REQUESTS if requests <= most), triton.next_power_of_2(requests))
+    beyond = 1 << (requests - 1).bit_length()
+    return next((most for most in _REQUESTS if requests <= most), beyond)
 
 
 def decode_attention(
