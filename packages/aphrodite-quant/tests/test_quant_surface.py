@@ -29,7 +29,7 @@ def test_every_exported_name_exists():
 def test_every_format_has_both_functions(name):
     module = importlib.import_module(f"aphrodite_quant.formats.{name}")
     assert callable(module.claims)
-    assert callable(module.read)
+    assert callable(module.reader)
 
 
 def test_importing_loads_no_reader_of_files():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         QuantError,
         TensorError,
     )
-    from aphrodite_quant.format import Format, find_format, format_names
+    from aphrodite_quant.format import Format, Reader, find_format, format_names
     from aphrodite_quant.quantization import (
         Quantization,
         find_quantization,
@@ -30,6 +30,7 @@ _HOME = {
     "MetadataValue": "containers.gguf_header",
     "QuantError": "errors",
     "Quantization": "quantization",
+    "Reader": "format",
     "TensorError": "errors",
     "TensorInfo": "containers.store",
     "TensorStore": "containers.store",
@@ -50,6 +51,7 @@ __all__ = [
     "MetadataValue",
     "QuantError",
     "Quantization",
+    "Reader",
     "TensorError",
     "TensorInfo",
     "TensorStore",

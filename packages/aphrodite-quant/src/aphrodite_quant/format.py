@@ -5,6 +5,7 @@ A format is a module under `formats/` with the two functions of `Format`; presen
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from aphrodite_kernels.layouts import PackedWeight
@@ -14,6 +15,12 @@ from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import FormatError
 
+Reader = Callable[[TensorStore, str], PackedWeight]
+"""From a store and a prefix to the weight of the linear layer whose tensors are `<prefix>.…`.
+
+Raises TensorError if they are missing or not as the format has them.
+"""
+
 
 class Format(Protocol):
     """How linear weights are packed in a checkpoint. Quirks end here: what is read is canonical."""
@@ -22,11 +29,11 @@ class Format(Protocol):
         """Whether the checkpoint is in this format; at most one format says yes."""
         ...
 
-    def read(self, store: TensorStore, prefix: str) -> PackedWeight:
-        """The weight of the linear layer whose tensors are called `<prefix>.…`.
+    def reader(self, checkpoint: Checkpoint) -> Reader:
+        """How its weights are read, once what its configuration says of the packing is checked.
 
         Raises:
-            TensorError: they are missing or not as the format has them.
+            FormatError: it says what the format does not have.
         """
         ...
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import TensorError
-from aphrodite_quant.format import Format, find_format
+from aphrodite_quant.format import Reader, find_format
 
 Rename = Callable[[str], str | None]
 """From a wanted module path to the stored one (`dict.get` fits); None: it has no counterpart."""
@@ -22,17 +22,17 @@ Rename = Callable[[str], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Store, format and mapping of names, seen from one module path."""
+    """Store, reader and mapping of names, seen from one module path."""
 
     store: TensorStore
-    format: Format
+    read: Reader
     rename: Rename = str
     prefix: str = ""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, rename: Rename = str) -> Self:
         """All weights of a checkpoint, in the format that claims it."""
-        return cls(checkpoint.store, find_format(checkpoint), rename)
+        return cls(checkpoint.store, find_format(checkpoint).reader(checkpoint), rename)
 
     def scope(self, name: str) -> Self:
         """The same weights seen from a module further in."""
@@ -51,7 +51,7 @@ class Weights:
         stored = self.rename(self._path(name))
         if stored is None:
             raise TensorError(f"the checkpoint has no weight for {self._path(name)!r}")
-        weight = self.format.read(self.store, stored)
+        weight = self.read(self.store, stored)
         found = (weight.out_features, weight.in_features)
         if shape is not None and found != shape:
             raise TensorError(f"weight {stored!r} is {list(found)}, expected {list(shape)}")

@@ -134,7 +134,7 @@ def _quantize(source: OpenModel) -> Callable[[Dense], PackedWeight] | None:
 
 
 def _weights(source: OpenModel, store: TensorStore) -> WeightSource:
-    kind = find_format(source.checkpoint)
+    read = find_format(source.checkpoint).reader(source.checkpoint)
     if source.gguf is None:
-        return Weights(store, kind)
-    return GgufWeights(Weights(store, kind, source.gguf.stored_name), source.gguf)
+        return Weights(store, read)
+    return GgufWeights(Weights(store, read, source.gguf.stored_name), source.gguf)

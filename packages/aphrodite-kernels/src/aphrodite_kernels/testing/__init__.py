@@ -12,10 +12,11 @@ from aphrodite_kernels.testing.case import Case
 from aphrodite_kernels.testing.company import company_cases
 from aphrodite_kernels.testing.heads import attention_cases, rotate_and_store_cases
 from aphrodite_kernels.testing.keeps import keep_cases
+from aphrodite_kernels.testing.kinds.ggml import random_blocks
+from aphrodite_kernels.testing.products import matmul_cases
 from aphrodite_kernels.testing.programs import check_capture
 from aphrodite_kernels.testing.rows import check_uniform, row_cases
 from aphrodite_kernels.testing.tokens import token_cases
-from aphrodite_kernels.testing.weights import matmul_cases, random_blocks
 
 __all__ = ["Case", "company_cases", "conformance_cases", "random_blocks"]
 

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec
-from aphrodite_kernels.layouts import GgmlType
 from aphrodite_kernels.testing.case import Case, Draw
 from aphrodite_kernels.testing.heads import attention_cache, attention_meta, stacked_heads
-from aphrodite_kernels.testing.weights import Kind, ScaledBy, label_of, weight_of
+from aphrodite_kernels.testing.kinds import WeightKind, weight_kinds
 
-_KINDS = (torch.bfloat16, *ScaledBy, GgmlType.Q4_K, GgmlType.Q6_K, GgmlType.Q8_0)
 _ROWS = 150
 _SPANS = ((0, 1), (3, 6), (20, 40), (60, 130))
 """Rows that are computed again without the others."""
@@ -35,8 +33,9 @@ def company_cases() -> list[Case]:
 
 
 def _cases() -> Iterator[Case]:
-    for kind in _KINDS:
-        yield Case(f"company-matmul-{label_of(kind)}", partial(_check_matmul, kind=kind))
+    for kind in weight_kinds():
+        if kind.company:
+            yield Case(f"company-matmul-{kind.label}", partial(_check_matmul, kind=kind))
     yield Case("company-norm", _check_norm)
     yield Case("company-draw", _check_draw)
     for name, spec in _SPECS.items():
@@ -54,9 +53,9 @@ def _same(whole: Callable[[slice], Tensor], rows: int, what: str) -> None:
         )
 
 
-def _check_matmul(draw: Draw, kind: Kind) -> None:
+def _check_matmul(draw: Draw, kind: WeightKind) -> None:
     backend = draw.backend
-    weight = backend.prepare(weight_of(draw, kind, 96, 1536))
+    weight = backend.prepare(kind.draw(96, 1536, draw.generator))
     if type(weight) not in backend.matmul:  # refused, as BackendError says
         return
     matmul = backend.matmul_for(weight)

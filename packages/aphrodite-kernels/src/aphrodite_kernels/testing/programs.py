@@ -4,7 +4,7 @@ from torch import Tensor
 
 from aphrodite_kernels.layouts import GgmlType
 from aphrodite_kernels.testing.case import Draw, assert_close
-from aphrodite_kernels.testing.weights import weight_of
+from aphrodite_kernels.testing.kinds.ggml import random_blocks
 
 
 def check_capture(draw: Draw) -> None:
@@ -12,7 +12,7 @@ def check_capture(draw: Draw) -> None:
     backend, capture = draw.backend, draw.backend.capture
     if capture is None:
         return
-    weight = backend.prepare(weight_of(draw, GgmlType.Q8_0, 192, 96))
+    weight = backend.prepare(random_blocks(GgmlType.Q8_0, 192, 96, draw.generator))
     matmul, norm = backend.matmul_for(weight), draw.float32(96)
     x, index = draw.normal(13, 96), draw.integers(0, 13, 5)
 

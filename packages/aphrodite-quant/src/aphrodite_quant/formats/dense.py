@@ -6,6 +6,7 @@ from aphrodite_kernels.layouts import Dense, PackedWeight
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import TensorError
+from aphrodite_quant.format import Reader
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -13,6 +14,11 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 def claims(checkpoint: Checkpoint) -> bool:
     """Safetensors whose config speaks of no quantisation."""
     return checkpoint.kind == "safetensors" and checkpoint.quant_config is None
+
+
+def reader(checkpoint: Checkpoint) -> Reader:
+    """Weights as `read` has them."""
+    return read
 
 
 def read(store: TensorStore, prefix: str) -> PackedWeight:

@@ -13,6 +13,7 @@ from torch import Tensor
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorInfo, TensorStore
 from aphrodite_quant.errors import TensorError
+from aphrodite_quant.format import Reader
 from aphrodite_quant.formats import dense
 
 _BLOCK = 128
@@ -23,6 +24,11 @@ def claims(checkpoint: Checkpoint) -> bool:
     """Safetensors whose config says so."""
     stated = checkpoint.quant_config or {}
     return checkpoint.kind == "safetensors" and stated.get("quant_method") == "fp8"
+
+
+def reader(checkpoint: Checkpoint) -> Reader:
+    """Weights as `read` has them."""
+    return read
 
 
 def read(store: TensorStore, prefix: str) -> PackedWeight:

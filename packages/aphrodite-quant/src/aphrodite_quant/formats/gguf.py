@@ -8,6 +8,7 @@ from aphrodite_kernels.layouts.ggml.decoders import DECODERS
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import TensorError
+from aphrodite_quant.format import Reader
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -27,6 +28,11 @@ def check_types(store: TensorStore) -> None:
                 f"{info.file}: tensor {name!r} is {info}; ggml type {info.type.name} is not "
                 f"supported, present are {present} and plain floating numbers"
             )
+
+
+def reader(checkpoint: Checkpoint) -> Reader:
+    """Weights as `read` has them."""
+    return read
 
 
 def read(store: TensorStore, prefix: str) -> PackedWeight:
