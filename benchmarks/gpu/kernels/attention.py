@@ -223,9 +223,11 @@ def check_steady() -> None:
     at = [0, 63, 64, 255, 256, 1000, 2048, 2999]
     crowd = part([(position, position + 1) for position in at])
     alone = torch.cat([part([(position, position + 1)]) for position in at])
+    many = part([(position, position + 1) for position in at * 32])
     for name, rows, right in (
         ("chunks", chunks, whole),
         ("crowd", crowd, whole[at]),
+        ("crowd of 256", many, whole[at * 32]),
         ("alone", alone, whole[at]),
     ):
         same = (rows == right).flatten(1).all(1).float().mean()

@@ -129,3 +129,6 @@ def test_chunking_and_company_change_no_bit(spec, monkeypatch):
         assert torch.equal(attention(*step_of(alone), spec)[0], whole[position])
         crowd = ((other, 89, 90), alone, (other, 9, 10))
         assert torch.equal(attention(*step_of(*crowd), spec)[1], whole[position])
+        with monkeypatch.context() as many:
+            many.setattr(attention_steady, "_ENOUGH", 0)
+            assert torch.equal(attention(*step_of(*crowd), spec)[1], whole[position])

@@ -4,10 +4,10 @@
 
 The keys that a query sees are cut into at most PARTS shares at multiples of a length that follows
 from the query's own position. A share is walked in tiles of fixed positions with a running softmax;
-shares are merged in order of position (arXiv 2205.14135). Where each request has one query, a
+shares are merged in order of position (arXiv 2205.14135). Where few requests have one query each, a
 program walks one share and another kernel merges them; otherwise a program walks and merges all
-shares of ROWS rows (row r is query r // GROUP, head r % GROUP of the group). Both round alike: rows
-of a tile never mix, and keys that a row does not see add exact zeros.
+shares of ROWS rows (row r is query r // GROUP, head r % GROUP of the group). All round alike: rows
+of a tile never mix, keys that a row does not see add exact zeros, and so does an empty run.
 """
 
 import torch
@@ -26,13 +26,8 @@ from aphrodite_kernels.backends.triton.attention_arguments import (
     strides,
 )
 from aphrodite_kernels.backends.triton.attention_prefill import request_of
-from aphrodite_kernels.backends.triton.attention_tile import (
-    LOWEST,
-    attend,
-    finish,
-    fitted,
-    merged,
-)
+from aphrodite_kernels.backends.triton.attention_shares import share_of, shares_of, walk
+from aphrodite_kernels.backends.triton.attention_tile import empty_run, finish, fitted, merged
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.backends.triton.store_kv import check_strides
 
@@ -43,103 +38,8 @@ _TILE = 64
 _PARTS = 16
 _SHARE = 256
 """Positions of the shortest share, a multiple of a tile."""
-_DOUBLINGS = tl.constexpr(16)
-"""Of the shortest share at most: for contexts of 2^28 positions."""
-
-
-@triton.jit
-def share_of(lowest, highest, PARTS: tl.constexpr, SHARE: tl.constexpr):
-    """Length of a share, so that positions lowest to highest lie in at most PARTS of them."""
-    length = highest * 0 + SHARE
-    for _ in tl.static_range(_DOUBLINGS):
-        length = tl.where(highest // length - lowest // length >= PARTS, 2 * length, length)
-    return length
-
-
-@triton.jit
-def walk(
-    query,
-    position,
-    start,
-    end,
-    lowest,
-    length,
-    key,
-    value,
-    key_scale,
-    value_scale,
-    table,
-    window,
-    scale,
-    cap,
-    block_stride,
-    slot_stride,
-    scale_block_stride,
-    scale_slot_stride,
-    SIZE: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr,
-    TILE: tl.constexpr,
-    SHARE: tl.constexpr,
-    SPLIT: tl.constexpr,
-    WINDOWED: tl.constexpr,
-    CAPPED: tl.constexpr,
-    UP: tl.constexpr,
-):
-    """Largest scores, sums of weights and of weighted values of queries at `position` [ROWS].
-
-    Keys are those of positions start, the first of a tile, to below end. Not SPLIT: they are merged
-    share by share of each row's `length`. No key below `lowest` is read.
-    """
-    column = tl.arange(0, query.shape[1])[None, :]
-    offset = tl.arange(0, TILE)
-    whole_top = tl.full(position.shape, LOWEST, tl.float32)
-    whole_total = tl.zeros(position.shape, tl.float32)
-    whole = tl.zeros(query.shape, tl.float32)
-    top, total, values = whole_top, whole_total, whole
-    for at in tl.range(start, end, TILE):
-        near = tl.minimum(tl.maximum(at + offset, lowest), end - 1)
-        block = tl.load(table + near // BLOCK_SIZE).to(tl.int64)
-        inside = near % BLOCK_SIZE
-        here = (block * block_stride + inside * slot_stride)[:, None] + column
-        k_scale = 1.0
-        v_scale = 1.0
-        if UP:
-            scales = block * scale_block_stride + inside * scale_slot_stride
-            k_scale = tl.load(key_scale + scales)
-            v_scale = tl.load(value_scale + scales)
-        distance = position[:, None] - (at + offset)[None, :]
-        seen = distance >= 0
-        if WINDOWED:
-            seen &= distance < window
-        top, total, values = attend(
-            query,
-            tl.load(key + here, column < SIZE, 0.0),
-            tl.load(value + here, column < SIZE, 0.0),
-            k_scale,
-            v_scale,
-            seen,
-            scale,
-            cap,
-            top,
-            total,
-            values,
-            CAPPED,
-            UP,
-        )
-        upto = at + TILE
-        if not SPLIT and ((upto % SHARE == 0) | (upto >= end)):
-            ended = (upto % length == 0) | (upto >= end)
-            higher, sums, sum_values = merged(whole_top, whole_total, whole, top, total, values)
-            whole_top = tl.where(ended, higher, whole_top)
-            whole_total = tl.where(ended, sums, whole_total)
-            whole = tl.where(ended[:, None], sum_values, whole)
-            top = tl.where(ended, LOWEST, top)
-            total = tl.where(ended, 0.0, total)
-            values = tl.where(ended[:, None], 0.0, values)
-    if SPLIT:
-        return top, total, values
-    else:
-        return whole_top, whole_total, whole
+_ENOUGH = 256
+"""Programs that keep a device busy without shares of a request."""
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -176,6 +76,7 @@ def steady_kernel(
     REQUESTS: tl.constexpr,
     PARTS: tl.constexpr,
     SHARE: tl.constexpr,
+    SINGLE: tl.constexpr,
     SPLIT: tl.constexpr,
     WINDOWED: tl.constexpr,
     CAPPED: tl.constexpr,
@@ -183,15 +84,15 @@ def steady_kernel(
     HAS_SINKS: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """SPLIT: share program_id(2) of request program_id(1), which has one query, to partials
-    [T, H, PARTS, SIZE + 2]; otherwise all shares of slot program_id(1), to out. KV head
-    program_id(0).
+    """KV head program_id(0) of a slot program_id(1), or SINGLE of a request with one query, to out.
+
+    SPLIT, only if SINGLE: share program_id(2) of it, to partials [T, H, PARTS, SIZE + 2].
     """
     if PDL:
         cuda.gdc_launch_dependents()
         cuda.gdc_wait()
     head = tl.program_id(0)
-    if SPLIT:
+    if SINGLE:
         request = tl.program_id(1)
         tile = 0
     else:
@@ -207,50 +108,50 @@ def steady_kernel(
     lowest = tl.maximum(first - window + 1, 0) if WINDOWED else 0
     start = lowest // TILE * TILE
     end = last + 1
-    if SPLIT:
-        length = share_of(lowest, last, PARTS, SHARE)
-        share = (lowest // length + tl.program_id(2)) * length
-        start = tl.maximum(start, share)
-        end = tl.minimum(end, share + length)
-    elif WINDOWED:
-        length = share_of(tl.maximum(position - window + 1, 0), position, PARTS, SHARE)
+    share, beyond = 0, 1
+    if SINGLE:
+        length, share, beyond = shares_of(lowest, last, PARTS, SHARE, SPLIT)
     else:
-        length = share_of(0, position, PARTS, SHARE)
-    if (tile * ROWS < count * GROUP) & (start < end):
+        earliest = tl.maximum(position - window + 1, 0) if WINDOWED else 0
+        length = share_of(earliest, position, PARTS, SHARE)
+    if (tile * ROWS < count * GROUP) & (share < beyond):
         member = head * GROUP + row % GROUP
         column = tl.arange(0, BLOCK)[None, :]
         there = (number < count)[:, None] & (column < SIZE)
         token = (begin + number).to(tl.int64)
         place = token * q_stride + member * q_head_stride
         query, factor = fitted(tl.load(q + place[:, None] + column, there, 0.0), scale, UP)
-        top, total, values = walk(
-            query,
-            position,
-            start,
-            end,
-            lowest,
-            length,
-            key + head * head_stride,
-            value + head * head_stride,
-            key_scale + head if UP else key_scale,
-            value_scale + head if UP else value_scale,
-            block_tables + request.to(tl.int64) * table_stride,
-            window,
-            factor,
-            cap,
-            block_stride,
-            slot_stride,
-            scale_block_stride,
-            scale_slot_stride,
-            SIZE,
-            BLOCK_SIZE,
-            TILE,
-            SHARE,
-            SPLIT,
-            WINDOWED,
-            CAPPED,
-            UP,
-        )
+        top, total, values = empty_run(ROWS, BLOCK)
+        for at in tl.range(share, beyond):
+            part_top, part_total, part_values = walk(
+                query,
+                position,
+                tl.maximum(start, at * length) if SINGLE else start,
+                tl.minimum(end, at * length + length) if SINGLE else end,
+                lowest,
+                length,
+                key + head * head_stride,
+                value + head * head_stride,
+                key_scale + head if UP else key_scale,
+                value_scale + head if UP else value_scale,
+                block_tables + request.to(tl.int64) * table_stride,
+                window,
+                factor,
+                cap,
+                block_stride,
+                slot_stride,
+                scale_block_stride,
+                scale_slot_stride,
+                SIZE,
+                BLOCK_SIZE,
+                TILE,
+                SHARE,
+                SINGLE,
+                WINDOWED,
+                CAPPED,
+                UP,
+            )
+            top, total, values = merged(top, total, values, part_top, part_total, part_values)
         member_of_all = token * (tl.num_programs(0) * GROUP) + member
         if SPLIT:
             kept = partials + (member_of_all * PARTS + tl.program_id(2)) * (SIZE + 2)
@@ -294,9 +195,7 @@ def merge_kernel(
     lowest = tl.maximum(last - window + 1, 0) if WINDOWED else 0
     length = share_of(lowest, last, PARTS, SHARE)
     member_of_all = request.to(tl.int64) * (tl.num_programs(0) * GROUP) + member
-    top = tl.full((KEPT,), LOWEST, tl.float32)
-    total = tl.zeros((KEPT,), tl.float32)
-    values = tl.zeros((KEPT, BLOCK), tl.float32)
+    top, total, values = empty_run(KEPT, BLOCK)
     for part in tl.range(last // length - lowest // length + 1):
         here = partials + (member_of_all * PARTS + part) * (SIZE + 2)
         top, total, values = merged(
@@ -326,13 +225,16 @@ def steady_attention(
     pairs, requests = cache.key.shape[2], len(meta.seq_lens)
     kept = triton.next_power_of_2(heads // pairs)
     rows = max(16, kept)
-    split = tokens == requests and meta.max_query == 1
+    single = tokens == requests and meta.max_query == 1
+    split = single and pairs * requests < _ENOUGH
     partials = None
     if split:
         shares = min(_PARTS, triton.cdiv(meta.max_seq, _SHARE) + 1)
         places = tokens * heads * _PARTS * (size + 2)
         partials = torch.empty(places, dtype=torch.float32, device=q.device)
         grid = (pairs, requests, shares)
+    elif single:
+        grid = (pairs, requests, 1)
     else:
         grid = (pairs, tokens * heads // pairs // rows + requests, 1)
     shape = constants(q, cache, spec, overlapped=overlapped)
@@ -346,6 +248,7 @@ def steady_attention(
         REQUESTS=_REQUESTS,
         PARTS=_PARTS,
         SHARE=_SHARE,
+        SINGLE=single,
         SPLIT=split,
         num_warps=4,
         num_stages=_stages(size, cache.key.itemsize),
@@ -371,7 +274,9 @@ def _stages(size: int, itemsize: int) -> int:
     return 5 if size * itemsize <= 512 else 3
 
 
-def _specimen(dtype: torch.dtype, *, split: bool, size: int = 128) -> Specimen:
+def _specimen(
+    dtype: torch.dtype, *, split: bool = False, single: bool = False, size: int = 128
+) -> Specimen:
     own = {"partials": "*fp32"} if split else {}
     constants: dict[str, object] = {
         "ROWS": 16,
@@ -379,16 +284,18 @@ def _specimen(dtype: torch.dtype, *, split: bool, size: int = 128) -> Specimen:
         "REQUESTS": _REQUESTS,
         "PARTS": _PARTS,
         "SHARE": _SHARE,
+        "SINGLE": single,
         "SPLIT": split,
     }
     return specimen(steady_kernel, dtype, own, constants, (4, _stages(size, dtype.itemsize)), size)
 
 
 SPECIMENS = (
-    _specimen(torch.bfloat16, split=True),
-    _specimen(torch.bfloat16, split=False),
-    _specimen(torch.bfloat16, split=False, size=256),
-    _specimen(torch.int8, split=False),
+    _specimen(torch.bfloat16, split=True, single=True),
+    _specimen(torch.bfloat16, single=True),
+    _specimen(torch.bfloat16),
+    _specimen(torch.bfloat16, size=256),
+    _specimen(torch.int8),
     Specimen(
         merge_kernel,
         {"partials": "*fp32", "seq_lens": "*i32", "out": "*bf16", "window": "i32"},

@@ -109,6 +109,13 @@ def attend(
 
 
 @triton.jit
+def empty_run(ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """The run over no keys."""
+    top = tl.full((ROWS,), LOWEST, tl.float32)
+    return top, tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS, BLOCK), tl.float32)
+
+
+@triton.jit
 def merged(top, total, values, other_top, other_total, other_values):
     """Two runs as one. Rounded alike wherever it is compiled: no product is left to be fused."""
     higher = tl.maximum(top, other_top)
