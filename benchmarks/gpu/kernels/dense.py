@@ -16,8 +16,12 @@ from functools import cache, partial
 
 import torch
 from aphrodite_kernels.backends import reference
-from aphrodite_kernels.backends.triton.dense import dense_matmul, vendor
-from aphrodite_kernels.backends.triton.dense_steady import STEADY_TILINGS, steady
+from aphrodite_kernels.backends.triton.dense import (
+    STEADY_TILINGS,
+    dense_matmul,
+    steady_matmul,
+    vendor,
+)
 from aphrodite_kernels.backends.triton.dense_stream import stream
 from aphrodite_kernels.backends.triton.dense_tiles import Tiling, Workspace, workspace_on
 from aphrodite_kernels.backends.triton.dense_vector import Cut, vector
@@ -170,8 +174,7 @@ def _stream_with(tiling: Tiling, x: Tensor, w: Tensor, bias: Tensor | None) -> T
 
 
 def _steady(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-    tiling = next(tiling for limit, tiling in STEADY_TILINGS.items() if len(x) <= limit)
-    return steady(x, w, bias, workspace(), tiling)
+    return steady_matmul(workspace())(x, Dense(w), bias)
 
 
 def _worst(
@@ -283,15 +286,17 @@ def steady_section() -> None:
     for rows in (1, 16, 64, 256, 512, 2048, 8192):
         tilings = {
             t
-            for t in (*STEADY_TILINGS.values(), *alternatives)
+            for t in (*_steady_tilings(), *alternatives)
             if t.block_t <= 2 * rows + 14 and (t.block_t >= 128 or rows <= 64)
         }
-        variants = [
-            Variant(tiling_name(t), lambda x, w, t=t: steady(x, w, None, workspace(), t))
-            for t in sorted(tilings, key=tiling_name)
-        ]
+        variants = [tiling_variant(t) for t in sorted(tilings, key=tiling_name)]
         for shape in SHAPES:
             compare(shape, rows, compiled(variants, shape, rows), 4)
+
+
+def _steady_tilings() -> Iterator[Tiling]:
+    for by_rows in STEADY_TILINGS.values():
+        yield from by_rows.values()
 
 
 def chosen_section() -> None:

@@ -11,7 +11,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from aphrodite_kernels.backends.triton.dense_steady import STEADY_TILINGS, steady
 from aphrodite_kernels.backends.triton.dense_stream import stream
 from aphrodite_kernels.backends.triton.dense_tiles import Tiling, Workspace, check_product
 from aphrodite_kernels.backends.triton.dense_vector import WIDEST, Cut, vector
@@ -19,7 +18,7 @@ from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import Dense, PackedWeight
 from aphrodite_kernels.protocols import MatMul, Repack
 
-Choice = TypeVar("Choice", Cut, Tiling)
+Choice = TypeVar("Choice", Cut, Tiling, Mapping[int, Tiling])
 
 CUTS = {1: Cut(1, 1024, 4), 2: Cut(1, 2048, 8)}
 """By the largest number of rows."""
@@ -31,6 +30,35 @@ TILINGS = {
 """By the largest number of rows; `spread` says how programs share them. Beyond, and from two rows
 on where few outputs are long sums, the vendor's product is faster.
 """
+
+STEADY_TILINGS: Mapping[int, Mapping[int, Tiling]] = {
+    4096: {
+        16: Tiling(16, 32, 128, num_warps=4, num_stages=6),
+        32: Tiling(32, 32, 128, num_warps=4, num_stages=6),
+        128: Tiling(64, 64, 128, num_warps=4, num_stages=4),
+        256: Tiling(128, 64, 128, num_warps=4, num_stages=4),
+        512: Tiling(128, 128, 64, num_warps=8, num_stages=4),
+        1 << 30: Tiling(256, 128, 64, num_warps=8, num_stages=3),
+    },
+    16384: {
+        16: Tiling(16, 64, 128, num_warps=4, num_stages=4),
+        32: Tiling(32, 64, 128, num_warps=4, num_stages=4),
+        64: Tiling(64, 64, 128, num_warps=4, num_stages=4),
+        128: Tiling(128, 64, 128, num_warps=4, num_stages=4),
+        256: Tiling(256, 64, 64, num_warps=8, num_stages=5),
+        1 << 30: Tiling(256, 128, 64, num_warps=8, num_stages=3),
+    },
+    1 << 30: {
+        16: Tiling(16, 64, 128, num_warps=4, num_stages=4),
+        32: Tiling(32, 64, 128, num_warps=4, num_stages=4),
+        64: Tiling(64, 64, 128, num_warps=4, num_stages=4),
+        128: Tiling(128, 64, 64, num_warps=4, num_stages=4),
+        256: Tiling(256, 128, 64, num_warps=8, num_stages=4),
+        512: Tiling(128, 128, 64, num_warps=8, num_stages=4),
+        1 << 30: Tiling(256, 128, 64, num_warps=8, num_stages=4),
+    },
+}
+"""By the largest number of outputs, then of rows. No choice changes a result's bits."""
 
 
 def dense_repack(dtype: torch.dtype) -> Repack:
@@ -65,7 +93,8 @@ def steady_matmul(workspace: Workspace) -> MatMul:
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         matrix = _matrix(weight)
         check_product(x, matrix)
-        return steady(x, matrix, bias, workspace, first_of(STEADY_TILINGS, len(x)))
+        tiling = first_of(first_of(STEADY_TILINGS, len(matrix)), len(x))
+        return stream(x, matrix, bias, workspace, tiling)
 
     return matmul
 
@@ -98,7 +127,7 @@ def vendor(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def first_of(table: Mapping[int, Choice], rows: int) -> Choice:
-    """The entry for a number of rows."""
+    """The entry for a number of rows, or of columns."""
     return next(entry for limit, entry in table.items() if rows <= limit)
 
 

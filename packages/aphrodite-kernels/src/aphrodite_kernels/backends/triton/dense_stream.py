@@ -7,6 +7,10 @@ program waits while others finish a last wave of tiles (stream-K, arXiv 2301.035
 share a tile write partial sums, and the last of them to arrive adds all of them, in the order of K.
 With a share of one tile, or of a part of one, this is the ordinary tiled or split-K product.
 
+With a program for each tile a row's result is the same bits in any company: an output is the sum
+over K in steps of 16, one tensor core instruction after the other, whatever tile it lies in. The
+instruction's shape differs with the tile's, its arithmetic does not.
+
 Floor: the bytes of W over the read bandwidth below about 170 rows, the arithmetic above.
 """
 
@@ -51,6 +55,7 @@ def stream_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
+    SHARED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     SCALED: tl.constexpr,
     HEIGHT: tl.constexpr,
@@ -60,6 +65,7 @@ def stream_kernel(
     """Blocks [program * share, (program + 1) * share) of the line of all tiles' blocks of K.
 
     A program writes at most two partial sums: a tile's end (slot 2 * program), another's start.
+    None if tiles are not SHARED: a share is a tile.
     """
     program = tl.program_id(0)
     tiles = tl.cdiv(rows, BLOCK_T) * tl.cdiv(columns, BLOCK_N)
@@ -91,8 +97,8 @@ def stream_kernel(
             DEPTH,
             DESCRIBED,
         )
-        whole = last - first == k_blocks
-        if not whole:
+        whole = not SHARED or last - first == k_blocks
+        if SHARED and not whole:
             slot = 2 * program + (first == 0)
             arrived = publish(total, partials, arrivals, slot, tile, BLOCK_T, BLOCK_N)
             opener = start // share
@@ -173,6 +179,7 @@ def stream(
         BLOCK_N=tiling.block_n,
         BLOCK_K=tiling.block_k,
         GROUP=GROUP,
+        SHARED=tiling.split != 1,
         HAS_BIAS=bias is not None,
         DESCRIBED=are_described,
         num_warps=tiling.num_warps,
@@ -182,27 +189,38 @@ def stream(
     return out
 
 
+_BFLOATS = (
+    Tiling(16, 32, 128, num_warps=4, num_stages=6),
+    Tiling(16, 64, 128, num_warps=4, num_stages=4, split=0),
+    Tiling(64, 64, 128, num_warps=4, num_stages=4, split=0),
+    Tiling(128, 64, 128, num_warps=4, num_stages=4),
+    Tiling(128, 64, 64, num_warps=4, num_stages=4),
+    Tiling(128, 128, 64, num_warps=8, num_stages=4),
+    Tiling(256, 64, 64, num_warps=8, num_stages=5),
+    Tiling(256, 128, 64, num_warps=8, num_stages=4),
+)
+_FLOATS8 = (
+    (Tiling(16, 64, 128, num_warps=4, num_stages=4, split=0), ("bf16", "fp8e4nv")),
+    (Tiling(64, 64, 128, num_warps=4, num_stages=4, split=0), ("bf16", "fp8e4nv")),
+    (Tiling(64, 64, 256, num_warps=4, num_stages=4, split=0), ("bf16", "fp8e4nv")),
+    (Tiling(128, 128, 128, num_warps=8, num_stages=3), ("bf16", "fp8e4nv")),
+    (Tiling(64, 64, 128, num_warps=4, num_stages=4, split=0), ("bf16", "u8")),
+    (Tiling(128, 128, 64, num_warps=8, num_stages=3), ("bf16", "u8")),
+    (Tiling(128, 128, 128, num_warps=8, num_stages=3), ("bf16", "u8")),
+    (Tiling(128, 128, 128, num_warps=8, num_stages=3, split=0), ("fp8e4nv", "fp8e4nv")),
+    (Tiling(128, 128, 256, num_warps=8, num_stages=3, split=0), ("fp8e4nv", "fp8e4nv")),
+    (Tiling(256, 128, 128, num_warps=8, num_stages=3), ("fp8e4nv", "fp8e4nv")),
+)
+
 SPECIMENS = tuple(
     tile_specimen(stream_kernel, tiling, ("k_blocks", "share"), described=described)
-    for tiling in (
-        Tiling(16, 64, 128, num_warps=4, num_stages=4),
-        Tiling(64, 64, 128, num_warps=4, num_stages=4),
-    )
+    for tiling in _BFLOATS
     for described in (True, False)
 ) + tuple(
     tile_specimen(
         stream_kernel, tiling, ("k_blocks", "share"), described=described, kinds=kinds, block=block
     )
-    for tiling, kinds in (
-        (Tiling(16, 64, 128, num_warps=4, num_stages=4), ("bf16", "fp8e4nv")),
-        (Tiling(64, 64, 128, num_warps=4, num_stages=4), ("bf16", "fp8e4nv")),
-        (Tiling(64, 64, 256, num_warps=4, num_stages=4), ("bf16", "fp8e4nv")),
-        (Tiling(64, 64, 128, num_warps=4, num_stages=4), ("bf16", "u8")),
-        (Tiling(128, 128, 64, num_warps=8, num_stages=3), ("bf16", "u8")),
-        (Tiling(128, 128, 128, num_warps=8, num_stages=3), ("fp8e4nv", "fp8e4nv")),
-        (Tiling(128, 128, 256, num_warps=8, num_stages=3), ("fp8e4nv", "fp8e4nv")),
-        (Tiling(256, 128, 128, num_warps=8, num_stages=3), ("fp8e4nv", "fp8e4nv")),
-    )
+    for tiling, kinds in _FLOATS8
     for block in ((1, 0), (128, 128))
     if block[1] == 0 or (tiling.block_t < 256 and tiling.block_k <= block[1])
     for described in ((False,) if kinds[1] == "u8" else (True, False))

@@ -163,7 +163,6 @@ def tile_specimen(
     described: bool,
     kinds: tuple[str, str] = ("bf16", "bf16"),
     block: tuple[int, int] = (1, 0),
-    **constants: object,
 ) -> Specimen:
     """A kernel over tiles.
 
@@ -174,7 +173,6 @@ def tile_specimen(
         described: operands are read through descriptors.
         kinds: Triton's types of x and W; `fp8e4nv` is float8_e4m3fn, `u8` its bytes.
         block: height and depth of `Scales`.
-        constants: of this kernel.
     """
     of_x, of_weight = kinds
     x_type = f"tensordesc<{of_x}[{tiling.block_t}, {tiling.block_k}]>"
@@ -190,11 +188,12 @@ def tile_specimen(
         "arrivals": "*i32",
         **dict.fromkeys(("x_stride", "rows", "columns", "width", *extents), "i32"),
     }
-    constants |= {
+    constants: dict[str, object] = {
         "BLOCK_T": tiling.block_t,
         "BLOCK_N": tiling.block_n,
         "BLOCK_K": tiling.block_k,
         "GROUP": GROUP,
+        "SHARED": tiling.split != 1,
         "HAS_BIAS": True,
         "SCALED": (of_weight != "bf16") + (of_x != "bf16"),
         "HEIGHT": block[0],

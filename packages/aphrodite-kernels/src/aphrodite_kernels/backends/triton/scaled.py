@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from aphrodite_kernels.backends.triton.dense import first_of, vendor
-from aphrodite_kernels.backends.triton.dense_steady import SCALED_STEADY_TILINGS, steady
 from aphrodite_kernels.backends.triton.dense_stream import stream
 from aphrodite_kernels.backends.triton.dense_tiles import Scales, Tiling, Workspace, check_product
 from aphrodite_kernels.backends.triton.dense_vector import WIDEST, Cut, vector
@@ -56,6 +55,15 @@ ROUNDED_BLOCKS = {
     1 << 30: Tiling(128, 128, 128, num_warps=8, num_stages=3),
 }
 """The same with scales that do: there is no room for more sums in a thread's registers."""
+
+STEADY_TILINGS = {
+    16: Tiling(16, 64, 128, num_warps=4, num_stages=4),
+    64: Tiling(64, 64, 128, num_warps=4, num_stages=4),
+    1 << 30: Tiling(128, 128, 128, num_warps=8, num_stages=3),
+}
+"""By the largest number of rows; a program for each tile. Of one block_k: sums over it are what
+scales of blocks are applied to, and so no choice changes a result's bits.
+"""
 
 _DEPTH = 128
 """Scales that change along K do so every so many columns."""
@@ -108,9 +116,9 @@ def steady_scaled_matmul(workspace: Workspace) -> MatMul:
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         scaled = _scaled(weight)
         check_product(x, scaled.weight)
-        tiling = first_of(SCALED_STEADY_TILINGS, len(x))
+        tiling = first_of(STEADY_TILINGS, len(x))
         codes = _codes(scaled, workspace)
-        return steady(x, codes, bias, workspace, tiling, scales_of(scaled))
+        return stream(x, codes, bias, workspace, tiling, scales_of(scaled))
 
     return matmul
 
