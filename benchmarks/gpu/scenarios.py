@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.stage import Stage
+from aphrodite_engine.sampling.stages.dry import Dry
 from aphrodite_engine.sampling.stages.min_p import MinP
 from aphrodite_engine.sampling.stages.penalties import Penalties
 from aphrodite_engine.sampling.stages.temperature import Temperature
 from aphrodite_engine.sampling.stages.top_k import TopK
 from aphrodite_engine.sampling.stages.top_p import TopP
+from aphrodite_engine.sampling.stages.xtc import Xtc
 from session import Clock, Session, random_prompts
 
 GREEDY: tuple[Stage, ...] = (Temperature(temperature=0.0),)
@@ -25,6 +27,12 @@ SAMPLERS: Mapping[str, tuple[Stage, ...]] = {
         MinP(min_p=0.05),
     ),
     "top_p, top_k": (TopK(top_k=40), TopP(top_p=0.9)),
+    "DRY, XTC, min_p, penalties": (
+        Dry(dry_multiplier=0.8),
+        Penalties(repetition_penalty=1.1, presence_penalty=0.1, frequency_penalty=0.1),
+        MinP(min_p=0.05),
+        Xtc(xtc_probability=0.5),
+    ),
 }
 
 
