@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from aphrodite_kernels.layouts import GgmlType
+from aphrodite_kernels.layouts.ggml.types import unknown_type
 from torch import Tensor
 
 from aphrodite_quant.containers.gguf_header import (
@@ -123,7 +124,7 @@ def _entry(record: TensorRecord, data: Tensor, alignment: int, path: Path) -> _E
     try:
         kind = GgmlType(record.type_id)
     except ValueError as error:
-        raise ContainerError(f"{where} has unknown ggml type id {record.type_id}") from error
+        raise ContainerError(f"{where} has {unknown_type(record.type_id)}") from error
     if record.extents[0] % kind.block_size:
         raise ContainerError(
             f"{where} has rows of {record.extents[0]} elements, no multiple of the "

@@ -15,6 +15,7 @@ from aphrodite_kernels.backends.triton.gather import embed_dense_on, select_on
 from aphrodite_kernels.backends.triton.ggml import (
     Fragments,
     PartWorkspace,
+    blocks_matmul,
     embed_fragments_on,
     ggml_matmul,
     pack_fragments,
@@ -42,6 +43,7 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
     by the company it is in.
     """
     workspace, overlapped = workspace_on(device), overlaps(device)
+    parts = PartWorkspace(device)
     float8 = reads_float8(device)
     plain = reference.create(device, threads=threads, dtype=dtype)
     fast = replace(
@@ -55,7 +57,8 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         matmul={
             Dense: dense_matmul(workspace),
             Scaled: scaled_matmul(workspace, overlapped=overlapped),
-            Fragments: ggml_matmul(PartWorkspace(device), overlapped=overlapped),
+            Fragments: ggml_matmul(parts, overlapped=overlapped),
+            GgmlBlocks: blocks_matmul(parts),
         },
         embed={
             Dense: embed_dense_on(dtype, overlapped=overlapped),

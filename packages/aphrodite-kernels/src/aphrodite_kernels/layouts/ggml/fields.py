@@ -1,9 +1,19 @@
 """Reading fields out of a batch of blocks [n, bytes]: half floats, nibbles, bit planes."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
+
+
+@cache
+def constant(values: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Values on a device, sent there once: a device that records its work takes none from the host.
+
+    Never written to.
+    """
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def half(blocks: Tensor, at: int) -> Tensor:
@@ -16,12 +26,18 @@ def signed(blocks: Tensor, start: int, stop: int) -> Tensor:
     return blocks[:, start:stop].contiguous().view(torch.int8).float()
 
 
+def words(blocks: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    """Bytes start:stop as little-endian int16 or int32 -> [n, words] int32, of int16 unsigned."""
+    data = blocks[:, start:stop].clone(memory_format=torch.contiguous_format).view(dtype)
+    return data.int() & 0xFFFF if dtype == torch.int16 else data
+
+
 def planes(data: Tensor, shifts: Sequence[int], mask: int) -> Tensor:
-    """Fields of bytes [..., m] -> [..., len(shifts), m]: first all of the lowest bits, then up."""
-    shift = torch.tensor(shifts, dtype=torch.uint8, device=data.device)
+    """Fields of integers [..., m] -> [..., len(shifts), m]: all of the lowest bits, then up."""
+    shift = constant(tuple(shifts), data.dtype, data.device)
     return data.unsqueeze(-2) >> shift[:, None] & mask
 
 
 def interleaved(data: Tensor, shifts: Sequence[int], mask: int) -> Tensor:
-    """Fields of bytes [..., m] -> [..., m * len(shifts)]: all of the first byte, then the next."""
+    """Fields of integers [..., m] -> [..., m * len(shifts)]: all of the first, then the next."""
     return planes(data, shifts, mask).transpose(-1, -2).flatten(-2)

@@ -1,5 +1,6 @@
 """Names and sizes of the ggml tensor types; knows nothing of their contents."""
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Self
 
@@ -56,3 +57,29 @@ class GgmlType(IntEnum):
     MXFP4 = 39, 32, 17
     NVFP4 = 40, 64, 36
     Q1_0 = 41, 128, 18
+
+
+_REMOVED: Mapping[int, str] = {
+    4: "Q4_2",
+    5: "Q4_3",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}
+
+
+def unknown_type(identifier: int) -> str:
+    """What an id that is no GgmlType was, and what to do about it."""
+    if identifier in _REMOVED:
+        also = ", or I2_S of bitnet.cpp" if identifier == 36 else ""
+        return (
+            f"ggml type id {identifier}, {_REMOVED[identifier]}, which ggml removed{also}; "
+            "convert the original model with a present llama.cpp"
+        )
+    return (
+        f"unknown ggml type id {identifier}, perhaps of a fork such as ik_llama.cpp or bitnet.cpp; "
+        f"quantise the original model with llama.cpp, whose ids end at {max(GgmlType).value}"
+    )

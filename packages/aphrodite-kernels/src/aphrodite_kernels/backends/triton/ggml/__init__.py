@@ -1,5 +1,6 @@
 """Weights of the ggml family: their own layout, products and look-up."""
 
+from aphrodite_kernels.backends.triton.ggml.blocks import blocks_matmul
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments, pack_fragments
 from aphrodite_kernels.backends.triton.ggml.matmul import (
     PartWorkspace,
@@ -11,6 +12,7 @@ from aphrodite_kernels.backends.triton.ggml.rows import embed_fragments_on
 __all__ = [
     "Fragments",
     "PartWorkspace",
+    "blocks_matmul",
     "embed_fragments_on",
     "ggml_matmul",
     "pack_fragments",

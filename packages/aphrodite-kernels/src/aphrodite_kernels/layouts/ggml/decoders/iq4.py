@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from aphrodite_kernels.layouts.ggml.fields import half, interleaved, planes
+from aphrodite_kernels.layouts.ggml.fields import constant, half, interleaved, planes
 from aphrodite_kernels.layouts.ggml.types import GgmlType
 
 _VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
@@ -24,7 +24,7 @@ def iq4_xs(blocks: Tensor) -> Tensor:
 
 def _look_up(data: Tensor) -> Tensor:
     """Each 16 bytes hold 32 codes, low nibbles first."""
-    values = torch.tensor(_VALUES, dtype=torch.float32, device=data.device)
+    values = constant(_VALUES, torch.float32, data.device)
     return values[planes(data.reshape(len(data), -1, 16), (0, 4), 15).flatten(1).int()]
 
 

@@ -1,0 +1,36 @@
+"""Floats of four bits, one sign, two exponent and one mantissa bit, under scales of eight bits."""
+
+import torch
+from torch import Tensor
+
+from aphrodite_kernels.layouts.ggml.fields import constant, planes
+from aphrodite_kernels.layouts.ggml.types import GgmlType
+
+_DOUBLED = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+
+
+def mxfp4(blocks: Tensor) -> Tensor:
+    """Blocks of 32: exponent, 16 bytes of codes; 2 ** (exponent - 128) times the doubled value."""
+    exponent = blocks[:, :1].int()
+    subnormal = constant((1 << 21, 1 << 22), torch.int32, blocks.device)[exponent.clamp(max=1)]
+    bits = torch.where(exponent < 2, subnormal, (exponent - 1) << 23)
+    return bits.view(torch.float32) * _look_up(blocks[:, 1:], 16)
+
+
+def nvfp4(blocks: Tensor) -> Tensor:
+    """Blocks of 64: four scales (float8_e4m3fn, its NaN 0) for 16 each, 32 bytes of codes."""
+    byte = blocks[:, :4]
+    exponent = (byte >> 3 & 15).int()
+    mantissa = (byte & 7).int() + 8 * (exponent > 0)
+    scales = torch.ldexp(mantissa.float(), exponent.clamp(min=1) - 11)  # half: values are doubled
+    scales = torch.where(byte == 0x7F, 0.0, scales)
+    return (scales.unsqueeze(-1) * _look_up(blocks[:, 4:], 8).view(-1, 4, 16)).flatten(1)
+
+
+def _look_up(data: Tensor, run: int) -> Tensor:
+    """Each `run` bytes hold their low nibbles first, then their high ones."""
+    values = constant(_DOUBLED, torch.float32, data.device)
+    return values[planes(data.reshape(len(data), -1, run), (0, 4), 15).flatten(1).int()]
+
+
+DECODERS = {GgmlType.MXFP4: mxfp4, GgmlType.NVFP4: nvfp4}
