@@ -117,10 +117,10 @@ def test_scales_that_do_not_fit_are_refused():
     weight = torch.zeros(256, 384).to(torch.float8_e4m3fn)
     with pytest.raises(LayoutError, match=r"are \[2, 3\] float32, not \[2, 2\]"):
         Scaled(weight, torch.ones(2, 2), (128, 128))
-    with pytest.raises(LayoutError, match=r"float8_e4m3fn matrix, not torch.float32"):
+    with pytest.raises(LayoutError, match=r"float8_e4m3fn or int8, not torch.float32"):
         Scaled(torch.zeros(2, 2), torch.ones(2, 1), (1, 2))
     blocks = Scaled(weight, torch.ones(2, 3), (128, 128))
     with pytest.raises(LayoutError, match="384 in blocks of 128 does not divide into 2"):
         blocks.shard(1, 0, 2)
-    with pytest.raises(LayoutError, match="different width or blocks"):
+    with pytest.raises(LayoutError, match="scaled weights of different kinds"):
         Scaled.stack([blocks, blocks.shard(1, 0, 3)])

@@ -1,4 +1,4 @@
-"""Weights of eight-bit floats (float8_e4m3fn) with a float32 scale for every block of them.
+"""Weights of eight bits (float8_e4m3fn or int8) with a float32 scale for every block of them.
 
 A block is a row (one scale per output channel), a rectangle (128 x 128 in fine-grained checkpoints)
 or the whole matrix (one scale per tensor).
@@ -14,22 +14,24 @@ from torch import Tensor
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts.base import PackedWeight
 
+_DTYPES = (torch.float8_e4m3fn, torch.int8)
+
 
 @dataclass(frozen=True, eq=False)
 class Scaled(PackedWeight):
     """W[n, k] = weight[n, k] * scale[n // block[0], k // block[1]]."""
 
     weight: Tensor
-    """[N, K] float8_e4m3fn."""
+    """[N, K] float8_e4m3fn or int8."""
     scale: Tensor
     """[ceil(N / block[0]), ceil(K / block[1])] float32."""
     block: tuple[int, int]
 
     def __post_init__(self) -> None:
-        if self.weight.dtype != torch.float8_e4m3fn or self.weight.ndim != 2:
+        if self.weight.dtype not in _DTYPES or self.weight.ndim != 2:
             raise LayoutError(
-                f"a scaled weight is a float8_e4m3fn matrix, not {self.weight.dtype} of "
-                f"{self.weight.ndim} dimensions"
+                f"a scaled weight is a matrix of float8_e4m3fn or int8, not {self.weight.dtype} "
+                f"of {self.weight.ndim} dimensions"
             )
         expected = tuple(
             -(-extent // size) for extent, size in zip(self.weight.shape, self.block, strict=True)
@@ -95,15 +97,15 @@ class Scaled(PackedWeight):
     @classmethod
     def stack(cls, weights: Sequence[PackedWeight]) -> Self:
         parts = cls.all_of(weights)
-        kinds = {(part.in_features, part.block[1]) for part in parts}
+        kinds = {(part.in_features, part.block[1], part.weight.dtype) for part in parts}
         if len(kinds) != 1:
-            raise LayoutError(f"cannot stack scaled weights of different width or blocks: {kinds}")
+            raise LayoutError(f"cannot stack scaled weights of different kinds: {kinds}")
         heights = {part.block[0] for part in parts}
         if len(heights) > 1 or any(part.out_features % part.block[0] for part in parts[:-1]):
             parts = [part.by_rows() for part in parts]
         weight = torch.cat([part.weight.view(torch.uint8) for part in parts])
         scale = torch.cat([part.scale for part in parts])
-        return cls(weight.view(torch.float8_e4m3fn), scale, parts[0].block)
+        return cls(weight.view(parts[0].weight.dtype), scale, parts[0].block)
 
     def to(self, device: torch.device) -> Self:
         return type(self)(self.weight.to(device), self.scale.to(device), self.block)

@@ -220,11 +220,11 @@ def tile_specimen(
 
 def check_product(x: Tensor, weight: Tensor) -> None:
     """ShapeError if x Wᵀ is not defined."""
-    fits = weight.dtype in (x.dtype, torch.float8_e4m3fn, torch.uint8)
+    fits = weight.dtype in (x.dtype, torch.float8_e4m3fn, torch.uint8, torch.int8)
     if x.ndim != 2 or x.shape[1] != weight.shape[1] or not fits:
         raise ShapeError(
             f"a product of x {list(x.shape)} {x.dtype} with W {list(weight.shape)} {weight.dtype}: "
-            "x must be [T, K] and W [N, K] of the same dtype or float8_e4m3fn"
+            "x must be [T, K] and W [N, K] of the same dtype or of eight bits"
         )
 
 

@@ -1,12 +1,12 @@
 # pyright: basic
 # pyright: reportPrivateImportUsage=false
-"""Products with weights of eight-bit floats: for each number of rows, what measures fastest.
+"""Products with weights of eight bits: for each number of rows, what measures fastest.
 
 One row takes a program for each few rows of W, some rows tiles whose W is widened on its way to the
 tensor cores; neither rounds activations. Beyond, activations become eight-bit floats, too, each row
 (or each part of a row, where W's scales change along it) with a scale of its own, and tensor cores
-multiply at twice the rate: the vendor's product, or tiles where that one does not do. Devices that
-know no eight-bit floats widen W in tiles, whatever the number of rows.
+multiply at twice the rate: the vendor's product, or tiles where that one does not do. Eight-bit
+integers, and floats on devices that do not know them, are widened whatever the number of rows.
 """
 
 import torch
@@ -98,9 +98,9 @@ def scaled_matmul(workspace: Workspace, *, overlapped: bool) -> MatMul:
         rows, width = x.shape
         if x.dtype == torch.float32:  # no tensor core is exact to it
             return vendor(x, scaled.dequantize(x.dtype), bias)
-        if workspace.float8 and rows >= ROUNDED_FROM:
-            return rounded_product(x, scaled, bias, workspace, overlapped=overlapped)
         codes, scales = _codes(scaled, workspace), scales_of(scaled)
+        if codes.dtype == torch.float8_e4m3fn and rows >= ROUNDED_FROM:
+            return rounded_product(x, scaled, bias, workspace, overlapped=overlapped)
         if rows <= max(CUTS) and width <= WIDEST:
             cut = first_of(CUTS, rows)
             return vector(x, codes, bias, cut, scales, overlapped=overlapped)
@@ -169,7 +169,9 @@ def scales_of(weight: Scaled) -> Scales:
 
 
 def _codes(weight: Scaled, workspace: Workspace) -> Tensor:
-    return weight.weight if workspace.float8 else weight.weight.view(torch.uint8)
+    if workspace.float8 or weight.weight.dtype == torch.int8:
+        return weight.weight
+    return weight.weight.view(torch.uint8)
 
 
 def _scaled(weight: PackedWeight) -> Scaled:

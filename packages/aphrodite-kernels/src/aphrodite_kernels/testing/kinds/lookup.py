@@ -1,0 +1,27 @@
+"""Codes into tables: one for all rows with scales, or one for each row."""
+
+import torch
+
+from aphrodite_kernels.layouts import Lookup
+from aphrodite_kernels.testing.kinds import WeightKind
+
+
+def _shared(rows: int, columns: int, generator: torch.Generator) -> Lookup:
+    table = torch.randn(1, 16, generator=generator) / 2
+    scale = torch.rand(rows, columns // 32, generator=generator)
+    return Lookup(_codes(rows, columns, generator), table, scale, 32)
+
+
+def _by_row(rows: int, columns: int, generator: torch.Generator) -> Lookup:
+    table = torch.randn(rows, 16, generator=generator) / 4
+    return Lookup(_codes(rows, columns, generator), table, None, columns)
+
+
+def _codes(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randint(256, (rows, columns // 2), generator=generator).to(torch.uint8)
+
+
+KINDS = (
+    WeightKind("lookup_shared", _shared, company=False),
+    WeightKind("lookup_by_row", _by_row, company=False),
+)
