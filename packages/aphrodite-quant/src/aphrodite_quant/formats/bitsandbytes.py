@@ -1,0 +1,124 @@
+"""Weights that bitsandbytes wrote (`quant_method: bitsandbytes`): NF4, FP4 and INT8.
+
+Four bits: `<prefix>.weight` uint8 [N * K / 2, 1], two codes to a byte, the first in the high four
+bits, over the matrix row by row; `weight.quant_map` float [16]; `weight.absmax`, one for every
+`blocksize` of them, float, or uint8 into `weight.nested_quant_map` [256] times
+`weight.nested_absmax` (one for every `nested_blocksize`) plus `nested_offset`; the sizes are JSON
+in `weight.quant_state.bitsandbytes__nf4` (or `__fp4`). INT8: `weight` int8 [N, K] times
+`SCB` [N] / 127.
+Modules that were left unquantised have a plain weight.
+"""
+
+import json
+from collections.abc import Mapping
+from math import prod
+from typing import Any, cast
+
+import torch
+from aphrodite_kernels.layouts import Lookup, PackedWeight, Scaled
+from torch import Tensor
+
+from aphrodite_quant.checkpoint import Checkpoint
+from aphrodite_quant.containers.store import TensorInfo, TensorStore
+from aphrodite_quant.errors import TensorError
+from aphrodite_quant.format import Reader
+from aphrodite_quant.formats import dense
+from aphrodite_quant.numbers import finite
+
+_STATES = ("nf4", "fp4")
+
+
+def claims(checkpoint: Checkpoint) -> bool:
+    """Safetensors whose config says so."""
+    stated = checkpoint.quant_config or {}
+    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "bitsandbytes"
+
+
+def reader(checkpoint: Checkpoint) -> Reader:
+    """Weights as `read` has them."""
+    return read
+
+
+def read(store: TensorStore, prefix: str) -> PackedWeight:
+    """The matrix `<prefix>.weight`, with its scales if it is quantised."""
+    info = store.info(f"{prefix}.weight")
+    if info.type == torch.int8 and len(info.shape) == 2:
+        rows, columns = info.shape
+        scale = finite(store, f"{prefix}.SCB", (rows,)).reshape(rows, 1) / 127
+        return Scaled(store.read(info.name), scale, (1, columns))
+    if info.type != torch.uint8:
+        return dense.read(store, prefix)
+    return _four_bits(store, info)
+
+
+def _four_bits(store: TensorStore, info: TensorInfo) -> PackedWeight:
+    state, name = _state(store, info)
+    where = f"{info.file}: tensor {name!r}"
+    shape = state.get("shape")
+    if not isinstance(shape, list) or len(cast("list[Any]", shape)) != 2:
+        raise TensorError(f"{where} says the shape is {shape!r}; expected [N, K]")
+    rows, columns = (_count(extent, "shape", where) for extent in cast("list[Any]", shape))
+    block = _count(state.get("blocksize"), "blocksize", where)
+    if columns % block:
+        raise TensorError(
+            f"{where} has blocks of {block} in rows of {columns}; "
+            "only blocks that do not cross rows are supported, write them with a smaller blocksize"
+        )
+    if prod(info.shape) * 2 != rows * columns:
+        raise TensorError(
+            f"{info.file}: tensor {info.name!r} is {info}; expected two codes to a byte of "
+            f"{[rows, columns]} as {name!r} says"
+        )
+    blocks = rows * columns // block
+    scale = _absmax(store, info, state, blocks, where).reshape(rows, columns // block)
+    table = finite(store, f"{info.name}.quant_map", (16,)).reshape(1, 16)
+    codes = store.read(info.name).reshape(rows, columns // 2)
+    return Lookup((codes << 4) | (codes >> 4), table, scale, block)
+
+
+def _absmax(
+    store: TensorStore, info: TensorInfo, state: Mapping[str, Any], blocks: int, where: str
+) -> Tensor:
+    """One scale for every block, [blocks] float32."""
+    name = f"{info.name}.absmax"
+    stored = store.info(name)
+    if stored.type != torch.uint8:
+        return finite(store, name, (blocks,))
+    if stored.shape != (blocks,):
+        raise TensorError(f"{stored.file}: tensor {name!r} is {stored}; expected [{blocks}]")
+    block = _count(state.get("nested_blocksize"), "nested_blocksize", where)
+    offset = state.get("nested_offset")
+    if not isinstance(offset, float):
+        raise TensorError(f"{where} says nested_offset is {offset!r}; expected a number")
+    table = finite(store, f"{info.name}.nested_quant_map", (256,))
+    outer = finite(store, f"{info.name}.nested_absmax", (-(-blocks // block),))
+    codes = store.read(name).long()
+    return table[codes] * outer.repeat_interleave(block)[:blocks] + offset
+
+
+def _state(store: TensorStore, info: TensorInfo) -> tuple[Mapping[str, Any], str]:
+    """The JSON object beside a weight, and its tensor's name."""
+    names = [f"{info.name}.quant_state.bitsandbytes__{kind}" for kind in _STATES]
+    present = [name for name in names if name in store.names()]
+    if len(present) != 1:
+        raise TensorError(
+            f"{info.file}: tensor {info.name!r} is {info} and needs one of {', '.join(names)} "
+            f"beside it, found {', '.join(present) or 'none'}"
+        )
+    stored = store.info(present[0])
+    where = f"{stored.file}: tensor {present[0]!r}"
+    if stored.type != torch.uint8:
+        raise TensorError(f"{where} is {stored}; expected JSON in uint8")
+    try:
+        value: object = json.loads(store.read(present[0]).numpy().tobytes())
+    except (ValueError, RecursionError) as error:
+        raise TensorError(f"{where} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise TensorError(f"{where} holds a JSON {type(value).__name__}, an object is needed")
+    return cast("dict[str, Any]", value), present[0]
+
+
+def _count(value: object, field: str, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise TensorError(f"{where} says {field} is {value!r}; expected a whole number above 0")
+    return value

@@ -1,0 +1,21 @@
+"""Eight-bit float weights that FBGEMM's tools wrote (`quant_method: fbgemm_fp8`).
+
+`<prefix>.weight` float8_e4m3fn [N, K] beside `weight_scale` [N, 1]; modules that were left
+unquantised have a plain weight. `activation_scale_ub`, an upper limit of the scales of quantised
+activations, has nothing to limit: rows are scaled by what they hold.
+"""
+
+from aphrodite_quant.checkpoint import Checkpoint
+from aphrodite_quant.format import Reader
+from aphrodite_quant.formats import fp8
+
+
+def claims(checkpoint: Checkpoint) -> bool:
+    """Safetensors whose config says so."""
+    stated = checkpoint.quant_config or {}
+    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "fbgemm_fp8"
+
+
+def reader(checkpoint: Checkpoint) -> Reader:
+    """The tensors are those of `fp8`, with a scale for every row."""
+    return fp8.read

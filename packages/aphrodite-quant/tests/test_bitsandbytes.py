@@ -1,0 +1,76 @@
+"""Weights that bitsandbytes wrote, decoded as it decodes them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from aphrodite_kernels.layouts import Dense, Lookup, Scaled
+from aphrodite_quant import TensorError, Weights, open_checkpoint
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+GOLDEN = Path(__file__).parent / "golden"
+NF4 = "weight.quant_state.bitsandbytes__nf4"
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """A golden module with some tensors replaced (None: left out)."""
+
+    def write(name, **changes):
+        file = GOLDEN / f"{name}.safetensors"
+        tensors = load_file(file) | changes
+        kept = {f"layer.{leaf}": tensor for leaf, tensor in tensors.items() if tensor is not None}
+        expected = kept.pop("layer.effective_weight")
+        save_file(kept, tmp_path / "model.safetensors")
+        with safe_open(file, "pt") as reader:
+            stated = json.loads(reader.metadata()["quantization_config"])
+        (tmp_path / "config.json").write_text(json.dumps({"quantization_config": stated}))
+        return Weights.of(open_checkpoint(tmp_path)), expected
+
+    return write
+
+
+def as_json(text):
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("name", ["bnb-nf4", "bnb-nf4-dq", "bnb-fp4", "bnb-int8"])
+def test_golden_weights_are_decoded(opened, name):
+    weights, expected = opened(name)
+    packed = weights.packed("layer", (16, 576))
+    assert isinstance(packed, Scaled if name == "bnb-int8" else Lookup)
+    found = packed.dequantize()
+    error = (found - expected).norm() / expected.norm()
+    # The golden four-bit modules were applied in bfloat16, factors rounded, too.
+    assert error < (1e-3 if name == "bnb-int8" else 3e-3)
+    if name != "bnb-int8":
+        assert ((found - expected).abs() <= 0.01 * found.abs() + 1e-9).all()
+
+
+def test_a_module_that_was_left_alone_is_dense(opened):
+    plain = torch.randn(16, 576, dtype=torch.bfloat16)
+    assert isinstance(opened("bnb-nf4", weight=plain)[0].packed("layer"), Dense)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weight.absmax": None}, "weight.absmax"),
+        ({"weight.absmax": torch.ones(7)}, r"'layer.weight.absmax' is float32 \[7\]; .*\[144\]"),
+        ({"weight.absmax": torch.full((144,), torch.nan)}, "absmax' holds nan"),
+        ({"weight.quant_map": torch.zeros(8)}, r"quant_map' is float32 \[8\]; expected .* \[16\]"),
+        ({NF4: None}, "needs one of .* found none"),
+        ({NF4: as_json("{")}, "bitsandbytes__nf4' is not valid JSON"),
+        ({NF4: as_json("[]")}, "holds a JSON list, an object is needed"),
+        ({NF4: as_json('{"blocksize": 64}')}, "says the shape is None"),
+        ({NF4: as_json('{"blocksize": 0, "shape": [16, 576]}')}, "says blocksize is 0"),
+        ({NF4: as_json('{"blocksize": 128, "shape": [16, 576]}')}, "blocks of 128 in rows of 576"),
+        ({NF4: as_json('{"blocksize": 64, "shape": [17, 576]}')}, "expected two codes to a byte"),
+    ],
+)
+def test_what_is_wrong_is_named(opened, changes, message):
+    weights, _ = opened("bnb-nf4", **changes)
+    with pytest.raises(TensorError, match=message):
+        weights.packed("layer")
