@@ -1,0 +1,38 @@
+"""Trellis-coded weights of every codebook, at widths that a ring of bits wraps differently."""
+
+import torch
+
+from aphrodite_kernels.layouts.trellis import TRELLIS_BLOCK, Trellis, TrellisCodebook
+from aphrodite_kernels.testing.kinds import WeightKind
+
+
+def random_trellis(
+    rows: int, columns: int, bits: int, codebook: TrellisCodebook, generator: torch.Generator
+) -> Trellis:
+    """A weight of random bits; rows that do not fill a block are picked from whole ones."""
+    full = -(-rows // TRELLIS_BLOCK) * TRELLIS_BLOCK
+    shape = (columns // 16, full // 16, 16 * bits)
+    trellis = torch.randint(-(1 << 15), 1 << 15, shape, generator=generator).short()
+    suh, svh = (
+        (0.2 + 0.2 * torch.rand(size, generator=generator)).half()
+        * (torch.randint(2, (size,), generator=generator) * 2 - 1)
+        for size in (columns, full)
+    )
+    weight = Trellis(trellis, suh, svh, codebook)
+    return weight if rows == full else weight.rows(torch.arange(rows))
+
+
+def _kind(bits: int, codebook: TrellisCodebook) -> WeightKind:
+    return WeightKind(
+        f"trellis_{codebook}_{bits}",
+        lambda rows, columns, generator: random_trellis(rows, columns, bits, codebook, generator),
+        widths=(128, 640),
+        company=bits == 4,
+    )
+
+
+KINDS = (
+    _kind(2, TrellisCodebook.INST3),
+    _kind(3, TrellisCodebook.MCG),
+    _kind(4, TrellisCodebook.MUL1),
+)

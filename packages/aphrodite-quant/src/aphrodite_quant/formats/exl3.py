@@ -1,0 +1,101 @@
+"""Trellis-coded weights (`quant_method: exl3`), each of its own number of bits.
+
+`<prefix>.trellis` int16 [K / 16, N / 16, 16 b]; scales `suh` [K] and `svh` [N] float16, or in
+older files their signs alone, `su` and `sv`, int16 of 16 channels each, a set bit being -1. A
+scalar `mcg` or `mul1` chooses another codebook. Modules without a trellis are plain.
+"""
+
+import torch
+from aphrodite_kernels.layouts import PackedWeight
+from aphrodite_kernels.layouts.trellis import Trellis, TrellisCodebook
+from torch import Tensor
+
+from aphrodite_quant.checkpoint import Checkpoint
+from aphrodite_quant.containers.store import TensorInfo, TensorStore
+from aphrodite_quant.errors import TensorError
+from aphrodite_quant.format import Reader
+from aphrodite_quant.formats import dense
+
+_BLOCK = 128
+_MULTIPLIERS = {TrellisCodebook.MCG: 0xCBAC1FED, TrellisCodebook.MUL1: 0x83DCD12D}
+
+
+def claims(checkpoint: Checkpoint) -> bool:
+    """Safetensors whose config says so."""
+    stated = checkpoint.quant_config or {}
+    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "exl3"
+
+
+def reader(checkpoint: Checkpoint) -> Reader:
+    """Weights as `read` has them; bits and codebook are what each module's tensors say."""
+    return read
+
+
+def read(store: TensorStore, prefix: str) -> PackedWeight:
+    """The matrix of module `prefix`: a trellis, or plain."""
+    name = f"{prefix}.trellis"
+    if name not in store.names():
+        return dense.read(store, prefix)
+    info = store.info(name)
+    shape = info.shape
+    if info.type != torch.int16 or len(shape) != 3 or shape[2] not in range(16, 129, 16):
+        raise TensorError(
+            f"{info.file}: tensor {name!r} is {info}; expected int16 [K / 16, N / 16, 16 b], "
+            "b from 1 to 8"
+        )
+    if shape[0] % 8 or shape[1] % 8 or 0 in shape:
+        raise TensorError(
+            f"{info.file}: tensor {name!r} is {info}, {shape[0] * 16} x {shape[1] * 16} weights; "
+            f"expected multiples of {_BLOCK}"
+        )
+    suh, svh = (
+        _scale(store, prefix, side, tiles * 16)
+        for side, tiles in (("su", shape[0]), ("sv", shape[1]))
+    )
+    return Trellis(store.read(name), suh, svh, _codebook(store, prefix, info))
+
+
+def _codebook(store: TensorStore, prefix: str, trellis: TensorInfo) -> TrellisCodebook:
+    marked = [book for book in _MULTIPLIERS if f"{prefix}.{book}" in store.names()]
+    if len(marked) > 1:
+        raise TensorError(
+            f"{trellis.file}: tensor {trellis.name!r} has both mcg and mul1 beside it; "
+            "expected one at most"
+        )
+    if not marked:
+        return TrellisCodebook.INST3
+    book, info = marked[0], store.info(f"{prefix}.{marked[0]}")
+    if info.type not in (torch.int32, torch.uint32, torch.int64) or info.nbytes > 8:
+        raise TensorError(f"{info.file}: tensor {info.name!r} is {info}; expected one int32")
+    marks = store.read(info.name).reshape(-1).long() & 0xFFFFFFFF
+    if len(marks) != 1 or int(marks[0]) != _MULTIPLIERS[book]:
+        found = ", ".join(hex(int(mark)) for mark in marks)
+        raise TensorError(
+            f"{info.file}: tensor {info.name!r} holds {found or 'nothing'}; "
+            f"expected {hex(_MULTIPLIERS[book])}"
+        )
+    return book
+
+
+def _scale(store: TensorStore, prefix: str, side: str, size: int) -> Tensor:
+    """Scales [size] float16 of one side, from numbers or from signs."""
+    if f"{prefix}.{side}h" not in store.names() and f"{prefix}.{side}" in store.names():
+        return _signs(store, f"{prefix}.{side}", size)
+    info = store.info(f"{prefix}.{side}h")
+    if info.type != torch.float16 or info.shape != (size,):
+        raise TensorError(f"{info.file}: tensor {info.name!r} is {info}; expected float16 [{size}]")
+    scale = store.read(info.name)
+    if not bool(scale.isfinite().all()):
+        raise TensorError(
+            f"{info.file}: tensor {info.name!r} holds {float(scale[~scale.isfinite()][0])}; "
+            "expected finite numbers"
+        )
+    return scale
+
+
+def _signs(store: TensorStore, name: str, size: int) -> Tensor:
+    info = store.info(name)
+    if info.type != torch.int16 or info.shape != (size // 16,):
+        raise TensorError(f"{info.file}: tensor {name!r} is {info}; expected int16 [{size // 16}]")
+    bits = store.read(name).int()[:, None] >> torch.arange(16, dtype=torch.int32) & 1
+    return (1 - 2 * bits).flatten().half()
