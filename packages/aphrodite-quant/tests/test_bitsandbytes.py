@@ -1,6 +1,7 @@
 """Weights that bitsandbytes wrote, decoded as it decodes them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,17 +37,25 @@ def as_json(text):
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("name", ["bnb-nf4", "bnb-nf4-dq", "bnb-fp4", "bnb-int8"])
-def test_golden_weights_are_decoded(opened, name):
+def test_golden_eight_bit_weights_are_decoded(opened):
+    weights, expected = opened("bnb-int8")
+    packed = weights.packed("layer", (16, 576))
+    assert isinstance(packed, Scaled)
+    assert (packed.dequantize() - expected).norm() / expected.norm() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["bnb-nf4", "bnb-nf4-dq", "bnb-fp4"])
+def test_golden_four_bit_weights_are_decoded(opened, name):
+    """The golden modules were applied in bfloat16: table, scales and products rounded to it."""
     weights, expected = opened(name)
     packed = weights.packed("layer", (16, 576))
-    assert isinstance(packed, Scaled if name == "bnb-int8" else Lookup)
-    found = packed.dequantize()
-    error = (found - expected).norm() / expected.norm()
-    # The golden four-bit modules were applied in bfloat16, factors rounded, too.
-    assert error < (1e-3 if name == "bnb-int8" else 3e-3)
-    if name != "bnb-int8":
-        assert ((found - expected).abs() <= 0.01 * found.abs() + 1e-9).all()
+    assert isinstance(packed, Lookup)
+    rounded = replace(
+        packed,
+        table=packed.table.bfloat16().float(),
+        scale=packed.scale.bfloat16().float(),
+    )
+    assert torch.equal(rounded.dequantize().bfloat16().float(), expected.float())
 
 
 def test_a_module_that_was_left_alone_is_dense(opened):

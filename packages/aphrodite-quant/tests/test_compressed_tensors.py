@@ -52,6 +52,7 @@ def test_golden_weights_are_decoded(opened, name, allowed):
         ("ct-mxfp4", {"weight_scale": torch.full((16, 18), 255, dtype=torch.uint8)}, "holds 255"),
         ("ct-nvfp4a16", {"weight_global_scale": torch.zeros(1)}, "holds 0; it divides"),
         ("ct-nvfp4a16", {"weight_global_scale": torch.tensor([torch.nan])}, "holds nan"),
+        ("ct-fp8-dynamic", {"weight_zero_point": torch.ones(16, 1)}, "only symmetric ones"),
         ("ct-fp8-dynamic", {"weight_scale": torch.ones(15, 1)}, r"'layer.weight_scale' is .*\[15"),
         ("ct-w8a16-g64", {"weight_shape": torch.tensor([16, 575])}, r"for a weight \[16, 575\]"),
         ("ct-w8a16-g64", {"weight_scale": torch.ones(16, 7)}, r"weight_scale' is \[16, 7\]"),

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
         QuantError,
         TensorError,
     )
-    from aphrodite_quant.format import Format, Reader, find_format, format_names
+    from aphrodite_quant.format import Format, find_format, format_names
     from aphrodite_quant.quantization import (
         Quantization,
         find_quantization,
         quantization_names,
     )
+    from aphrodite_quant.reader import Reader
     from aphrodite_quant.weights import Weights
 
 _HOME = {
@@ -30,7 +31,7 @@ _HOME = {
     "MetadataValue": "containers.gguf_header",
     "QuantError": "errors",
     "Quantization": "quantization",
-    "Reader": "format",
+    "Reader": "reader",
     "TensorError": "errors",
     "TensorInfo": "containers.store",
     "TensorStore": "containers.store",

@@ -5,21 +5,12 @@ A format is a module under `formats/` with the two functions of `Format`; presen
 
 import importlib
 import pkgutil
-from collections.abc import Callable
 from typing import Protocol, cast
-
-from aphrodite_kernels.layouts import PackedWeight
 
 from aphrodite_quant import formats
 from aphrodite_quant.checkpoint import Checkpoint
-from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import FormatError
-
-Reader = Callable[[TensorStore, str], PackedWeight]
-"""From a store and a prefix to the weight of the linear layer whose tensors are `<prefix>.…`.
-
-Raises TensorError if they are missing or not as the format has them.
-"""
+from aphrodite_quant.reader import Reader
 
 
 class Format(Protocol):

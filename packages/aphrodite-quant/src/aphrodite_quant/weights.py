@@ -14,7 +14,8 @@ from torch import Tensor
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import TensorError
-from aphrodite_quant.format import Reader, find_format
+from aphrodite_quant.format import find_format
+from aphrodite_quant.reader import Reader
 
 Rename = Callable[[str], str | None]
 """From a wanted module path to the stored one (`dict.get` fits); None: it has no counterpart."""

@@ -21,9 +21,9 @@ from torch import Tensor
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorInfo, TensorStore
 from aphrodite_quant.errors import TensorError
-from aphrodite_quant.format import Reader
 from aphrodite_quant.formats import dense
 from aphrodite_quant.numbers import finite
+from aphrodite_quant.reader import Reader
 
 _STATES = ("nf4", "fp4")
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorInfo, TensorStore
 from aphrodite_quant.errors import FormatError, TensorError
-from aphrodite_quant.format import Reader
 from aphrodite_quant.formats import dense
 from aphrodite_quant.numbers import exact, finite
+from aphrodite_quant.reader import Reader
 
 _MX_GROUP, _NV_GROUP, _BLOCK = 32, 16, 128
 _BITS = (4, 8)
@@ -64,7 +64,12 @@ def read(store: TensorStore, prefix: str) -> PackedWeight:
 
 
 def _eight_bits(store: TensorStore, prefix: str, info: TensorInfo) -> PackedWeight:
-    name = f"{prefix}.weight_scale"
+    name, zero = f"{prefix}.weight_scale", f"{prefix}.weight_zero_point"
+    if zero in store.names():
+        raise TensorError(
+            f"{info.file}: tensor {zero!r} shifts the eight-bit weights of {info.name!r}; only "
+            "symmetric ones are read, quantise it again with symmetric weights"
+        )
     (rows, columns), weight = info.shape, store.read(info.name)
     if store.info(name).type == torch.uint8 and info.type == torch.float8_e4m3fn:
         return Microscaled(weight, _powers(store, name, rows, columns), _MX_GROUP)

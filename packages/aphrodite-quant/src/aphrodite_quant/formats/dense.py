@@ -6,14 +6,15 @@ from aphrodite_kernels.layouts import Dense, PackedWeight
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import TensorError
-from aphrodite_quant.format import Reader
+from aphrodite_quant.reader import Reader
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config speaks of no quantisation."""
-    return checkpoint.kind == "safetensors" and checkpoint.quant_config is None
+    """Safetensors of which neither config nor a side file says that they are quantised."""
+    stated = checkpoint.quant_config is not None or checkpoint.side_file("quantize_config.json")
+    return checkpoint.kind == "safetensors" and not stated
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

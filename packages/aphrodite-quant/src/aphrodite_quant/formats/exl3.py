@@ -13,8 +13,8 @@ from torch import Tensor
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorInfo, TensorStore
 from aphrodite_quant.errors import TensorError
-from aphrodite_quant.format import Reader
 from aphrodite_quant.formats import dense
+from aphrodite_quant.reader import Reader
 
 _BLOCK = 128
 _MULTIPLIERS = {TrellisCodebook.MCG: 0xCBAC1FED, TrellisCodebook.MUL1: 0x83DCD12D}

@@ -6,8 +6,8 @@ activations, has nothing to limit: rows are scaled by what they hold.
 """
 
 from aphrodite_quant.checkpoint import Checkpoint
-from aphrodite_quant.format import Reader
 from aphrodite_quant.formats import fp8
+from aphrodite_quant.reader import Reader
 
 
 def claims(checkpoint: Checkpoint) -> bool:

@@ -8,7 +8,7 @@ from aphrodite_kernels.layouts.ggml.decoders import DECODERS
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import TensorError
-from aphrodite_quant.format import Reader
+from aphrodite_quant.reader import Reader
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

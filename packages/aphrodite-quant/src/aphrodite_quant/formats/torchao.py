@@ -10,9 +10,9 @@ from aphrodite_kernels.layouts import PackedWeight, Scaled
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import TensorError
-from aphrodite_quant.format import Reader
 from aphrodite_quant.formats import dense
 from aphrodite_quant.numbers import finite
+from aphrodite_quant.reader import Reader
 
 
 def claims(checkpoint: Checkpoint) -> bool:

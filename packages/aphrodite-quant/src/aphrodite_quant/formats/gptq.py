@@ -1,0 +1,152 @@
+"""GPTQ weights (`quant_method: gptq`, or the older quantize_config.json): 2, 3, 4 or 8 bits.
+
+With b bits, G groups: `<prefix>.qweight` int32 [K * b / 32, N], each column a little-endian bit
+stream of codes; `qzeros` int32 [G, N * b / 32], each row such a stream of zero points, one too low
+unless `checkpoint_format` is `gptq_v2`; `scales` [G, N]; `g_idx` int32 [K], the group of each input
+feature (absent: in order). Modules without `qweight` have a plain weight.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from aphrodite_kernels.errors import LayoutError
+from aphrodite_kernels.layouts import Grouped, PackedWeight
+from aphrodite_kernels.layouts.grouped import unpack_codes
+from torch import Tensor
+
+from aphrodite_quant.checkpoint import Checkpoint
+from aphrodite_quant.containers.store import TensorStore
+from aphrodite_quant.errors import FormatError, TensorError
+from aphrodite_quant.formats import dense
+from aphrodite_quant.grouped import group_size, read_integers, read_scales
+from aphrodite_quant.json_object import read_json_object
+from aphrodite_quant.reader import Reader
+
+_BITS = (2, 3, 4, 8)
+_SIDE_FILE = "quantize_config.json"
+_OFFSETS = {"gptq": 1, "gptq_v2": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How one module is packed."""
+
+    bits: int
+    group: int
+    """Input features that share a scale; -1: all of them."""
+    offset: int
+    """What is added to stored zero points."""
+
+    @classmethod
+    def of(cls, where: Path, stated: Mapping[str, Any]) -> Self:
+        """From a configuration; FormatError if it is not one that this format has."""
+        bits, group = stated.get("bits"), stated.get("group_size", -1)
+        if bits not in _BITS:
+            raise FormatError(f"{where}: GPTQ has 2, 3, 4 or 8 bits, found bits {bits!r}")
+        if not isinstance(group, int) or (group < 1 and group != -1):
+            raise FormatError(f"{where}: group_size is a positive number or -1, found {group!r}")
+        kind = stated.get("checkpoint_format") or "gptq"
+        if kind not in _OFFSETS:
+            raise FormatError(
+                f"{where}: checkpoint_format is one of {', '.join(_OFFSETS)}, found {kind!r}"
+            )
+        return cls(bits, group, _OFFSETS[kind])
+
+
+def claims(checkpoint: Checkpoint) -> bool:
+    """Safetensors whose config, or a side file in its place, says so."""
+    if checkpoint.kind != "safetensors":
+        return False
+    stated = checkpoint.quant_config
+    if stated is None:
+        return checkpoint.side_file(_SIDE_FILE) is not None
+    return stated.get("quant_method") == "gptq"
+
+
+def reader(checkpoint: Checkpoint) -> Reader:
+    """Weights as `read` has them, each packed as the configuration says of its module."""
+    stated = checkpoint.quant_config
+    if stated is None:
+        file = checkpoint.side_file(_SIDE_FILE)
+        stated = {} if file is None else read_json_object(file)
+    where, common = checkpoint.path, dict(stated)
+    Packing.of(where, common)
+    overrides = _overrides(where, common.get("dynamic") or {})
+
+    def read_module(store: TensorStore, prefix: str) -> PackedWeight:
+        found = [changes for pattern, changes in overrides if pattern.match(prefix)]
+        changed = found[0] if found else {}
+        return read(store, prefix, Packing.of(where, common | changed))
+
+    return read_module
+
+
+def read(store: TensorStore, prefix: str, packing: Packing) -> PackedWeight:
+    """The matrix of module `prefix`, plain if it was left unquantised."""
+    if f"{prefix}.qweight" not in store.names():
+        return dense.read(store, prefix)
+    stored = read_integers(store, f"{prefix}.qweight")
+    bits, out = packing.bits, stored.shape[1]
+    columns = stored.shape[0] * 32 // bits
+    file = store.info(f"{prefix}.qweight").file
+    if stored.shape[0] * 32 % bits:
+        raise TensorError(
+            f"{file}: tensor '{prefix}.qweight' is {list(stored.shape)}, whose columns do not hold "
+            f"whole codes of {bits} bits"
+        )
+    group = group_size(store, f"{prefix}.qweight", packing.group, columns)
+    scale = read_scales(store, f"{prefix}.scales", (columns // group, out)).T.contiguous()
+    words = (columns // group, out * bits // 32)
+    zeros = read_integers(store, f"{prefix}.qzeros", words).contiguous().view(torch.uint8)
+    zero = unpack_codes(zeros, bits).T.to(scale.dtype) + packing.offset
+    implied = bool((zero == 1 << bits - 1).all())
+    weight = Grouped(
+        stored.T.contiguous().view(torch.uint8), scale, None if implied else zero, bits, group
+    )
+    order = _order(store, f"{prefix}.g_idx", columns, group)
+    if order is None:
+        return weight
+    try:
+        return Grouped.pack(weight.unpack()[:, order], scale, weight.zero, bits, group, order)
+    except LayoutError as error:
+        raise TensorError(f"{file}: tensor '{prefix}.qweight': {error}") from error
+
+
+def _overrides(where: Path, stated: object) -> list[tuple[re.Pattern[str], dict[str, Any]]]:
+    """Patterns of modules ("+:pattern", "pattern") and what they change; "-:" modules are plain."""
+    if not isinstance(stated, dict):
+        raise FormatError(f"{where}: dynamic is {stated!r}, expected an object of patterns")
+    found: list[tuple[re.Pattern[str], dict[str, Any]]] = []
+    for key, changed in cast("dict[str, object]", stated).items():
+        try:
+            pattern = re.compile(key.removeprefix("+:").removeprefix("-:"))
+        except re.error as error:
+            raise FormatError(f"{where}: dynamic has {key!r}, no pattern: {error}") from error
+        if not isinstance(changed, dict):
+            raise FormatError(f"{where}: dynamic {key!r} is {changed!r}, expected an object")
+        values = cast("dict[str, Any]", changed)
+        found.append((pattern, values))
+        if values and not key.startswith("-:"):
+            Packing.of(where, {"bits": 4} | values)
+    return found
+
+
+def _order(store: TensorStore, name: str, columns: int, group: int) -> Tensor | None:
+    """Input features sorted by their group, or None if they are in order."""
+    if name not in store.names():
+        return None
+    index = read_integers(store, name, (columns,))
+    ordered = torch.arange(columns, device=index.device) // group
+    if torch.equal(index.long(), ordered):
+        return None
+    found = index.long().sort(stable=True)
+    if not torch.equal(found.values, ordered):
+        raise TensorError(
+            f"{store.info(name).file}: tensor {name!r} does not give each of {columns // group} "
+            f"groups {group} of {columns} columns"
+        )
+    return found.indices
