@@ -184,7 +184,7 @@ def test_wire_spellings(fields, made):
         (
             {"repetition_penalty": 1.2, "rep_pen": 1.1},
             "rep_pen",
-            "repetition_penalty and rep_pen are the same parameter, found 1.2 and 1.1",
+            "repetition_penalty and rep_pen are the same parameter, found 1.2 and 1.1; send one",
         ),
     ],
 )

@@ -95,6 +95,35 @@ def test_strict_server_refuses_unknown_fields(engine, post):
     assert post(app, PATH, {"prompt": "a", "user": "me"}).status_code == 200
 
 
+KOBOLD = "/api/v1/generate"
+
+
+@pytest.mark.parametrize("nothing", [None, "", [], {}])
+@pytest.mark.parametrize(
+    ("path", "name", "alias", "value"),
+    [
+        (PATH, "min_p", "min_p", None),
+        (PATH, "temperature_last", "temperature_last", None),
+        (PATH, "repetition_penalty", "rep_pen", 1.2),
+        (PATH, "sampler_priority", "sampler_order", ["min_p"]),
+        (PATH, "max_tokens", "max_new_tokens", 3),
+        (PATH, "stop", "stopping_strings", ["x"]),
+        (KOBOLD, "max_length", "max_tokens", 3),
+        (KOBOLD, "stop_sequence", "stop", ["x"]),
+        (KOBOLD, "rep_pen", "repetition_penalty", 1.2),
+    ],
+)
+def test_an_empty_value_is_as_good_as_none(call, engine, path, name, alias, value, nothing):
+    """Beside its other name, in both directions, it changes nothing of what that says."""
+    asked = {"prompt": "a", "seed": 1} if value is None else {"prompt": "a", "seed": 1, name: value}
+    assert call(path, asked).status_code == 200
+    wanted = engine.seen[-1][1]
+    for fields in ({name: value, alias: nothing}, {name: nothing, alias: value}):
+        response = call(path, {"prompt": "a", "seed": 1, **fields})
+        assert response.status_code == 200, response.text
+        assert engine.seen[-1][1] == wanted
+
+
 @pytest.mark.parametrize(
     ("name", "alias", "values"),
     [("max_tokens", "max_new_tokens", (5, 6)), ("stop", "stopping_strings", (["a"], ["b"]))],

@@ -11,8 +11,9 @@ from aphrodite_server.cli.flags import run_parser
 from aphrodite_server.cli.setup import settings_of
 from aphrodite_server.settings import Settings
 
-COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+COMPLETIONS, CHAT, KOBOLD = "/v1/completions", "/v1/chat/completions", "/api/v1/generate"
 ASK = {
+    KOBOLD: {"prompt": "a"},
     COMPLETIONS: {"prompt": "a"},
     CHAT: {"messages": [{"role": "user", "content": "a"}]},
 }
@@ -52,7 +53,7 @@ def ask(engine, post):
     return send
 
 
-@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT, KOBOLD])
 def test_silent_requests(ask, write, path):
     write(RECOMMENDED)
     stages = ask(path=path)
@@ -61,10 +62,11 @@ def test_silent_requests(ask, write, path):
     assert stages["penalties"].repetition_penalty == 1.05
 
 
-def test_requests_go_before(ask, write):
+@pytest.mark.parametrize("path", [COMPLETIONS, KOBOLD])
+def test_requests_go_before(ask, write, path):
     """By any of a field's names, and with the value that means off."""
     write(RECOMMENDED)
-    stages = ask({"temperature": 1, "rep_pen": 1.2, "top_k": 0, "top_p": None})
+    stages = ask({"temperature": 1, "rep_pen": 1.2, "top_k": 0, "top_p": None}, path)
     assert set(stages) == {"penalties", "top_p"}
     assert stages["penalties"].repetition_penalty == 1.2
 

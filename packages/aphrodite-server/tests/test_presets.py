@@ -8,8 +8,9 @@ from aphrodite_server.cli.setup import CommandError, settings_of
 from aphrodite_server.presets import PresetError, load_presets
 from aphrodite_server.settings import Settings
 
-COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+COMPLETIONS, CHAT, KOBOLD = "/v1/completions", "/v1/chat/completions", "/api/v1/generate"
 ASK = {
+    KOBOLD: {"prompt": "a"},
     COMPLETIONS: {"prompt": "a"},
     CHAT: {"messages": [{"role": "user", "content": "a"}]},
 }
@@ -40,7 +41,7 @@ def ask(engine, post, folder):
     return send
 
 
-@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT, KOBOLD])
 def test_a_preset_fills_what_the_request_leaves_out(ask, path):
     stages, response = ask({"preset": "wild", "temperature": 0.7, "min_p": None}, path)
     assert list(stages) == ["logit_bias", "min_p", "temperature"]
@@ -55,6 +56,22 @@ def test_aliases_are_one_field(ask):
     stages, _ = ask({"preset": "calm", "repetition_penalty": 1.3})
     assert stages["penalties"].repetition_penalty == 1.3
     assert "penalties" not in ask({"preset": "calm", "repetition_penalty": 1})[0]
+
+
+def test_kobolds_order_and_bans_stay_kobolds(ask, folder):
+    """Its numbers are its own, a preset's are the engine's; a ban of the end joins a preset's."""
+    (folder / "bans.yaml").write_text("custom_token_bans: [65]\nsampler_order: [5, 2]\n")
+    fields = {"temperature": 0.7, "min_p": 0.1, "ban_eos_token": True}
+    stages, response = ask(fields, KOBOLD, forced_preset="bans")
+    assert stages["custom_token_bans"].custom_token_bans == (65, 258)
+    assert [name for name in stages if name != "custom_token_bans"] == ["temperature", "min_p"]
+    assert HEADER not in response.headers
+    asked = {**fields, "sampler_order": [2, 5]}
+    stages, response = ask(asked, KOBOLD, default_preset="bans")
+    assert [name for name in stages if name != "custom_token_bans"] == ["min_p", "temperature"]
+    stages, response = ask(asked, KOBOLD, forced_preset="bans")
+    assert [name for name in stages if name != "custom_token_bans"] == ["temperature", "min_p"]
+    assert response.headers[HEADER] == "sampler_order"
 
 
 def test_no_preset_changes_nothing(ask):
@@ -76,7 +93,7 @@ def test_forced_preset_is_told(ask):
     assert HEADER not in ask({"top_k": 3}, forced_preset="calm")[1].headers
 
 
-@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT, KOBOLD])
 def test_a_preset_that_is_not_there_is_refused(engine, call, post, folder, path):
     response = call(path, {**ASK[path], "preset": "calm"})
     assert response.status_code == 400

@@ -13,6 +13,7 @@ from typing import Any, Final
 from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling.catalog import stage_fields
 from aphrodite_engine.sampling.priority import ORDER_ALIASES, ORDER_FIELDS
+from aphrodite_engine.sampling.spelling import agreed, is_empty
 
 ALIASES: Final[Mapping[str, str]] = {
     "add_bos_token": "add_special_tokens",
@@ -76,7 +77,6 @@ _PARAMETERS: Final = frozenset(
 )
 """Of samplers that are off, so nothing is lost: the switch itself is in `_UNAVAILABLE`."""
 
-_NOTHING: Final[tuple[Any, ...]] = ("", [], {})
 _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
     # Samplers.
     "adaptive_target": (),  # negative: off
@@ -200,26 +200,22 @@ def fold_aliases(
         RequestError: a field and its alias disagree.
     """
     folded = dict(body)
-    for alias, name in aliases.items():
-        if alias not in folded or name not in declared:
+    for name in dict.fromkeys(aliases.values()):
+        if name not in declared:
             continue
-        value = folded.pop(alias)
-        if value is None:
-            continue
-        if folded.get(name) not in (None, value):
-            raise RequestError(
-                f"{name} and {alias} are the same parameter, found {folded[name]!r:.60} "
-                f"and {value!r:.60}; send one",
-                alias,
-            )
-        folded[name] = value
+        others = [alias for alias, target in aliases.items() if target == name and alias in body]
+        given = {each: body[each] for each in (name, *others) if not is_empty(body.get(each))}
+        for alias in others:
+            folded.setdefault(name, folded.pop(alias))
+        if given:
+            folded[name] = agreed(given)
     return folded
 
 
 def _is_off(name: str, value: object) -> bool:
     if name == "adaptive_target":
         return isinstance(value, int | float) and value < 0
-    return value in _NOTHING or value in _UNAVAILABLE[name]
+    return is_empty(value) or value in _UNAVAILABLE[name]
 
 
 def _check_best_of(value: object, body: Mapping[str, Any]) -> None:

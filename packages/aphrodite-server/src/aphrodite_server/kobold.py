@@ -15,6 +15,7 @@ from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.params import SamplingParams
 
 from aphrodite_server.kobold_schema import KoboldRequest
+from aphrodite_server.presets import Presets
 from aphrodite_server.translate import Prompt, encode
 
 DEFAULT_LENGTH: Final = 180
@@ -97,13 +98,16 @@ async def _tokens(engine: AsyncEngine, text: str | None) -> list[int]:
     return await encode(engine.tokenizer, text, add_special=False) if text else []
 
 
-def kobold_params(body: KoboldRequest, max_tokens: int, ends: Collection[int]) -> SamplingParams:
+def kobold_params(
+    body: KoboldRequest, max_tokens: int, ends: Collection[int], presets: Presets
+) -> SamplingParams:
     """What the engine is asked for; `ends` are the tokens that end a text.
 
     Raises:
-        RequestError: a value is out of range, or two contradict each other.
+        RequestError: a value is out of range, two contradict each other, or there is no such
+            preset.
     """
-    given: dict[str, Any] = {**body.given, _ORDER: _named(body.sampler_order)}
+    given = presets.fill({**body.given, _ORDER: _named(body.sampler_order)})
     limits = {name: given[name] for name in _PLAIN_LIMITS if given.get(name) is not None}
     if body.use_default_badwordsids or body.ban_eos_token:
         given[_BANS] = _joined(given.get(_BANS), ends)

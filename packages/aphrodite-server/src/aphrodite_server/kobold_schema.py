@@ -62,6 +62,8 @@ class KoboldRequest(sampling_fields(_OWN)):
     render_special: Flag = None
     """Show control tokens in the text."""
     logprobs: Literal[False] | None = None
+    preset: str | None = None
+    """Name of a set of sampler fields that the server keeps; fields of the request go before it."""
     genkey: str | None = None
     """A name of the client's choice, for generate/check and abort."""
 

@@ -5,7 +5,7 @@ A stage is present when its file is in stages/; nothing else names it. Knows no 
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -15,6 +15,7 @@ from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling import stages as stages_package
 from aphrodite_engine.sampling.fields import Field, check_value, fields_of
 from aphrodite_engine.sampling.priority import Places
+from aphrodite_engine.sampling.spelling import agreed, is_empty
 from aphrodite_engine.sampling.stage import Stage
 
 
@@ -87,28 +88,20 @@ def places() -> Places:
 
 def _given(fields: Mapping[str, Any], declared: StageField) -> object:
     """The value of a field under any of its names, or None."""
-    values = {
-        name: _accept(name, fields[name], declared)
-        for name in (declared.name, *declared.aliases)
-        if name in fields and not _is_off(fields[name], declared)
-    }
-    if not values:
-        return None
-    first, *others = values
-    for name in others:
-        if values[name] != values[first]:
-            raise RequestError(
-                f"{first} and {name} are the same parameter, found {values[first]!r} and "
-                f"{values[name]!r}",
-                name,
-            )
-    return values[first]
+    return agreed(
+        {
+            name: _accept(name, fields[name], declared)
+            for name in (declared.name, *declared.aliases)
+            if name in fields and not _is_off(fields[name], declared)
+        }
+    )
 
 
 def _is_off(value: object, declared: StageField) -> bool:
-    if declared.name in declared.stage.empty_values and isinstance(value, str | list | tuple):
+    if not is_empty(value):
         return False
-    return value is None or (isinstance(value, Sized) and len(value) == 0)
+    # Its empty list says something; null and {} do not.
+    return declared.name not in declared.stage.empty_values or value is None or value == {}
 
 
 def _accept(name: str, value: object, declared: StageField) -> object:

@@ -12,6 +12,7 @@ import msgspec
 
 from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling.fields import fields_of
+from aphrodite_engine.sampling.spelling import agreed, is_empty
 from aphrodite_engine.sampling.stage import Stage
 
 Kind: TypeAlias = type[Stage]
@@ -128,26 +129,17 @@ class Places:
 
 def _asked(fields: Mapping[str, Any]) -> tuple[str, list[str | int]]:
     """The name under which an order came, and its entries."""
-    lists: dict[str, list[str | int]] = {}
-    for name in (_PRIORITY, *ORDER_ALIASES[_PRIORITY]):
-        value = fields.get(name)
-        if value is None or value in ("", [], {}, ()):
-            continue
-        lists[name] = _entries(name, value)
-    first, *others = lists or (_PRIORITY,)
-    for name in others:
-        if lists[name] != lists[first]:
-            raise RequestError(
-                f"{first} and {name} are the same parameter, found {lists[first]!r:.60} and "
-                f"{lists[name]!r:.60}",
-                name,
-            )
-    return first, lists.get(first, [])
+    lists = {
+        name: _entries(name, fields[name])
+        for name in (_PRIORITY, *ORDER_ALIASES[_PRIORITY])
+        if not is_empty(fields.get(name))
+    }
+    return next(iter(lists), _PRIORITY), agreed(lists) or []
 
 
 def _wants_temperature_last(fields: Mapping[str, Any]) -> bool:
     value = fields.get(_LAST)
-    if value is None or value in ("", [], {}):
+    if is_empty(value):
         return False
     if not isinstance(value, bool):
         raise RequestError(f"{_LAST} must be true or false, found {value!r:.60}", _LAST)

@@ -64,7 +64,8 @@ async def _begun(
     """The generation of a body, how it is read, and the headers of its answer."""
     headers = service.check(body, None)
     made = await fitted(service.engine, body)
-    params = kobold_params(body, made.max_tokens, service.engine.tokenizer.end_ids)
+    ends = service.engine.tokenizer.end_ids
+    params = kobold_params(body, made.max_tokens, ends, service.presets)
     generation = service.begin(request, Order(new_id("kobold"), [made.prompt], params))
     return generation, Run(generation, params.n), {**headers, **made.headers}
 
