@@ -4,10 +4,11 @@
 write. The client itself never imports the engine.
 """
 
+import json
 import textwrap
 import types
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from aphrodite_engine.sampling.catalog import stage_fields
 from aphrodite_engine.sampling.fields import Field, fields_of
@@ -30,7 +31,7 @@ Generated from the engine's stages by scripts/generate_client.py: change them th
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 
 class SamplingFields(TypedDict, total=False):
@@ -48,6 +49,7 @@ def source() -> str:
 
 
 def _entry(field: Field, aliases: tuple[str, ...]) -> str:
+    kind = field.annotation if get_origin(field.type) is Literal else field.type
     notes = [field.doc.rstrip(".") + "."]
     if field.range:
         notes.append(f"Must be {field.range}.")
@@ -57,7 +59,7 @@ def _entry(field: Field, aliases: tuple[str, ...]) -> str:
     lines = textwrap.wrap(f'"""{text}', 92)
     lines = [*lines, '"""'] if len(lines) > 1 else [f'{lines[0]}"""']
     documented = textwrap.indent("\n".join(lines), "    ")
-    return f"\n    {field.name}: {_type(field.type)} | None\n{documented}\n"
+    return f"\n    {field.name}: {_type(kind)} | None\n{documented}\n"
 
 
 def _type(kind: Any) -> str:
@@ -71,7 +73,9 @@ def _type(kind: Any) -> str:
         return f"Mapping[{_type(key)}, {_type(value)}]"
     if hasattr(kind, "__metadata__"):
         return _type(get_args(kind)[0])
-    if isinstance(kind, types.UnionType):
+    if get_origin(kind) is Literal:
+        return f"Literal[{', '.join(json.dumps(item) for item in get_args(kind))}]"
+    if get_origin(kind) in (Union, types.UnionType):
         return " | ".join(_type(member) for member in get_args(kind))
     return kind.__name__
 

@@ -200,7 +200,7 @@ def test_bad_values_are_named(fields, name, message):
     [
         ({"n": 0}, "n must be at least 1"),
         ({"max_tokens": -1}, "max_tokens must be at least 0"),
-        ({"logprobs": 21}, "logprobs must be at least 0 and at most 20, found 21"),
+        ({"prompt_logprobs": 21}, "prompt_logprobs must be at least 0 and at most 20, found 21"),
         ({"seed": 2**64}, "seed must be"),
         ({"stop_token_ids": (3, -1)}, r"stop_token_ids\[1\] must be at least 0, found -1"),
         ({"stop": ("a", 3)}, r"stop\[1\] must be of type str, found 3"),

@@ -41,8 +41,6 @@ def test_sillytavern(engine, post, strict, stream):
         ("tools", [{"type": "function"}]),
         ("tool_choice", "required"),
         ("ban_eos_token", True),
-        ("use_beam_search", True),
-        ("best_of", 3),
         ("suffix", "the end"),
     ],
 )

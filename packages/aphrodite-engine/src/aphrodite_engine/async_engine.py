@@ -6,12 +6,15 @@ interpreter lock.
 """
 
 import asyncio
+import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 
 import msgspec
 
+from aphrodite_engine.beams import TextBeams, all_choices, best_texts
 from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.errors import EngineDeadError, InternalError, RequestError
 from aphrodite_engine.info import ModelInfo
@@ -108,6 +111,48 @@ class AsyncEngine:
             EngineDeadError: the engine died, or is restarting.
             InternalError: a defect ended this request; others go on.
         """
+        if params.use_beam_search:
+            road = self._search
+        elif params.width > params.n:
+            road = self._best_of
+        else:
+            road = self._draw
+        async with aclosing(road(prompt, params, request_id, priority)) as outputs:
+            async for output in outputs:
+                yield output
+
+    async def _search(
+        self, prompt: list[int], params: SamplingParams, request_id: str, priority: int
+    ) -> AsyncGenerator[TextOutput]:
+        """By beam search: each token of each beam is a request of its own."""
+        beams = TextBeams(self.tokenizer, params, prompt, self.info.max_model_len)
+        while not beams.search.done:
+            step, ids = beams.search.step, itertools.count()
+            sources = [
+                self._draw(one, step, f"{request_id}-{len(one)}-{next(ids)}", priority)
+                for one in beams.search.wanted
+            ]
+            news = await _ends(sources)
+            scores = [one.logprobs[0] for one in news]
+            beams.advance(scores, news[0].prompt_logprobs, news[0].cached_tokens)
+        for text in beams.texts():
+            yield text
+
+    async def _best_of(
+        self, prompt: list[int], params: SamplingParams, request_id: str, priority: int
+    ) -> AsyncGenerator[TextOutput]:
+        """The `n` best of `best_of` completions, told when all have ended."""
+        news: list[list[TextOutput]] = [[] for _ in range(params.width)]
+        source = self._draw(prompt, all_choices(params), request_id, priority)
+        async with aclosing(source) as outputs:
+            async for output in outputs:
+                news[output.choice].append(output)
+        for output in best_texts(news, params):
+            yield output
+
+    async def _draw(
+        self, prompt: list[int], params: SamplingParams, request_id: str, priority: int
+    ) -> AsyncGenerator[TextOutput]:
         if params.reads_text:  # the first such request looks through the whole vocabulary
             params = await asyncio.to_thread(params.resolve, self.tokenizer)
         automata = TextAutomaton.each(self.tokenizer, params, prompt)
@@ -152,3 +197,20 @@ class AsyncEngine:
     async def close(self) -> None:
         """Stop the engine process."""
         await self._supervisor.close()
+
+
+async def _ends(sources: Sequence[AsyncGenerator[TextOutput]]) -> list[TextOutput]:
+    """The last news of each, which of one token are all; when one fails, the others are aborted."""
+    tasks = [asyncio.create_task(_end(source)) for source in sources]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _end(source: AsyncGenerator[TextOutput]) -> TextOutput:
+    async with aclosing(source) as outputs:
+        *_, last = [output async for output in outputs]
+        return last

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, cast
 import msgspec
 from tqdm import tqdm
 
+from aphrodite_engine.beams import TextBeams, all_choices, ranked
 from aphrodite_engine.build import build_engine
 from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.errors import InternalError, RequestError
@@ -124,16 +125,12 @@ class LLM:
         """
         several = _as_prompts(prompts)
         each = _as_params(params, len(several), self.tokenizer)
-        jobs = {str(next(self._ids)): self._job(p, q) for p, q in zip(several, each, strict=True)}
-        try:
-            self._enqueue(jobs, each)
-            for _ in self._run(jobs, progress=progress):
-                pass
-        except BaseException:
-            for request_id in jobs:
-                self._engine.abort(request_id)
-            raise
-        return [job.generation for job in jobs.values()]
+        drawn = [place for place, one in enumerate(each) if not one.use_beam_search]
+        made = self._draw([several[i] for i in drawn], [each[i] for i in drawn], progress=progress)
+        found = dict(zip(drawn, made, strict=True))
+        for place in sorted(set(range(len(several))) - found.keys()):
+            found[place] = self._search(several[place], each[place])
+        return [found[place] for place in range(len(several))]
 
     def chat(
         self,
@@ -157,6 +154,47 @@ class LLM:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _draw(
+        self, prompts: Sequence[Prompt], asked: Sequence[SamplingParams], *, progress: bool
+    ) -> list[Generation]:
+        each = [all_choices(one) if one.width > one.n else one for one in asked]
+        jobs = {str(next(self._ids)): self._job(p, q) for p, q in zip(prompts, each, strict=True)}
+        self._finish(jobs, each, progress=progress)
+        generations = [job.generation for job in jobs.values()]
+        for generation, one in zip(generations, asked, strict=True):
+            if one.width > one.n:
+                _keep_best(generation, one)
+        return generations
+
+    def _finish(
+        self, jobs: dict[str, _Job], params: Sequence[SamplingParams], *, progress: bool
+    ) -> None:
+        try:
+            self._enqueue(jobs, params)
+            for _ in self._run(jobs, progress=progress):
+                pass
+        except BaseException:
+            for request_id in jobs:
+                self._engine.abort(request_id)
+            raise
+
+    def _search(self, prompt: Prompt, params: SamplingParams) -> Generation:
+        """By beam search; every token of every beam is a job of its own."""
+        whole = self._job(prompt, params).generation
+        beams = TextBeams(self.tokenizer, params, whole.prompt_tokens, self.info.max_model_len)
+        while not beams.search.done:
+            step = beams.search.step
+            jobs = {str(next(self._ids)): self._job(one, step) for one in beams.search.wanted}
+            self._finish(jobs, [step] * len(jobs), progress=False)
+            steps = [job.generation for job in jobs.values()]
+            scores = [one.completions[0].logprobs[0] for one in steps]
+            whole.prompt_logprobs += steps[0].prompt_logprobs
+            beams.advance(scores)
+        whole.completions = [Completion() for _ in beams.search.best]
+        for completion, text in zip(whole.completions, beams.texts(), strict=True):
+            completion.append(text)
+        return whole
 
     def _job(self, prompt: Prompt, params: SamplingParams) -> _Job:
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
@@ -194,6 +232,16 @@ class LLM:
                         unfinished.discard(output.id)
                         bar.update()
                 yield
+
+
+def _keep_best(generation: Generation, params: SamplingParams) -> None:
+    """The `n` best of `best_of` completions, best first."""
+    completions = generation.completions
+    places = ranked([one.logprobs for one in completions], params.n)
+    generation.completions = [completions[place] for place in places]
+    if params.logprobs is None:
+        for completion in generation.completions:
+            completion.logprobs = []
 
 
 def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

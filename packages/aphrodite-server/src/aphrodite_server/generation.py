@@ -112,6 +112,7 @@ class Generation:
             _keep_scores(state, output)
         self.cached_tokens += output.cached_tokens
         index = place * self._order.params.n + output.choice
+        self.completion_tokens += output.unseen_tokens
         count = len(output.tokens)
         if count:
             self.completion_tokens += count

@@ -52,6 +52,14 @@ class Presets:
         forced = self.sets[self.forced]
         return {**_without(filled, forced), **forced}
 
+    def own(self, given: Fields) -> dict[str, Any]:
+        """The fields of a request and of the preset it names, without anybody's defaults.
+
+        Raises:
+            RequestError: it names a preset that is not there.
+        """
+        return Presets(self.sets, forced=self.forced).fill(given)
+
     def overruled(self, given: Fields) -> tuple[str, ...]:
         """Fields of a request that the forced preset makes void."""
         own = {key: value for key, value in given.items() if value is not None}

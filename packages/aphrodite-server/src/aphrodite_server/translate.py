@@ -36,6 +36,10 @@ MOST_CHARACTERS: Final = 4_000_000
 _LONG_TEXT = 20_000  # characters: about 5 ms of encoding, during which no stream would move
 _PLAIN_LIMITS = (
     "n",
+    "best_of",
+    "use_beam_search",
+    "length_penalty",
+    "early_stopping",
     "min_tokens",
     "stop_token_ids",
     "include_stop_str_in_output",
@@ -102,9 +106,30 @@ def _params(body: GenerationRequest, presets: Presets, **limits: Any) -> Samplin
     if given.get("prompt_logprobs") is not None and body.stream:
         raise RequestError("prompt_logprobs and stream exclude each other", "prompt_logprobs")
     plain = {name: given[name] for name in _PLAIN_LIMITS if given.get(name) is not None}
-    return SamplingParams(
-        **{**plain, **limits}, stop=tuple(body.stop or ()), stages=stages_from(presets.fill(given))
+    beams = given.get("use_beam_search") is True
+    filled = presets.own(given) if beams else presets.fill(given)
+    params = SamplingParams(
+        **{**plain, **limits}, stop=tuple(body.stop or ()), stages=stages_from(filled)
     )
+    if body.stream:
+        _check_streams(params)
+    return params
+
+
+def _check_streams(params: SamplingParams) -> None:
+    """RequestError: what is told is only known at the end."""
+    if params.use_beam_search:
+        raise RequestError(
+            "use_beam_search cannot stream, because no beam is certain before the end; "
+            "send stream false",
+            "stream",
+        )
+    if params.width > params.n:
+        raise RequestError(
+            f"best_of ({params.width}) above n ({params.n}) cannot stream, because the best are "
+            "known at the end; send stream false, or leave best_of out",
+            "best_of",
+        )
 
 
 async def completion_prompts(

@@ -4,7 +4,7 @@ Generated from the engine's stages by scripts/generate_client.py: change them th
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 
 class SamplingFields(TypedDict, total=False):
@@ -249,6 +249,24 @@ class SamplingFields(TypedDict, total=False):
     temperature_last: bool | None
     """Temperature acts on what the filters leave, just after XTC. Without effect beside
     sampler_priority, which says itself where temperature stands.
+    """
+
+    best_of: int | None
+    """Completions to generate, of which the n with the highest log-probability per token are
+    kept, best first; the width of a beam search. None: n. Must be at least 1 and at most 1024.
+    """
+
+    use_beam_search: bool | None
+    """Search for the likeliest completions instead of drawing them; no sampler acts."""
+
+    length_penalty: float | None
+    """A beam's log-probability is divided by its length to this power; higher is longer. Must
+    be at least -16 and at most 16.
+    """
+
+    early_stopping: Literal["never"] | bool | None
+    """When a beam search ends: true: as soon as there are as many completions as beams; false:
+    once no beam is likely to beat them; "never": once none can.
     """
 
     min_tokens: int | None

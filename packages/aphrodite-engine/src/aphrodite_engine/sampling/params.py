@@ -1,10 +1,11 @@
 """What one request asks of generation: limits, stops, seed, and the stages of its sampler."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from annotated_types import Ge, Le, Lt
 
+from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling.catalog import AnyStage
 from aphrodite_engine.sampling.fields import TokenId, check_struct, check_tokens
 from aphrodite_engine.sampling.tokenizer import Tokenizer
@@ -15,6 +16,16 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
     n: Annotated[int, Ge(1), Le(1024)] = 1
     """Completions of the prompt, each with draws of its own."""
+    best_of: Annotated[int, Ge(1), Le(1024)] | None = None
+    """Completions to generate, of which the n with the highest log-probability per token are
+    kept, best first; the width of a beam search. None: n."""
+    use_beam_search: bool = False
+    """Search for the likeliest completions instead of drawing them; no sampler acts."""
+    length_penalty: Annotated[float, Ge(-16), Le(16)] = 1.0
+    """A beam's log-probability is divided by its length to this power; higher is longer."""
+    early_stopping: Literal["never"] | bool = False
+    """When a beam search ends: true: as soon as there are as many completions as beams; false:
+    once no beam is likely to beat them; "never": once none can."""
     max_tokens: Annotated[int, Ge(0)] | None = None
     """Most tokens to generate; None: the rest of the context."""
     min_tokens: Annotated[int, Ge(0)] = 0
@@ -33,7 +44,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """Put a space between neighbouring control tokens, when they are shown."""
     seed: Annotated[int, Ge(-(2**63)), Lt(2**64)] | None = None
     """64-bit; None: drawn at random."""
-    logprobs: Annotated[int, Ge(0), Le(20)] | None = None
+    logprobs: Annotated[int, Ge(0), Le(65536)] | None = None
     """Log-probabilities of the chosen token and this many likeliest ones, before any stage."""
     prompt_logprobs: Annotated[int, Ge(0), Le(20)] | None = None
     """Log-probabilities of each prompt token but the first, and this many likeliest ones."""
@@ -44,6 +55,36 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_struct(self)
+        if self.early_stopping not in (True, False, "never"):
+            raise RequestError(
+                f'early_stopping must be true, false or "never", found {self.early_stopping!r:.60}',
+                "early_stopping",
+            )
+        if self.best_of is not None and self.best_of < self.n:
+            raise RequestError(
+                f"best_of must be at least n, found {self.best_of} and {self.n}", "best_of"
+            )
+        if self.use_beam_search:
+            self._check_beams()
+
+    def _check_beams(self) -> None:
+        """RequestError: something that a beam search would have to ignore."""
+        names = [stage.name() for stage in self.stages if getattr(stage, "temperature", None) != 0]
+        if self.explain is not None:
+            names.append("explain")
+        if names:
+            raise RequestError(
+                f"a beam search draws nothing, so {', '.join(names)} cannot act; leave them out, "
+                "or use_beam_search",
+                names[0],
+            )
+        if self.max_tokens == 0:
+            raise RequestError("max_tokens must be at least 1 in a beam search", "max_tokens")
+
+    @property
+    def width(self) -> int:
+        """Completions that are worked on: beams, or draws to choose from."""
+        return self.best_of or self.n
 
     @property
     def reads_text(self) -> bool:

@@ -26,3 +26,5 @@ class TextOutput(msgspec.Struct, frozen=True, kw_only=True):
     stop_reason: int | str | None = None
     """The stop string or stop token that ended it; None at end-of-text."""
     cached_tokens: int = 0
+    unseen_tokens: int = 0
+    """Generated for completions that are not told: the others of `best_of`."""
