@@ -61,6 +61,8 @@ SAMPLERS = {
     "dry_sequence_breakers": ["\n", ":"],
     "no_repeat_ngram_size": 5,
     "bad_words": ["purple"],
+    "banned_strings": ["a tapestry of"],
+    "banned_strings_case_sensitive": True,
     "custom_token_bans": [40],
     "allowed_token_ids": list(range(3, 49152)),
     "token_ban_ranges": [[[41, 42], 0, 3]],

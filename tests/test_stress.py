@@ -38,6 +38,7 @@ def cases() -> list[Case]:
             "dry_multiplier": chooser.choice([0.0, 0.8]),
             "rep_pen_range": chooser.choice([0, 30]),
             "bad_words": chooser.choice([[], [], ["the", "of a"]]),
+            "banned_strings": chooser.choice([[], [], ["it", "an old ", "er"]]),
             "no_repeat_ngram_size": chooser.choice([0, 0, 4]),
             "dynatemp_range": chooser.choice([0.0, 0.4]),
             chooser.choice(["tfs", "typical_p"]): chooser.choice([1.0, 1.0, 1.0, 0.9]),

@@ -52,6 +52,9 @@ class Clock:
     def abort(self, request_id: str, choice: int | None = None) -> None:
         self.engine.abort(request_id, choice)
 
+    def rewind(self, request_id: str, choice: int, kept: int, banned: Sequence[int]) -> None:
+        self.engine.rewind(request_id, choice, kept, banned)
+
     def step(self) -> list[RequestOutput]:
         outputs = self.engine.step()
         now = time.perf_counter()

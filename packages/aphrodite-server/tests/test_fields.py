@@ -34,7 +34,6 @@ def test_sillytavern(engine, post, strict, stream):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("banned_strings", ["slop"]),
         ("guided_json", {"type": "object"}),
         ("guided_grammar", "root ::= x"),
         ("response_format", {"type": "json_object"}),

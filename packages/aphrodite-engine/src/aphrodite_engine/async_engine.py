@@ -19,9 +19,9 @@ from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.errors import EngineDeadError, InternalError, RequestError
 from aphrodite_engine.info import ModelInfo
 from aphrodite_engine.loading.text import TextModel, load_text
-from aphrodite_engine.outputs import EngineStats
+from aphrodite_engine.outputs import EngineStats, RequestOutput
 from aphrodite_engine.process.mailbox import Mailroom
-from aphrodite_engine.process.messages import Abort, Add, Start
+from aphrodite_engine.process.messages import Abort, Add, Rewind, Start
 from aphrodite_engine.process.spawn import Spawned
 from aphrodite_engine.process.supervisor import State, Supervisor
 from aphrodite_engine.request import EngineRequest
@@ -174,11 +174,11 @@ class AsyncEngine:
                         raise InternalError(output.error)
                     if output.choice not in live:
                         continue  # computed past a stop string: nobody's
-                    text = automata[output.choice].feed(output)
+                    automaton = automata[output.choice]
+                    text = automaton.feed(output)
                     if text.finish_reason is not None:
                         live.discard(output.choice)
-                        if output.finish_reason is None:
-                            await self._supervisor.send(Abort(request_id, output.choice))
+                    await self._answer(output, automaton)
                     yield text
         except EngineDeadError:
             live.clear()
@@ -187,6 +187,13 @@ class AsyncEngine:
             self._mailroom.close(request_id)
             if live and self.state == "ready":
                 await self._supervisor.send(Abort(request_id))
+
+    async def _answer(self, output: RequestOutput, automaton: TextAutomaton) -> None:
+        """Tell the engine what the text of its news means for the completion."""
+        if (back := automaton.rewind) is not None:
+            await self._supervisor.send(Rewind(output.id, output.choice, back.kept, back.banned))
+        elif automaton.finished and (automaton.rewinds or output.finish_reason is None):
+            await self._supervisor.send(Abort(output.id, output.choice))
 
     async def _send(self, request: EngineRequest) -> None:
         try:

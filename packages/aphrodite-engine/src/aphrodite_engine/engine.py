@@ -4,6 +4,7 @@ It knows requests as token ids; text, HTTP and processes are elsewhere. The devi
 ahead: step N + 1 is planned and launched before the tokens of step N are known to the host.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from aphrodite_engine.outputs import EngineStats, RequestOutput, StepOutput
@@ -23,6 +24,10 @@ class Scheduler(Protocol):
 
         Unknown ids are ignored.
         """
+        ...
+
+    def rewind(self, request_id: str, choice: int, kept: int, banned: Sequence[int]) -> None:
+        """Take a completion back to its first `kept` tokens; `banned` cannot be the next one."""
         ...
 
     def plan(self) -> Plan:
@@ -81,6 +86,13 @@ class Engine:
     def abort(self, request_id: str, choice: int | None = None) -> None:
         """Forget a request, or one of its completions; unknown ids are ignored."""
         self._scheduler.abort(request_id, choice)
+
+    def rewind(self, request_id: str, choice: int, kept: int, banned: Sequence[int]) -> None:
+        """Take a completion back to its first `kept` tokens; `banned` cannot be the next one.
+
+        Its news from here on count one rewind more. Unknown ids are ignored.
+        """
+        self._scheduler.rewind(request_id, choice, kept, banned)
 
     def step(self) -> list[RequestOutput]:
         """Launch the next step, then commit the one before it."""

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from aphrodite_engine.beams import TextBeams, all_choices, ranked
 from aphrodite_engine.build import build_engine
 from aphrodite_engine.config import EngineConfig
+from aphrodite_engine.engine import Engine
 from aphrodite_engine.errors import InternalError, RequestError
 from aphrodite_engine.loading.text import load_text
 from aphrodite_engine.outputs import RequestOutput
@@ -76,16 +77,20 @@ class _Job:
         self._automata = automata
         self._live = set(range(len(automata)))
 
-    def take(self, output: RequestOutput) -> TextOutput | None:
-        """Text of an output; None if the completion had ended before."""
+    def take(self, output: RequestOutput, engine: Engine) -> None:
+        """Read an output, and tell the engine what its text means for the completion."""
         if output.choice not in self._live:
-            return None
-        text = self._automata[output.choice].feed(output)
+            return
+        automaton = self._automata[output.choice]
+        text = automaton.feed(output)
+        if (back := automaton.rewind) is not None:
+            engine.rewind(output.id, output.choice, back.kept, back.banned)
         self.generation.completions[output.choice].append(text)
         self.generation.prompt_logprobs += text.prompt_logprobs
         if text.finish_reason is not None:
             self._live.discard(output.choice)
-        return text
+            if automaton.rewinds or output.finish_reason is None:
+                engine.abort(output.id, output.choice)
 
     @property
     def done(self) -> bool:
@@ -223,11 +228,7 @@ class LLM:
                     job = jobs[output.id]
                     if output.error is not None:
                         raise InternalError(output.error)
-                    text = job.take(output)
-                    if text is None:
-                        continue
-                    if text.finish_reason is not None and output.finish_reason is None:
-                        self._engine.abort(output.id, output.choice)
+                    job.take(output, self._engine)
                     if job.done and output.id in unfinished:
                         unfinished.discard(output.id)
                         bar.update()

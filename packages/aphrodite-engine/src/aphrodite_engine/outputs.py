@@ -51,6 +51,8 @@ class RequestOutput(msgspec.Struct, frozen=True, kw_only=True):
     """Prompt tokens that came from the prefix cache."""
     error: str | None = None
     """With finish_reason `error`: what happened."""
+    rewinds: int = 0
+    """How often the completion had been taken back: news of a smaller number is out of date."""
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import logging
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
@@ -94,6 +94,10 @@ class ProfiledScheduler:
     def abort(self, request_id: str, choice: int | None = None) -> None:
         """Pass it on."""
         self.scheduler.abort(request_id, choice)
+
+    def rewind(self, request_id: str, choice: int, kept: int, banned: Sequence[int]) -> None:
+        """Pass it on."""
+        self.scheduler.rewind(request_id, choice, kept, banned)
 
     def plan(self) -> Plan:
         """Timed."""

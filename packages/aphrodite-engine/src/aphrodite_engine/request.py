@@ -34,6 +34,8 @@ class Status(enum.Enum):
 
     WAITING = enum.auto()
     RUNNING = enum.auto()
+    HELD = enum.auto()
+    """At its end, unless its reader takes it back."""
     FINISHED = enum.auto()
 
 
@@ -74,6 +76,13 @@ class Request:
     """Positions whose key and value are in the cache for certain: their step came back."""
     remembered: dict[str, float] = field(default_factory=dict[str, float])
     """What the sampler remembers of it after its last known token."""
+    memories: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    """The same after each token of the output, if it may be taken back."""
+    rewinds: int = 0
+    """Times its output was taken back; work planned before the last time is nobody's."""
+    banned_at: int = 0
+    """Position whose token may not be one of `banned`."""
+    banned: tuple[int, ...] = ()
     preemptions: int = 0
     """Times it lost its blocks and began again."""
     hash_root: bytes | None = None
@@ -95,6 +104,23 @@ class Request:
     def positions(self) -> int:
         """Positions that are ever computed: the last token's never is."""
         return len(self.prompt) + max(self.max_tokens - 1, 0)
+
+    @property
+    def params_now(self) -> SamplingParams:
+        """With what is banned at the next token."""
+        if self.banned and self.banned_at == self.known:
+            return self.params.banning(self.banned_at, self.banned)
+        return self.params
+
+    def rewind(self, kept: int, banned: tuple[int, ...], block_size: int) -> None:
+        """Forget the output behind its first `kept` tokens; what comes next is none of `banned`."""
+        del self.output[kept:]
+        del self.memories[kept:]
+        del self.hashes[self.known // block_size :]
+        self.remembered = self.memories[-1] if self.memories else {}
+        self.banned_at, self.banned = self.known, banned
+        self.computed = self.committed = self.pending = 0
+        self.rewinds += 1
 
     def tokens(self, start: int, stop: int) -> list[int]:
         """Known tokens at positions start … stop - 1."""

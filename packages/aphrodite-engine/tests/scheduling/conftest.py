@@ -26,8 +26,13 @@ def digest(tokens):
     return hashlib.blake2b(bytes(str(tokens), "ascii"), digest_size=8).digest()
 
 
-def next_token(tokens, seed, choice):
-    return digest((tuple(tokens), seed, choice))[0] % VOCABULARY
+def next_token(tokens, seed, choice, banned=()):
+    first = digest((tuple(tokens), seed, choice))[0]
+    return next(
+        token
+        for step in range(VOCABULARY)
+        if (token := (first + step) % VOCABULARY) not in banned or step == VOCABULARY - 1
+    )
 
 
 def scored(tokens, position):
@@ -132,7 +137,10 @@ class Device:
         if not work.samples:
             return RowOutput(prompt_logprobs=scores)
         assert stop == len(row.tokens)
-        token = next_token(row.tokens, row.start.seed, row.start.choice)
+        bans, banned = row.start.params.bans, ()
+        if bans is not None and bans.place == len(row.tokens):
+            banned = bans.tokens
+        token = next_token(row.tokens, row.start.seed, row.start.choice, banned)
         row.tokens.append(token)
         remembered = {"length": float(len(row.tokens))}
         return RowOutput(tokens=[token], prompt_logprobs=scores, remembered=remembered)
@@ -150,6 +158,10 @@ class Device:
 
 class World:
     """Scheduler, device and engine, and what came out per completion."""
+
+    end = END
+    vocabulary = VOCABULARY
+    next_token = staticmethod(next_token)
 
     def __init__(self, windows=(None,), **limits):
         numbers = {

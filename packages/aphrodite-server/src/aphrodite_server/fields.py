@@ -81,9 +81,6 @@ _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
     # Samplers.
     "adaptive_target": (),  # negative: off
     "ban_eos_token": (False,),
-    "banned_phrases": (),
-    "banned_strings": (),
-    "banned_tokens": (),
     "frequency_penalty": (0,),
     "logit_bias": (),
     "min_p": (0,),

@@ -33,6 +33,16 @@ class SamplingFields(TypedDict, total=False):
     effect where no token would be left.
     """
 
+    banned_strings: Sequence[str] | None
+    """Texts that the output may not hold; empty ones are left out. When one is complete, the
+    output is taken back to before the token in which it began, that token is banned at that
+    place, and generation goes on from there. Text that may become a banned one is held back.
+    Also named banned_phrases, banned_tokens.
+    """
+
+    banned_strings_case_sensitive: bool | None
+    """Upper and lower case are different letters."""
+
     logit_bias: Mapping[int, float] | None
     """Adds to the logits of tokens, given as a map from token id to bias; empty is off."""
 

@@ -24,7 +24,9 @@ _log = logging.getLogger(__name__)
 
 
 def merge(first: RequestOutput, second: RequestOutput) -> RequestOutput:
-    """Two records of one choice, as one."""
+    """Two records of one choice, as one; of a choice that was taken back, what came after that."""
+    if first.rewinds != second.rewinds:
+        return second
     return msgspec.structs.replace(
         second,
         tokens=first.tokens + second.tokens,

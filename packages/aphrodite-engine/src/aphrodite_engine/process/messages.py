@@ -31,6 +31,17 @@ class Abort(msgspec.Struct, frozen=True, tag=True):
     choice: int | None = None
 
 
+class Rewind(msgspec.Struct, frozen=True, tag=True):
+    """Take a completion back, and let it go on otherwise."""
+
+    id: str
+    choice: int
+    kept: int
+    """Tokens of the output that stay."""
+    banned: list[int]
+    """What cannot come behind them."""
+
+
 class Stop(msgspec.Struct, frozen=True, tag=True):
     """Finish the launched step and exit."""
 
@@ -74,5 +85,5 @@ class News(msgspec.Struct, frozen=True, tag=True):
     stats: EngineStats
 
 
-ToEngine: TypeAlias = Start | Add | Abort | Stop
+ToEngine: TypeAlias = Start | Add | Abort | Rewind | Stop
 ToFront: TypeAlias = Hello | Progress | Ready | Failed | Refused | News

@@ -26,6 +26,7 @@ from aphrodite_engine.process.messages import (
     Progress,
     Ready,
     Refused,
+    Rewind,
     Start,
     Stop,
     ToEngine,
@@ -110,5 +111,7 @@ def _handle(message: ToEngine, engine: Engine, channel: Channel[ToEngine, ToFron
                 channel.send(Refused(request.id, "internal", f"{error}", None))
         case Abort(request_id, choice):
             engine.abort(request_id, choice)
+        case Rewind(request_id, choice, kept, banned):
+            engine.rewind(request_id, choice, kept, banned)
         case Start() | Stop():
             _log.error("unexpected message %s", type(message).__name__)

@@ -8,6 +8,7 @@ from annotated_types import Ge, Le, Lt
 from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling.catalog import AnyStage
 from aphrodite_engine.sampling.fields import TokenId, check_struct, check_tokens
+from aphrodite_engine.sampling.stages.banned_strings import BannedStrings
 from aphrodite_engine.sampling.tokenizer import Tokenizer
 
 
@@ -100,6 +101,22 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         if not self.reads_text:
             return self
         stages = tuple(stage.resolve(tokenizer) for stage in self.stages)
+        return msgspec.structs.replace(self, stages=stages)
+
+    @property
+    def bans(self) -> BannedStrings | None:
+        """Texts for which the output may be taken back; None: it only ever grows."""
+        found = (stage for stage in self.stages if isinstance(stage, BannedStrings))
+        return next((stage for stage in found if stage.active), None)
+
+    def banning(self, place: int, tokens: tuple[int, ...]) -> "SamplingParams":
+        """The same with these tokens banned at an index, counted from the prompt's first token."""
+        stages = tuple(
+            msgspec.structs.replace(stage, place=place, tokens=tokens)
+            if isinstance(stage, BannedStrings)
+            else stage
+            for stage in self.stages
+        )
         return msgspec.structs.replace(self, stages=stages)
 
     def check_vocabulary(self, size: int) -> None:

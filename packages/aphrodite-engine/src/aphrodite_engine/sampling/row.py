@@ -49,7 +49,7 @@ def make_row(spec: RowSpec) -> Row:
     """Work out a row's parameters."""
     params = spec.params
     ends = MinTokens(spec.prompt_length + params.min_tokens, tuple(sorted(spec.stop_tokens)))
-    asked = [stage for stage in params.stages if stage.active]
+    asked = [stage for stage in params.stages if stage.acts]
     cold = [isinstance(stage, Temperature) and stage.greedy for stage in asked]
     greedy = any(cold)
     if greedy:  # nothing acts after the cold stage, nor need what keeps the argmax just before it

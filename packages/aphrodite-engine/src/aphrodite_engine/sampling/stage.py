@@ -83,6 +83,11 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
         """False: surely the identity, so it need not run."""
         return self != type(self)()
 
+    @property
+    def acts(self) -> bool:
+        """False: the identity in a row that starts now, though it may act in a later one."""
+        return self.active
+
     @classmethod
     def read(cls, name: str, value: object) -> object:
         """The value of a wire field as it is declared: some clients spell some otherwise."""

@@ -12,6 +12,7 @@ import msgspec
 from aphrodite_engine.errors import ConfigError, ContextLengthError, RequestError
 from aphrodite_engine.kv import KVGroup
 from aphrodite_engine.request import EngineRequest, Request
+from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.scheduling.prefix import hash_root
 from aphrodite_engine.scheduling.tables import blocks_needed
 
@@ -73,16 +74,17 @@ class Intake:
                 priority=request.priority,
                 arrival=request.arrival,
                 sequence=self._sequence,
-                hash_root=self._hash_root(params.n),
+                hash_root=self._hash_root(params),
             )
             for choice in range(params.n)
         ]
 
-    def _hash_root(self, choices: int) -> bytes | None:
-        """Completions of one prompt share its blocks even where others may not."""
+    def _hash_root(self, params: SamplingParams) -> bytes | None:
+        """Completions of one prompt share its blocks, and one its own, where others may not."""
         if self._limits.enable_prefix_caching:
             return hash_root()
-        return hash_root(str(self._sequence)) if choices > 1 else None
+        shares = params.n > 1 or params.bans is not None
+        return hash_root(str(self._sequence)) if shares else None
 
     def _check_tokens(self, request: EngineRequest) -> None:
         size = self._limits.vocab_size

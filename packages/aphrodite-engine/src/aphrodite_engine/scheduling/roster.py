@@ -17,6 +17,14 @@ class _Family:
     members: list[Request]
     parked: list[Request]
 
+    def promoted(self) -> Request | None:
+        """A parked completion that must go ahead, as nobody else does."""
+        going = any(
+            member.status is not Status.HELD and member not in self.parked
+            for member in self.members
+        )
+        return self.parked.pop(0) if self.parked and not going else None
+
 
 class Roster:
     """All unfinished completions, by request id and by status."""
@@ -29,6 +37,11 @@ class Roster:
 
     def __bool__(self) -> bool:
         return bool(self._families)
+
+    @property
+    def busy(self) -> bool:
+        """Some are not held."""
+        return bool(self.running or self.waiting)
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._families
@@ -65,6 +78,22 @@ class Roster:
         self.waiting.add(request)
         request.status = Status.WAITING
 
+    def hold(self, request: Request) -> None:
+        """It is at its end; its reader says whether it stays so."""
+        (self.running if request.status is Status.RUNNING else self.waiting).remove(request)
+        request.status = Status.HELD
+        self._promote(self._families[request.id])
+
+    def resume(self, request: Request) -> None:
+        """From being held to waiting."""
+        self.waiting.add(request)
+        request.status = Status.WAITING
+
+    def _promote(self, family: _Family) -> None:
+        promoted = family.promoted()
+        if promoted is not None:
+            self.waiting.add(promoted)
+
     def unpark(self, request: Request) -> None:
         """This completion has computed the prompt: the others of it can start."""
         family = self._families[request.id]
@@ -80,10 +109,10 @@ class Roster:
             family.parked.remove(request)
         elif request.status is Status.RUNNING:
             self.running.remove(request)
-        else:
+        elif request.status is Status.WAITING:
             self.waiting.remove(request)
         request.status = Status.FINISHED
         if not family.members:
             del self._families[request.id]
-        elif len(family.parked) == len(family.members):
-            self.waiting.add(family.parked.pop(0))
+        else:
+            self._promote(family)

@@ -74,7 +74,8 @@ class TokenBudgetScheduler:
         self._scores = PromptScores()
         self._rows = list(range(limits.max_num_seqs))
         self._released: list[int] = []
-        self._launched: dict[int, list[Request]] = {}
+        # Per step: who computes, and how often each had been taken back.
+        self._launched: dict[int, list[tuple[Request, int]]] = {}
         # The first in line when blocks were short, and how many it takes: looked at again then.
         self._refused: Request | None = None
         self._refused_for = 0
@@ -99,12 +100,39 @@ class TokenBudgetScheduler:
             if choice is None or member.choice == choice:
                 self._finish(member)
 
+    def rewind(self, request_id: str, choice: int, kept: int, banned: Sequence[int]) -> None:
+        """Take a completion back to its first `kept` tokens; `banned` cannot be the next one.
+
+        It starts again as after a preemption, with the blocks that the prefix cache still has. What
+        is planned or on its way is dropped when it is committed. Unknown ids are ignored.
+        """
+        for request in self._roster.members(request_id):
+            if request.choice != choice:
+                continue
+            if request.status is Status.RUNNING:
+                self._vacate(request)
+                self._roster.suspend(request)
+            elif request.status is Status.HELD:
+                self._roster.resume(request)
+            request.rewind(kept, tuple(banned), self._limits.block_size)
+            self._refused = None
+
     def _finish(self, request: Request) -> None:
         """Forget a completion, wherever it stands."""
         if request.status is Status.RUNNING:
             self._vacate(request)
         self._scores.forget(request)
         self._roster.finish(request)
+
+    def _end(self, request: Request) -> None:
+        """A completion came to its end; one that may be taken back waits for its reader's word."""
+        if request.params.bans is None:
+            self._finish(request)
+            return
+        if request.status is Status.RUNNING:
+            self._vacate(request)
+        request.computed = request.committed = request.pending = 0
+        self._roster.hold(request)
 
     def _preempt(self, request: Request) -> None:
         """Put a request back in line; it will compute everything again that nobody kept."""
@@ -132,7 +160,7 @@ class TokenBudgetScheduler:
         step = self._counts.steps
         if draft.work or released:
             self._counts.steps += 1
-            self._launched[step] = draft.requests
+            self._launched[step] = [(request, request.rewinds) for request in draft.requests]
         return Plan(
             step=step,
             released=released,
@@ -232,7 +260,7 @@ class TokenBudgetScheduler:
         request.row = heapq.heappop(self._rows)
         request.computed = request.committed = hit.length
         self._roster.start(request)
-        if not request.preemptions:
+        if not request.preemptions and not request.rewinds:
             self._count_prompt(request, hit)
         count = min(request.known - hit.length, draft.budget)
         draft.blocks += self._tables.open(request, hit, hit.length + count)
@@ -243,7 +271,7 @@ class TokenBudgetScheduler:
                 choice=request.choice,
                 tokens=request.tokens(0, request.known),
                 prompt_length=len(request.prompt),
-                params=request.params,
+                params=request.params_now,
                 seed=request.seed,
                 stop_tokens=sorted(request.stop_tokens),
                 remembered=request.remembered,
@@ -262,8 +290,9 @@ class TokenBudgetScheduler:
         """Take the result of a plan, in the order the plans were made."""
         requests = self._launched.pop(plan.step)
         outputs: list[RequestOutput] = []
-        for request, work, row in zip(requests, plan.work, output.rows, strict=True):
-            if request.status is not Status.FINISHED:
+        for (request, rewinds), work, row in zip(requests, plan.work, output.rows, strict=True):
+            over = request.status in (Status.FINISHED, Status.HELD)
+            if not over and rewinds == request.rewinds:
                 news = self._commit_row(request, work, row)
                 if news is not None:
                     outputs.append(news)
@@ -301,11 +330,13 @@ class TokenBudgetScheduler:
         assert len(row.tokens) >= work.samples, "a row that samples gave no token"
         request.pending -= work.samples
         request.remembered = row.remembered
+        if row.remembered and request.params.bans is not None:
+            request.memories.append(row.remembered)
         progress = take_tokens(request, row.tokens, self._limits.end_tokens)
         self._counts.generation_tokens += len(progress.tokens)
         scores = self._scores.hand_over(request)
         if progress.finish_reason is not None:
-            self._finish(request)
+            self._end(request)
         return RequestOutput(
             id=request.id,
             choice=request.choice,
@@ -316,6 +347,7 @@ class TokenBudgetScheduler:
             finish_reason=progress.finish_reason,
             stop_reason=progress.stop_reason,
             cached_tokens=request.cached,
+            rewinds=request.rewinds,
         )
 
     @property
@@ -325,8 +357,8 @@ class TokenBudgetScheduler:
 
     @property
     def unfinished(self) -> bool:
-        """Requests are waiting or running."""
-        return bool(self._roster)
+        """Requests are waiting or running; those that only their reader can continue are not."""
+        return self._roster.busy
 
     @property
     def stats(self) -> EngineStats:

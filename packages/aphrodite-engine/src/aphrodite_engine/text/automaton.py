@@ -4,7 +4,9 @@ Detokenises, looks for stop strings, and keeps text and tokens in step: a token 
 of its text is certain, tokens that a stop string cuts off are never told. What is told does not
 depend on how the engine's news are cut. It knows nothing of how news travel; `LLM` and the front
 process use it alike. When it ends a completion by a stop string before the engine does, the caller
-aborts that completion.
+aborts that completion. When a banned text is complete it takes itself back to before the token in
+which that text began, and says in `rewind` what the engine must do; news from before that mean
+nothing any more.
 """
 
 from collections import deque
@@ -13,12 +15,25 @@ from dataclasses import dataclass, field
 
 from aphrodite_engine.outputs import RequestOutput
 from aphrodite_engine.request import FinishReason
+from aphrodite_engine.sampling.explanation import Explanation
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 from aphrodite_engine.text.detokenizer import Detokenizer
 from aphrodite_engine.text.output import TextOutput
+from aphrodite_engine.text.phrases import PhraseGuard, Phrases, Rewind
 from aphrodite_engine.text.stop import StopSearch, StopStrings
 from aphrodite_engine.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Where the text stood before a token."""
+
+    detokenizer: tuple[tuple[bytes, int], bool, bool]
+    stops: int
+    phrases: int
+    certain: int
+    """Characters that could have been told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +41,11 @@ class _Pending:
     token: int
     logprobs: TokenLogprobs | None
     offset: int
+    explanation: Explanation | None = None
+    continues: bool = False
+    """A character was unfinished before it."""
+    before: _Mark | None = None
+    """If texts are banned."""
 
 
 @dataclass(slots=True)
@@ -47,6 +67,7 @@ class TextAutomaton:
         params: SamplingParams,
         prompt: Sequence[int],
         stops: StopStrings | None = None,
+        phrases: Phrases | None = None,
     ) -> None:
         self._detokenizer = Detokenizer(
             tokenizer,
@@ -60,56 +81,138 @@ class TextAutomaton:
         self._text = ""  # known, not yet told: it may become part of a stop string
         self._pending: deque[_Pending] = deque()
         self._finished = False
+        phrases = phrases or Phrases.of(params.bans)
+        self._guard = None if phrases is None else PhraseGuard(phrases)
+        self._first = 0  # index in the output of the first pending token
+        self._rewound = 0
+        self.rewind: Rewind | None = None
+        """What the engine must do since the last news."""
 
     @classmethod
     def each(
         cls, tokenizer: Tokenizer, params: SamplingParams, prompt: Sequence[int]
     ) -> "list[TextAutomaton]":
-        """One for each of the request's `n` completions; they share the compiled stop strings."""
-        stops = StopStrings(params.stop)
-        return [cls(tokenizer, params, prompt, stops) for _ in range(params.n)]
+        """One for each of the request's `n` completions; they share the compiled strings."""
+        stops, phrases = StopStrings(params.stop), Phrases.of(params.bans)
+        return [cls(tokenizer, params, prompt, stops, phrases) for _ in range(params.n)]
 
     @property
     def finished(self) -> bool:
         """A finish reason was told; later news are of tokens nobody sees, and tell nothing."""
         return self._finished
 
+    @property
+    def rewinds(self) -> bool:
+        """It may take itself back, so the engine holds the completion until it hears of its end."""
+        return self._guard is not None
+
     def feed(self, output: RequestOutput) -> TextOutput:
         """What the reader learns from this news."""
         news = _News()
-        if self._finished:
+        self.rewind = None
+        if self._finished or output.rewinds != self._rewound:
             return self._output(output, news)
         hidden = output.finish_reason == "stop" and not self._include_stop
         last = len(output.tokens) - 1
         for place, token in enumerate(output.tokens):
-            logprobs = output.logprobs[place] if output.logprobs else None
-            self._pending.append(_Pending(token, logprobs, self._told + len(self._text)))
+            self._pending.append(self._arrived(output, place))
             text = "" if hidden and place == last else self._detokenizer.feed(token)
             stop = self._read(text, news)
             if stop is not None:
                 return self._finish(output, news, "stop", stop)
+            if self.rewind is not None:
+                return self._output(output, news)
         if output.finish_reason is None:
             return self._output(output, news)
         stop = self._read(self._detokenizer.flush(), news)
         if stop is not None:
             return self._finish(output, news, "stop", stop)
+        if self.rewind is not None:
+            return self._output(output, news)
         return self._finish(output, news, output.finish_reason, output.stop_reason)
 
+    def _arrived(self, output: RequestOutput, place: int) -> _Pending:
+        """A token that is not read yet."""
+        before = None
+        if self._guard is not None:
+            before = _Mark(
+                self._detokenizer.state, self._search.node, self._guard.node, self._certain()
+            )
+        return _Pending(
+            output.tokens[place],
+            output.logprobs[place] if output.logprobs else None,
+            self._told + len(self._text),
+            output.explanations[place] if output.explanations else None,
+            self._detokenizer.unfinished,
+            before,
+        )
+
     def _read(self, text: str, news: _News) -> str | None:
-        """Take text, tell what is certain; the stop string that ends here, if one does."""
+        """Take text, tell what is certain; the stop string that ends here, if one does.
+
+        None and a `rewind`: a banned text was complete before a stop string was.
+        """
         hit = self._search.feed(text)
+        kept = len(text) if hit is None else hit[0] - (0 if self._include_stop else 1)
+        if self._guard is not None and self._take_back(text[:kept], self._guard):
+            return None
         if hit is not None:
             read, stop = hit
             self._text += text[:read]
             self._cut(0 if self._include_stop else len(stop))
             return stop
         self._text += text
-        held = 0 if self._include_stop else self._search.held
-        self._tell(len(self._text) - held, news)
+        self._tell(self._certain() - self._told, news)
         return None
 
+    def _certain(self) -> int:
+        """Characters of the text that can be told.
+
+        What may become part of a banned text is held from the token in which that would begin; and
+        with it what was held just before that token, since the text may be taken back to there.
+        Such a chain need not end, so more than the longest banned text is held for none but the
+        first reason.
+        """
+        end = self._told + len(self._text)
+        certain = end if self._include_stop else end - self._search.held
+        if self._guard is not None and self._guard.held and self._pending:
+            first = self._pending[self._begin(end - self._guard.held)]
+            assert first.before is not None, "texts are banned"
+            chained = max(first.before.certain, end - self._guard.longest)
+            certain = min(certain, first.offset, chained)
+        return max(certain, self._told)
+
+    def _take_back(self, text: str, guard: PhraseGuard) -> bool:
+        """Look for banned texts in new text; true: one was found, and all is as before it."""
+        start = self._told + len(self._text)
+        for read, length in guard.feed(text):
+            index = self._begin(start + read - length)
+            first = self._pending[index]
+            self.rewind = guard.ban(self._first + index, first.token)
+            if self.rewind is not None and first.before is not None:
+                self._rewound += 1
+                self._text = self._text[: first.offset - self._told]
+                self._detokenizer.state = first.before.detokenizer
+                self._search.node, guard.node = first.before.stops, first.before.phrases
+                while len(self._pending) > index:
+                    self._pending.pop()
+                return True
+        return False
+
+    def _begin(self, offset: int) -> int:
+        """Index of the pending token in which the character at an offset of the text begins.
+
+        The first one, if that character was told: before the text was taken back, it was certain.
+        """
+        index = len(self._pending) - 1
+        while index and self._pending[index].offset > offset:
+            index -= 1
+        while index and self._pending[index].continues and self._pending[index].offset == offset:
+            index -= 1
+        return index
+
     def _cut(self, count: int) -> None:
-        self._text = self._text[: len(self._text) - count]
+        self._text = self._text[: max(len(self._text) - count, 0)]
         end = self._told + len(self._text)
         while self._pending and self._pending[-1].offset >= end:
             self._pending.pop()
@@ -122,6 +225,7 @@ class TextAutomaton:
         idle = not self._text and not self._detokenizer.unfinished
         while self._pending and (idle or self._pending[0].offset < self._told):
             news.tokens.append(self._pending.popleft())
+            self._first += 1
 
     def _finish(
         self, output: RequestOutput, news: _News, reason: FinishReason, detail: int | str | None
@@ -146,8 +250,13 @@ class TextAutomaton:
             logprobs=[told.logprobs for told in news.tokens if told.logprobs is not None],
             offsets=[told.offset for told in news.tokens],
             prompt_logprobs=output.prompt_logprobs,
-            explanations=output.explanations,
+            explanations=self._explanations(output, news),
             finish_reason=reason,
             stop_reason=detail,
             cached_tokens=output.cached_tokens,
         )
+
+    def _explanations(self, output: RequestOutput, news: _News) -> list[Explanation]:
+        if self._guard is None:
+            return output.explanations
+        return [told.explanation for told in news.tokens if told.explanation is not None]

@@ -65,6 +65,16 @@ class Detokenizer:
         """Bytes of an unfinished character are held back."""
         return bool(self._decoder.getstate()[0])
 
+    @property
+    def state(self) -> tuple[tuple[bytes, int], bool, bool]:
+        """Where it stands: to be set again, if later tokens are taken back."""
+        return self._decoder.getstate(), self._drop_space, self._after_special
+
+    @state.setter
+    def state(self, state: tuple[tuple[bytes, int], bool, bool]) -> None:
+        decoded, self._drop_space, self._after_special = state
+        self._decoder.setstate(decoded)
+
     def flush(self) -> str:
         """The rest: U+FFFD if the last character is unfinished."""
         return self._decoder.decode(b"", final=True)

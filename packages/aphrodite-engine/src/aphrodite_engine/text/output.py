@@ -21,7 +21,7 @@ class TextOutput(msgspec.Struct, frozen=True, kw_only=True):
     """Where each token's text starts in the completion's text; aligned with `tokens`."""
     prompt_logprobs: list[TokenLogprobs] = []
     explanations: list[Explanation] = []
-    """Of all new tokens, told or not, if asked for."""
+    """Of all new tokens, told or not, if asked for; of those told, if texts are banned."""
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     """The stop string or stop token that ended it; None at end-of-text."""

@@ -6,7 +6,7 @@ the longest. Text that may yet turn out to be part of a stop string is held back
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,18 +28,24 @@ class _Node:
 class StopStrings:
     """Compiled stop strings; immutable, shared by the completions of a request."""
 
-    def __init__(self, strings: Sequence[str]) -> None:
-        """RequestError if one is empty, or if all together are too long."""
+    def __init__(
+        self, strings: Sequence[str], field: str = "stop", called: str = "stop string"
+    ) -> None:
+        """RequestError if one is empty, or if all together are too long.
+
+        It blames `field`, and says what a string of it is called.
+        """
         total = sum(map(len, strings))
         if total > MOST_CHARACTERS:
             raise RequestError(
-                f"the stop strings have {total} characters; send at most {MOST_CHARACTERS}", "stop"
+                f"the {called}s have {total} characters; send at most {MOST_CHARACTERS}",
+                field,
             )
         self._nodes = [_Node(depth=0)]
         self._edges: list[dict[str, int]] = [{}]
         for string in strings:
             if not string:
-                raise RequestError("a stop string is empty; leave it out", "stop")
+                raise RequestError(f"a {called} is empty; leave it out", field)
             self._insert(string)
         self._link()
 
@@ -83,21 +89,30 @@ class StopStrings:
         """The longest stop string that ends at this node."""
         return self._nodes[node].found
 
+    def lengths(self, node: int) -> Iterator[int]:
+        """Of all strings that end at this node, the longest first."""
+        while (found := self._nodes[node].found) is not None:
+            while self._nodes[node].depth > len(found):
+                node = self._nodes[node].fallback
+            yield len(found)
+            node = self._nodes[node].fallback
+
 
 class StopSearch:
     """Where one text stands."""
 
     def __init__(self, stops: StopStrings) -> None:
         self._stops = stops
-        self._node = 0
+        self.node = 0
+        """Of the automaton; to be set back with the text."""
 
     def feed(self, text: str) -> tuple[int, str] | None:
         """Read on: (characters of `text` read, stop string that ended there), or None."""
         if self._stops.empty:
             return None
         for place, character in enumerate(text):
-            self._node = self._stops.advance(self._node, character)
-            found = self._stops.found(self._node)
+            self.node = self._stops.advance(self.node, character)
+            found = self._stops.found(self.node)
             if found is not None:
                 return place + 1, found
         return None
@@ -105,4 +120,4 @@ class StopSearch:
     @property
     def held(self) -> int:
         """Characters at the end of the text that may become part of a stop string."""
-        return self._stops.depth(self._node)
+        return self._stops.depth(self.node)
