@@ -264,19 +264,7 @@ class TokenBudgetScheduler:
             self._count_prompt(request, hit)
         count = min(request.known - hit.length, draft.budget)
         draft.blocks += self._tables.open(request, hit, hit.length + count)
-        draft.started.append(
-            RowStart(
-                row=request.row,
-                request=request.id,
-                choice=request.choice,
-                tokens=request.tokens(0, request.known),
-                prompt_length=len(request.prompt),
-                params=request.params_now,
-                seed=request.seed,
-                stop_tokens=sorted(request.stop_tokens),
-                remembered=request.remembered,
-            )
-        )
+        draft.started.append(_row_start(request))
         self._work(draft, request, count)
 
     def _count_prompt(self, request: Request, hit: Hit) -> None:
@@ -301,13 +289,7 @@ class TokenBudgetScheduler:
     def _commit_row(self, request: Request, work: RowWork, row: RowOutput) -> RequestOutput | None:
         if row.error is not None:
             self._finish(request)
-            return RequestOutput(
-                id=request.id,
-                choice=request.choice,
-                tokens=[],
-                finish_reason="error",
-                error=row.error,
-            )
+            return _failed(request, row.error)
         stop = work.start + work.count
         # A request that was preempted since then has lost the blocks, but not the token.
         if request.status is Status.RUNNING:
@@ -363,18 +345,7 @@ class TokenBudgetScheduler:
     @property
     def stats(self) -> EngineStats:
         """Counts since start and gauges of now."""
-        return EngineStats(
-            running=len(self._roster.running),
-            waiting=self._roster.idle,
-            kv_blocks=self._pool.capacity,
-            kv_blocks_free=self._pool.available,
-            preemptions=self._counts.preemptions,
-            prompt_tokens=self._counts.prompt_tokens,
-            generation_tokens=self._counts.generation_tokens,
-            prefix_queries=self._counts.prefix_queries,
-            prefix_hits=self._counts.prefix_hits,
-            steps=self._counts.steps,
-        )
+        return self._counts.stats(len(self._roster.running), self._roster.idle, self._pool)
 
     def check(self) -> None:
         """Verify every invariant of rows and blocks; for tests, it is slow."""
@@ -386,3 +357,31 @@ class TokenBudgetScheduler:
             if request.status is Status.WAITING:
                 assert request.row is None, "a waiting request has a row"
                 assert not request.blocks, "a waiting request has blocks"
+
+
+def _row_start(request: Request) -> RowStart:
+    """What a worker must know of a request that takes a row."""
+    assert request.row is not None, "a request starts without a row"
+    return RowStart(
+        row=request.row,
+        request=request.id,
+        choice=request.choice,
+        tokens=request.tokens(0, request.known),
+        prompt_length=len(request.prompt),
+        params=request.params_now,
+        seed=request.seed,
+        stop_tokens=sorted(request.stop_tokens),
+        remembered=request.remembered,
+    )
+
+
+def _failed(request: Request, error: str) -> RequestOutput:
+    """News of a completion that is over by a fault."""
+    return RequestOutput(
+        id=request.id,
+        choice=request.choice,
+        tokens=[],
+        finish_reason="error",
+        error=error,
+        rewinds=request.rewinds,
+    )

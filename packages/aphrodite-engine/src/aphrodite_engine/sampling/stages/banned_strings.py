@@ -31,7 +31,8 @@ class BannedStrings(Stage, frozen=True):
     """Texts that the output may not hold; empty ones are left out.
 
     When one is complete, the output is taken back to before the token in which it began, that token
-    is banned at that place, and generation goes on from there. Text that may become a banned one is held back.
+    is banned at that place, and generation goes on from there. Text that may become a banned one is
+    held back.
     """
     banned_strings_case_sensitive: bool = False
     """Upper and lower case are different letters."""
