@@ -121,6 +121,14 @@ def test_no_more_stages_than_memory_holds(kilobytes, stages):
     assert place.stages(tiling, x, weight) == stages
 
 
+def test_eight_warps_that_widen_are_no_more_than_one_tile_ahead():
+    x, weight = torch.zeros(1, 128).half(), torch.zeros(128, 128, dtype=torch.int8)
+    wide = Tiling(128, 128, 64, num_warps=8, num_stages=3)
+    assert WORKSPACE.stages(wide, x, weight) == 2
+    assert WORKSPACE.stages(replace(wide, num_warps=4), x, weight) == 3
+    assert WORKSPACE.stages(wide, x, weight.half()) == 3
+
+
 def test_more_pieces_than_the_workspace_holds_are_refused():
     x, weight, _ = operands(2, 8, 64 * 100)
     tiling = Tiling(256, 256, 32, num_warps=4, num_stages=2, split=200)

@@ -80,10 +80,15 @@ class Workspace:
         return self.partials.numel() // (tiling.block_t * tiling.block_n)
 
     def stages(self, tiling: Tiling, x: Tensor, weight: Tensor) -> int:
-        """Tiles on their way at a time: as many as asked for, or as there is room for."""
+        """Tiles on their way at a time: as many as asked for, or as there is room for.
+
+        Two at most where more than four warps widen W: with three, Triton 3.6 lets sm_90 read a
+        tile before it is there.
+        """
         inputs, outputs = tiling.block_t * x.itemsize, tiling.block_n * weight.itemsize
         room = (self.shared - _BARRIERS) // ((inputs + outputs) * tiling.block_k)
-        return max(1, min(tiling.num_stages, room))
+        widened = x.dtype != weight.dtype and tiling.num_warps > 4
+        return max(1, min(2 if widened else tiling.num_stages, room))
 
     def check(self, tiling: Tiling, *, tiles: int, pieces: int) -> None:
         """ShapeError if there is no room for so many pieces of so many tiles."""
