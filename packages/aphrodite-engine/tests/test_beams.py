@@ -7,13 +7,14 @@ from aphrodite_engine.errors import ContextLengthError, RequestError
 from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
-from transformers import LlamaConfig, LlamaForCausalLM
 
 VOCABULARY, END, PROMPT = 24, 5, [1, 7, 3]
 
 
 @pytest.fixture(scope="module")
 def model():
+    from transformers import LlamaConfig, LlamaForCausalLM  # and with it Triton: not to collect
+
     torch.manual_seed(3)
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2,

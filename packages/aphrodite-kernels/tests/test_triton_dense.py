@@ -90,7 +90,7 @@ def test_operands_that_do_not_fit_are_refused():
     x, weight, _ = operands(2, 8, 64)
     with pytest.raises(ShapeError, match=r"x must be \[T, K\]"):
         dense_matmul(WORKSPACE)(x[:, :32], Dense(weight))
-    with pytest.raises(ShapeError, match="of the same dtype or float8"):
+    with pytest.raises(ShapeError, match="of the same dtype or of eight bits"):
         dense_matmul(WORKSPACE)(x.float(), Dense(weight))
 
 
