@@ -13,6 +13,7 @@ from torch import Tensor
 
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.layouts.grouped import unpack_codes
 
 ENTRIES = 16
 
@@ -70,7 +71,7 @@ class Lookup(PackedWeight):
         return self.codes.device
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        codes = torch.stack((self.codes & 15, self.codes >> 4), -1).flatten(1).long()
+        codes = unpack_codes(self.codes, 4).long()
         wide = self.table[0][codes] if len(self.table) == 1 else self.table.gather(1, codes)
         if self.scale is not None:
             wide = wide * self.scale.repeat_interleave(self.group, 1)

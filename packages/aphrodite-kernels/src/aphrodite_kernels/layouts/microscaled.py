@@ -13,6 +13,7 @@ from torch import Tensor
 
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.layouts.grouped import unpack_codes
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 """The number that each four bits stand for."""
@@ -79,7 +80,7 @@ class Microscaled(PackedWeight):
     def _wide(self) -> Tensor:
         if self._per_byte == 1:
             return self.elements.float()
-        codes = torch.stack((self.elements & 15, self.elements >> 4), -1).flatten(1)
+        codes = unpack_codes(self.elements, 4)
         return torch.tensor(E2M1, device=self.device)[codes.int()]
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from aphrodite_kernels.layouts import Grouped, Microscaled, PackedWeight, Scaled
+from aphrodite_kernels.layouts.grouped import unpack_codes
 from torch import Tensor
 
 from aphrodite_quant.checkpoint import Checkpoint
@@ -131,12 +132,11 @@ def _integers(store: TensorStore, prefix: str, info: TensorInfo) -> Grouped:
     if name in store.names():
         height = -(-rows * bits // 32)
         packed = exact(store, name, torch.int32, (height, scale.shape[1]))
-        zero = _unpacked(packed.T, bits)[:, :rows].T.float()
-    codes = _unpacked(store.read(info.name), bits)
+        zero = _codes(packed.T, bits)[:, :rows].T.float()
+    codes = _codes(store.read(info.name), bits)
     return Grouped.pack(codes, scale, zero, bits, columns // scale.shape[1])
 
 
-def _unpacked(words: Tensor, bits: int) -> Tensor:
+def _codes(words: Tensor, bits: int) -> Tensor:
     """[R, W] int32 to [R, W * 32 / bits] uint8, the lowest bits first."""
-    shifts = torch.arange(0, 32, bits, dtype=torch.int32)
-    return (words[..., None] >> shifts & (1 << bits) - 1).to(torch.uint8).flatten(1)
+    return unpack_codes(words.contiguous().view(torch.uint8), bits)

@@ -14,6 +14,7 @@ from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorInfo, TensorStore
 from aphrodite_quant.errors import TensorError
 from aphrodite_quant.formats import dense
+from aphrodite_quant.numbers import exact, finite
 from aphrodite_quant.reader import Reader
 
 _BLOCK = 128
@@ -81,21 +82,12 @@ def _scale(store: TensorStore, prefix: str, side: str, size: int) -> Tensor:
     """Scales [size] float16 of one side, from numbers or from signs."""
     if f"{prefix}.{side}h" not in store.names() and f"{prefix}.{side}" in store.names():
         return _signs(store, f"{prefix}.{side}", size)
-    info = store.info(f"{prefix}.{side}h")
-    if info.type != torch.float16 or info.shape != (size,):
-        raise TensorError(f"{info.file}: tensor {info.name!r} is {info}; expected float16 [{size}]")
-    scale = store.read(info.name)
-    if not bool(scale.isfinite().all()):
-        raise TensorError(
-            f"{info.file}: tensor {info.name!r} holds {float(scale[~scale.isfinite()][0])}; "
-            "expected finite numbers"
-        )
+    scale = exact(store, f"{prefix}.{side}h", torch.float16, (size,))
+    finite(store, f"{prefix}.{side}h")
     return scale
 
 
 def _signs(store: TensorStore, name: str, size: int) -> Tensor:
-    info = store.info(name)
-    if info.type != torch.int16 or info.shape != (size // 16,):
-        raise TensorError(f"{info.file}: tensor {name!r} is {info}; expected int16 [{size // 16}]")
-    bits = store.read(name).int()[:, None] >> torch.arange(16, dtype=torch.int32) & 1
+    words = exact(store, name, torch.int16, (size // 16,))
+    bits = words.int()[:, None] >> torch.arange(16, dtype=torch.int32) & 1
     return (1 - 2 * bits).flatten().half()
