@@ -49,4 +49,23 @@ APH_INLINE Peak find_peak(const float* logits, int64_t width) {
   return peak;
 }
 
+// e^(logits - peak) of a block, into `weights` if it is not null; and their sum.
+APH_INLINE float weigh(const float* logits, int64_t count, float peak, float* weights) {
+  const Floats shift = all_floats(peak);
+  Floats total = zero();
+  for_lanes(count, [&](int64_t i, auto lanes) {
+    const Floats weight = exponential(lanes.get(logits + i) - shift);
+    if (weights) lanes.put(weights + i, weight);
+    const int64_t left = count - i;
+    total = total + (left < kLanes ? within(weight, 0, static_cast<int>(left), 0.0f) : weight);
+  });
+  return sum(total);
+}
+
+// In place: what is below the threshold becomes -inf. Plain loops, which compilers vectorise.
+APH_INLINE void remove_below(float* logits, int64_t width, float threshold) {
+  for (int64_t i = 0; i < width; ++i)
+    logits[i] = logits[i] < threshold ? -__builtin_inff() : logits[i];
+}
+
 }  // namespace aph::APH_LEVEL

@@ -26,8 +26,11 @@ from aphrodite_kernels.protocols import (
     Embeds,
     Gated,
     Keep,
+    KeepNear,
     KeepTopK,
     KeepTopP,
+    KeepUpTo,
+    LeastFrom,
     LogSumExp,
     MatMul,
     MatMuls,
@@ -78,6 +81,9 @@ class Backend:
     draw: Draw
     logsumexp: LogSumExp
     keep: Keep
+    keep_near: KeepNear
+    keep_up_to: KeepUpTo
+    least_from: LeastFrom
     keep_top_k: KeepTopK
     keep_top_p: KeepTopP
     capture: Capture | None = None

@@ -163,6 +163,36 @@ class Keep(Protocol):
         ...
 
 
+class KeepNear(Protocol):
+    """Remove the tokens that are too far below the likeliest of their row."""
+
+    def __call__(self, logits: Tensor, gap: Tensor) -> None:
+        """In place. logits [n, V], gap [n, 1] <= 0, float32: below the largest + gap become -inf.
+
+        A row whose largest number is not finite may stay as it is.
+        """
+        ...
+
+
+class KeepUpTo(Protocol):
+    """Remove the tokens above a limit of each row."""
+
+    def __call__(self, logits: Tensor, limit: Tensor) -> None:
+        """In place. logits [n, V], limit [n, 1], float32: logits above it become -inf."""
+        ...
+
+
+class LeastFrom(Protocol):
+    """The least likely of the tokens that reach a threshold."""
+
+    def __call__(self, logits: Tensor, threshold: Tensor) -> Tensor:
+        """logits [n, V], threshold [n, 1] -> [n, 1], float32: its logit; infinity if none does.
+
+        Logits of -inf never count.
+        """
+        ...
+
+
 class KeepTopK(Protocol):
     """Remove all but the likeliest tokens of each row."""
 

@@ -19,6 +19,8 @@ def keep_cases() -> Iterator[Case]:
     """Thresholds, top-k and top-p, on random logits, ties, holes and logits all alike."""
     for width in (1, 300, 9001, 131072):
         yield Case(f"keep-{width}", partial(_check_keep, width=width))
+        yield Case(f"keep_near-{width}", partial(_check_near, width=width))
+        yield Case(f"keep_up_to-{width}", partial(_check_up_to, width=width))
         yield Case(f"keep_top_k-{width}", partial(_check_top_k, width=width))
         yield Case(f"keep_top_p-{width}", partial(_check_top_p, width=width))
     yield Case("keep-failed", _check_failed)
@@ -56,6 +58,30 @@ def _check_keep(draw: Draw, width: int) -> None:
         threshold[0], threshold[1] = -math.inf, logits[1].max()
         out = _changed(lambda rows, at=threshold: draw.backend.keep(rows, at), logits)
         assert torch.equal(out, logits.where(logits >= threshold, -math.inf))
+
+
+def _check_near(draw: Draw, width: int) -> None:
+    gap = torch.linspace(-4, 0, len(_COUNTS), device=draw.backend.device)[:, None]
+    gap[1] = -math.inf
+    for logits in _kinds(draw, width):
+        out = _changed(lambda rows: draw.backend.keep_near(rows, gap), logits)
+        least = logits.amax(-1, keepdim=True) + gap
+        assert torch.equal(out, logits.where(logits >= least, -math.inf))
+
+
+def _check_up_to(draw: Draw, width: int) -> None:
+    """Whatever is above the least logit that reaches a threshold goes."""
+    for logits in _kinds(draw, width):
+        threshold = logits[:, width // 3 : width // 3 + 1].clone()
+        threshold[0], threshold[1], threshold[2] = -math.inf, 100, logits[2].max()
+        least = draw.backend.least_from(logits, threshold)
+        ordered = logits.double().sort(-1).values
+        counts = (ordered >= threshold) & ordered.isfinite()
+        first = counts.int().argmax(-1, keepdim=True)
+        expected = ordered.gather(1, first).where(counts.any(-1, keepdim=True), math.inf)
+        assert torch.equal(least.double(), expected)
+        out = _changed(lambda rows, at=least: draw.backend.keep_up_to(rows, at), logits)
+        assert torch.equal(out, logits.where(logits <= least, -math.inf))
 
 
 def _check_top_k(draw: Draw, width: int) -> None:
@@ -105,6 +131,7 @@ def _check_failed(draw: Draw) -> None:
     count, share = torch.full((5, 1), 3, device=device), torch.full((5, 1), 0.5, device=device)
     for op, limit in (
         (draw.backend.keep, logits[:, 5:6].clone()),
+        (draw.backend.keep_near, share - 3),
         (draw.backend.keep_top_k, count),
         (draw.backend.keep_top_p, share),
     ):

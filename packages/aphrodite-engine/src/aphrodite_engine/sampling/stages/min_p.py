@@ -28,4 +28,4 @@ class MinP(Stage, frozen=True):
 
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
-        rows.ops.keep(logits, logits.amax(-1, keepdim=True) + rows.columns["gap"])
+        rows.ops.keep_near(logits, rows.columns["gap"])

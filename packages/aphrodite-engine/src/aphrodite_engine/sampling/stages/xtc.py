@@ -65,10 +65,8 @@ class Xtc(Stage, frozen=True):
         coin = rows.draws.uniform(Purpose.XTC)[:, None]
         acts = (coin < rows.columns["xtc_probability"]) & (rows.columns["xtc_threshold"] <= _MOST)
         least = rows.ops.logsumexp(logits)[:, None] + rows.columns["least"]
-        likely = (logits >= least) & (logits > -math.inf)
-        last = logits.masked_fill(~likely, math.inf).amin(-1, keepdim=True)
-        goes = likely & (logits > last) & acts
+        last = rows.ops.least_from(logits, least)
         spared = rows.entries["spared"]
-        wrong = goes[spared.row, spared.token].to(logits.dtype)
+        wrong = (logits[spared.row, spared.token] > last[spared.row, 0]).to(logits.dtype)
         refused = logits.new_zeros(len(logits)).index_add_(0, spared.row, wrong) > 0
-        logits.masked_fill_(goes & ~refused[:, None], -math.inf)
+        rows.ops.keep_up_to(logits, last.where(acts & ~refused[:, None], math.inf))

@@ -16,19 +16,6 @@ struct aph_draw_args {
 
 namespace aph::APH_LEVEL {
 
-// e^(logits - peak) of a block, into `weights` if it is not null; and their sum.
-static float weigh(const float* logits, int64_t count, float peak, float* weights) {
-  const Floats shift = all_floats(peak);
-  Floats total = zero();
-  for_lanes(count, [&](int64_t i, auto lanes) {
-    const Floats weight = exponential(lanes.get(logits + i) - shift);
-    if (weights) lanes.put(weights + i, weight);
-    const int64_t left = count - i;
-    total = total + (left < kLanes ? within(weight, 0, static_cast<int>(left), 0.0f) : weight);
-  });
-  return sum(total);
-}
-
 // The token at which the running sum of a block's weights passes `rest`, else the last that has a
 // weight: the sum in order and the sum by lanes may round apart.
 static int64_t pass(const float* weights, int64_t count, double rest) {

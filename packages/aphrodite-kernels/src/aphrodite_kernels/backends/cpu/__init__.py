@@ -15,14 +15,20 @@ from aphrodite_kernels.backends.cpu.attention import attention_on
 from aphrodite_kernels.backends.cpu.cores import physical_cores
 from aphrodite_kernels.backends.cpu.fallback import any_embed_on, any_matmul_on
 from aphrodite_kernels.backends.cpu.gather import embed_dense_on, select_on
-from aphrodite_kernels.backends.cpu.keep import keep, keep_top_k, keep_top_p
+from aphrodite_kernels.backends.cpu.keep import (
+    Rule,
+    keep_on,
+    keep_top_k_on,
+    keep_top_p_on,
+    least_from_on,
+)
 from aphrodite_kernels.backends.cpu.library import open_library
 from aphrodite_kernels.backends.cpu.matmul import dense_matmul_on, tiled_matmul_on
 from aphrodite_kernels.backends.cpu.norm import add_rms_norm_on, rms_norm_on
 from aphrodite_kernels.backends.cpu.program import capture_on
 from aphrodite_kernels.backends.cpu.rope import rotate_and_store_on
 from aphrodite_kernels.backends.cpu.runtime import Runtime
-from aphrodite_kernels.backends.cpu.sampling import argmax_on, draw_on, uniform_on
+from aphrodite_kernels.backends.cpu.sampling import argmax_on, draw_on, logsumexp_on, uniform_on
 from aphrodite_kernels.backends.cpu.tiled import Tiled, pack_tiles_on, tiled_rows_on
 from aphrodite_kernels.errors import BackendError
 from aphrodite_kernels.layouts import GgmlBlocks
@@ -76,8 +82,12 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         uniform=uniform_on(runtime),
         argmax=argmax_on(runtime),
         draw=draw_on(runtime),
-        keep=keep,
-        keep_top_k=keep_top_k,
-        keep_top_p=keep_top_p,
+        logsumexp=logsumexp_on(runtime),
+        keep=keep_on(runtime, Rule.BELOW),
+        keep_near=keep_on(runtime, Rule.BELOW_LARGEST),
+        keep_up_to=keep_on(runtime, Rule.ABOVE),
+        least_from=least_from_on(runtime),
+        keep_top_k=keep_top_k_on(runtime),
+        keep_top_p=keep_top_p_on(runtime),
         capture=capture_on(runtime),
     )

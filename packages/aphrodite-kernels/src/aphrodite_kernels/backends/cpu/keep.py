@@ -1,99 +1,143 @@
-"""Removing unlikely tokens: searches in rows of a vocabulary, a block of tokens at a time.
+"""Removing tokens, by their logits alone."""
 
-Torch's own topk and cumsum walk a row number by number; a vectorised reduction over blocks
-leaves them a few hundred numbers. On one core at 49k tokens: the largest 256 in 70 us instead of
-144, keep in 36 us instead of 207.
-
-Every function treats a row by itself, so that its result is the same in any company.
-"""
+import enum
+from collections.abc import Callable
+from ctypes import c_int32, c_int64, c_void_p
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-_BLOCK = 256
-_STRIDE = 4096
-_HUGE = 3e38
-_LOOK = 256
-"""Likeliest tokens among which the last one kept is looked for first."""
+from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
+from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
+from aphrodite_kernels.protocols import KeepTopK, KeepTopP, LeastFrom
 
 
-def keep(logits: Tensor, threshold: Tensor) -> None:
-    """Implements protocols.Keep."""
-    _keep(logits, logits, threshold)
+class Rule(enum.IntEnum):
+    """What goes, as ops/keep.cpp numbers it."""
+
+    BELOW = 0
+    BELOW_LARGEST = 1
+    ABOVE = 2
 
 
-def keep_top_k(logits: Tensor, count: Tensor) -> None:
-    """Implements protocols.KeepTopK."""
-    vocabulary = logits.shape[1]
-    count = count.masked_fill(count <= 0, vocabulary).clamp(max=vocabulary)
-    top = largest(logits, int(count.max()))
-    _keep(logits, logits, top.gather(1, count - 1))
+class KeepArguments(Arguments):
+    """Of ops/keep.cpp."""
+
+    _fields_ = (
+        ("logits", c_void_p),
+        ("limit", c_void_p),
+        ("width", c_int64),
+        ("stride", c_int64),
+        ("rule", c_int32),
+    )
 
 
-def keep_top_p(logits: Tensor, share: Tensor) -> None:
-    """Implements protocols.KeepTopP."""
-    probabilities = torch.softmax(logits, -1)
-    mass = share * _total(probabilities)  # softmax sums to 1 only to five digits
-    top = largest(probabilities, min(_LOOK, logits.shape[1]))
-    missed = (top.cumsum(-1, dtype=torch.float64) < mass).sum(-1, keepdim=True)
-    last = top.gather(1, missed.clamp(max=top.shape[1] - 1))
-    if int(missed.max()) == _LOOK:
-        flat = (missed[:, 0] == _LOOK).nonzero()[:, 0]
-        last[flat] = _bisect(probabilities[flat], mass[flat], last[flat])
-    _keep(logits, probabilities, last.masked_fill(share == 1, 0))
+class LeastFromArguments(Arguments):
+    """Of ops/least_from.cpp."""
+
+    _fields_ = (
+        ("logits", c_void_p),
+        ("threshold", c_void_p),
+        ("result", c_void_p),
+        ("width", c_int64),
+        ("stride", c_int64),
+    )
 
 
-def largest(x: Tensor, count: int) -> Tensor:
-    """X [n, V] -> the `count` largest values of each row, descending.
+class KeepTopArguments(Arguments):
+    """Of ops/keep_top.cpp."""
 
-    They lie in the `count` groups with the largest maxima; group j is every 4096th token from j on.
-    """
-    if 4 * count > _STRIDE or x.shape[1] <= 2 * _STRIDE:
-        return x.topk(count).values
-    groups = _pad(x, _STRIDE, float("-inf")).unflatten(1, (-1, _STRIDE))
-    best = groups.amax(1).topk(count, sorted=False).indices
-    index = best[:, None].expand(-1, groups.shape[1], -1)
-    return groups.gather(2, index).flatten(1).topk(count).values
-
-
-def _bisect(probabilities: Tensor, mass: Tensor, high: Tensor) -> Tensor:
-    """A probability [n, 1] that exactly the likeliest tokens that reach `mass` [n, 1] have.
-
-    It is below `high` [n, 1], whose tokens do not reach it. A sort of 262k tokens takes 23 ms on
-    one core, each of about 17 turns here 0.1.
-    """
-    # Positive floats are ordered as their bits are. All tokens below `low` are not worth the rest.
-    rest = (_total(probabilities) - mass).clamp(min=0)
-    low = (rest / (4 * probabilities.shape[1])).float().view(torch.int32)
-    high = high.view(torch.int32)
-    between = torch.full_like(mass, 2.0)  # probability of [low, high)
-    reached = torch.zeros_like(mass)  # probability from high up
-    kept = torch.empty_like(probabilities)
-    while bool(((high - low > 1) & (between >= 2 * low.view(torch.float32))).any()):
-        middle = low + (high - low) // 2
-        torch.ge(probabilities, middle.view(torch.float32), out=kept)
-        above = _total(kept.mul_(probabilities))
-        enough = above >= mass
-        between = torch.where(enough, above - reached, between + reached - above)
-        reached = torch.where(enough, reached, above)
-        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
-    return low.view(torch.float32)
+    _fields_ = (
+        ("logits", c_void_p),
+        ("wanted", c_void_p),
+        ("width", c_int64),
+        ("stride", c_int64),
+        ("weighted", c_int32),
+    )
 
 
-def _keep(logits: Tensor, values: Tensor, threshold: Tensor) -> None:
-    """In place: logits [n, V] := -inf where values [n, V] float32 < threshold [n, 1]."""
-    # Comparing into floats is vectorised, into bools is not: x - 1 * 3e38 * 3e38 = -inf, x - 0 = x.
-    removed = torch.lt(values, threshold, out=torch.empty_like(values))
-    logits.addcmul_(removed, torch.full_like(threshold, _HUGE), value=-_HUGE)
+def keep_on(runtime: Runtime, rule: Rule) -> Callable[[Tensor, Tensor], None]:
+    """Keep, KeepNear or KeepUpTo."""
+    run = runtime.op("keep")
+
+    def keep(logits: Tensor, limit: Tensor) -> None:
+        require_rows("logits", logits, None, None)
+        rows, width = logits.shape
+        limit = limit.contiguous()
+        require_whole("limit", limit, rows, 1)
+        arguments = KeepArguments(
+            rows=rows,
+            logits=logits.data_ptr(),
+            limit=limit.data_ptr(),
+            width=width,
+            stride=logits.stride(0),
+            rule=rule,
+        )
+        run(arguments, logits, limit)
+
+    return keep
 
 
-def _total(x: Tensor) -> Tensor:
-    """X [n, V] -> the sum of each row [n, 1] float64, the same with any number of threads."""
-    blocks = _pad(x, _BLOCK, 0.0).unflatten(1, (-1, _BLOCK))
-    return blocks.sum(-1, dtype=torch.float64).sum(-1, keepdim=True)
+def least_from_on(runtime: Runtime) -> LeastFrom:
+    """The least likely of likely tokens."""
+    run = runtime.op("least_from")
+
+    def least_from(logits: Tensor, threshold: Tensor) -> Tensor:
+        require_rows("logits", logits, None, None)
+        rows, width = logits.shape
+        threshold = threshold.contiguous()
+        require_whole("threshold", threshold, rows, 1)
+        result = runtime.empty(rows, 1)
+        arguments = LeastFromArguments(
+            rows=rows,
+            logits=logits.data_ptr(),
+            threshold=threshold.data_ptr(),
+            result=result.data_ptr(),
+            width=width,
+            stride=logits.stride(0),
+        )
+        run(arguments, logits, threshold, result)
+        return result
+
+    return least_from
 
 
-def _pad(x: Tensor, multiple: int, value: float) -> Tensor:
-    missing = -x.shape[1] % multiple
-    return functional.pad(x, (0, missing), value=value) if missing else x
+def keep_top_k_on(runtime: Runtime) -> KeepTopK:
+    """The likeliest by number."""
+    keep_top = _keep_top_on(runtime, weighted=False)
+
+    def keep_top_k(logits: Tensor, count: Tensor) -> None:
+        keep_top(logits, count)
+
+    return keep_top_k
+
+
+def keep_top_p_on(runtime: Runtime) -> KeepTopP:
+    """The likeliest by probability."""
+    keep_top = _keep_top_on(runtime, weighted=True)
+
+    def keep_top_p(logits: Tensor, share: Tensor) -> None:
+        keep_top(logits, share)
+
+    return keep_top_p
+
+
+def _keep_top_on(runtime: Runtime, *, weighted: bool) -> Callable[[Tensor, Tensor], None]:
+    run = runtime.op("keep_top")
+
+    def keep_top(logits: Tensor, wanted: Tensor) -> None:
+        require_rows("logits", logits, None, None)
+        rows, width = logits.shape
+        wanted = wanted.to(torch.float64).contiguous()
+        require_whole("wanted", wanted, rows, 1, dtype=torch.float64)
+        arguments = KeepTopArguments(
+            rows=rows,
+            logits=logits.data_ptr(),
+            wanted=wanted.data_ptr(),
+            width=width,
+            stride=logits.stride(0),
+            weighted=weighted,
+        )
+        run(arguments, logits, wanted)
+
+    return keep_top

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
 from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
-from aphrodite_kernels.protocols import Argmax, Draw, Uniform
+from aphrodite_kernels.protocols import Argmax, Draw, LogSumExp, Uniform
 
 
 class UniformArguments(Arguments):
@@ -42,6 +42,17 @@ class DrawArguments(Arguments):
         ("uniform", c_void_p),
         ("tokens", c_void_p),
         ("valid", c_void_p),
+        ("width", c_int64),
+        ("stride", c_int64),
+    )
+
+
+class LogSumExpArguments(Arguments):
+    """Of ops/logsumexp.cpp."""
+
+    _fields_ = (
+        ("logits", c_void_p),
+        ("result", c_void_p),
         ("width", c_int64),
         ("stride", c_int64),
     )
@@ -117,3 +128,24 @@ def draw_on(runtime: Runtime) -> Draw:
         return tokens, valid
 
     return draw
+
+
+def logsumexp_on(runtime: Runtime) -> LogSumExp:
+    """Normalisers."""
+    run = runtime.op("logsumexp")
+
+    def logsumexp(logits: Tensor) -> Tensor:
+        require_rows("logits", logits, None, None)
+        rows, width = logits.shape
+        result = runtime.empty(rows)
+        arguments = LogSumExpArguments(
+            rows=rows,
+            logits=logits.data_ptr(),
+            result=result.data_ptr(),
+            width=width,
+            stride=logits.stride(0),
+        )
+        run(arguments, logits, result)
+        return result
+
+    return logsumexp

@@ -16,8 +16,11 @@ from aphrodite_kernels.backends.reference.sampling import (
     argmax,
     draw,
     keep,
+    keep_near,
     keep_top_k,
     keep_top_p,
+    keep_up_to,
+    least_from,
     logsumexp,
     uniform,
 )
@@ -63,6 +66,9 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         draw=draw,
         logsumexp=logsumexp,
         keep=keep,
+        keep_near=keep_near,
+        keep_up_to=keep_up_to,
+        least_from=least_from,
         keep_top_k=keep_top_k,
         keep_top_p=keep_top_p,
     )

@@ -45,6 +45,22 @@ def keep(logits: Tensor, threshold: Tensor) -> None:
     logits.masked_fill_(logits < threshold, -torch.inf)
 
 
+def keep_near(logits: Tensor, gap: Tensor) -> None:
+    """Whatever is further below the largest than the gap goes."""
+    keep(logits, logits.amax(-1, keepdim=True) + gap)
+
+
+def keep_up_to(logits: Tensor, limit: Tensor) -> None:
+    """Whatever is above the limit goes."""
+    logits.masked_fill_(logits > limit, -torch.inf)
+
+
+def least_from(logits: Tensor, threshold: Tensor) -> Tensor:
+    """[n, V] -> [n, 1]."""
+    counts = (logits >= threshold) & (logits > -torch.inf)
+    return logits.masked_fill(~counts, torch.inf).amin(-1, keepdim=True)
+
+
 def keep_top_k(logits: Tensor, count: Tensor) -> None:
     """Whatever is below the count-th largest goes."""
     vocabulary = logits.shape[1]

@@ -1,0 +1,39 @@
+// The logarithm of the sum of exponentials of each row of logits.
+
+#include "runtime.h"
+
+#include "logits.h"
+
+struct aph_logsumexp_args {
+  int64_t rows;
+  aph_runtime* runtime;
+  const float* logits;  // [rows, width]
+  float* result;        // [rows]
+  int64_t width, stride;
+};
+
+namespace aph::APH_LEVEL {
+
+static float log_sum(const float* logits, int64_t width) {
+  const Peak peak = find_peak(logits, width);
+  if (!peak.valid) {  // a finite largest is that of a row with NaN
+    const bool finite = peak.value - peak.value == 0.0f;
+    return finite ? __builtin_nanf("") : peak.value;
+  }
+  double total = 0.0;
+  for (int64_t begin = 0; begin < width; begin += kLogitBlock)
+    total += weigh(logits + begin, block_end(begin, width) - begin, peak.value, nullptr);
+  return static_cast<float>(peak.value + __builtin_log(total));
+}
+
+int logsumexp(const aph_logsumexp_args& args) {
+  parallel_for(args.runtime, args.rows, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row)
+      args.result[row] = log_sum(args.logits + row * args.stride, args.width);
+  });
+  return 0;
+}
+
+}  // namespace aph::APH_LEVEL
+
+APH_FLOAT_OP(aph_logsumexp, aph_logsumexp_args, logsumexp)
