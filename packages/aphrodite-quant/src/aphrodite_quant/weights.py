@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Self
 
+from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import GgmlType, PackedWeight
 from torch import Tensor
 
@@ -52,7 +53,14 @@ class Weights:
         stored = self.rename(self._path(name))
         if stored is None:
             raise TensorError(f"the checkpoint has no weight for {self._path(name)!r}")
-        weight = self.read(self.store, stored)
+        try:
+            weight = self.read(self.store, stored)
+        except LayoutError as error:
+            of_module = (name for name in self.store.names() if name.startswith(f"{stored}."))
+            file = self.store.info(next(of_module)).file
+            raise TensorError(
+                f"{file}: the tensors of {stored!r} fit no layout: {error}"
+            ) from error
         found = (weight.out_features, weight.in_features)
         if shape is not None and found != shape:
             raise TensorError(f"weight {stored!r} is {list(found)}, expected {list(shape)}")

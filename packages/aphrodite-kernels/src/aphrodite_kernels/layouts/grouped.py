@@ -18,7 +18,13 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def pack_codes(codes: Tensor, bits: int) -> Tensor:
-    """Codes below 2**bits ([N, K] uint8) as little-endian bit streams [N, K * bits / 8] uint8."""
+    """Codes below 2**bits ([N, K] uint8) as little-endian bit streams [N, K * bits / 8] uint8.
+
+    Raises:
+        LayoutError: they are no matrix, or its rows do not fill whole bytes.
+    """
+    if codes.ndim != 2 or codes.shape[1] * bits % 8:
+        raise LayoutError(f"rows of {list(codes.shape)} {bits}-bit codes do not fill whole bytes")
     common = gcd(8, bits)
     words = codes.unflatten(1, (-1, 8 // common)).long()
     word = (words << bits * torch.arange(8 // common, device=codes.device)).sum(-1, keepdim=True)
@@ -97,10 +103,6 @@ class Grouped(PackedWeight):
         columns: Tensor | None = None,
     ) -> Self:
         """From codes [N, K] uint8 below 2**bits; `columns` must be a permutation."""
-        if codes.ndim != 2 or codes.shape[1] * bits % 8:
-            raise LayoutError(
-                f"rows of {list(codes.shape)} {bits}-bit codes do not fill whole bytes"
-            )
         if codes.numel() and int(codes.max()) >= 1 << bits:
             raise LayoutError(f"code {int(codes.max())} does not fit {bits} bits")
         if columns is not None:
