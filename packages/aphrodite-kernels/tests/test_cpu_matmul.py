@@ -4,15 +4,21 @@ What a product computes is written out in float64 here: `quantized` rounds activ
 the kernels do, and the rest is a matrix product with the dequantised weight.
 """
 
+from functools import partial
+
 import pytest
 import torch
+from aphrodite_kernels.backends.cpu import tile_pack
 from aphrodite_kernels.backends.cpu.library import LEVELS, find_library
 from aphrodite_kernels.backends.cpu.matmul import dense_matmul_on, tiled_matmul_on
 from aphrodite_kernels.backends.cpu.runtime import Runtime
-from aphrodite_kernels.backends.cpu.tiled import Tiled, pack_tiles_on, tiled_rows_on
+from aphrodite_kernels.backends.cpu.tile_pack import pack_tiles_on
+from aphrodite_kernels.backends.cpu.tiled import Tiled, tiled_rows_on
 from aphrodite_kernels.errors import KernelError, LayoutError, ShapeError
-from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType
+from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType, Grouped
 from aphrodite_kernels.testing import random_blocks
+from aphrodite_kernels.testing.kinds import weight_kinds
+from aphrodite_kernels.testing.kinds.grouped import random_grouped
 
 pytestmark = pytest.mark.skipif(
     find_library() is None, reason="the compiled CPU library was not built"
@@ -32,6 +38,10 @@ TYPES = [
     GgmlType.IQ4_NL,
     GgmlType.IQ4_XS,
 ]
+CODED = [
+    kind for kind in weight_kinds() if kind.label.startswith(("grouped", "mxfp4", "nvfp4", "int8"))
+]
+"""Other layouts that have tiles, all of them at 640 columns."""
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -59,6 +69,10 @@ def blocks_of(kind, rows=57, blocks=19):
     return random_blocks(kind, rows, columns, torch.Generator().manual_seed(int(kind)))
 
 
+def coded_of(kind, rows=57):
+    return kind.draw(rows, 640, torch.Generator().manual_seed(len(kind.label)))
+
+
 def quantized(x):
     """Activations rounded to int8 times a scale per block of 32, in float64; and the scales."""
     parts = x.view(len(x), -1, 32)
@@ -76,6 +90,47 @@ def test_packing_keeps_every_weight_exactly(runtime, kind):
     torch.testing.assert_close(tiled.dequantize(), weight.dequantize(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kind", CODED, ids=lambda kind: kind.label)
+def test_packing_other_layouts_keeps_every_weight(runtime, kind):
+    weight = coded_of(kind)
+    tiled = pack_tiles_on(runtime)(weight)
+    assert isinstance(tiled, Tiled)
+    assert (tiled.in_features, tiled.out_features) == (640, 57)
+    # Exactly, but for a minimum: the product of scale and zero point is rounded once.
+    off = 1e-6 if isinstance(weight, Grouped) and weight.zero is not None else 0
+    torch.testing.assert_close(tiled.dequantize(), weight.dequantize(), rtol=0, atol=off)
+
+
+def test_long_groups_have_one_scale(runtime):
+    generator = torch.Generator().manual_seed(4)
+    weight = random_grouped(64, 640, generator, bits=4, group=128, zero=True, ordered=True)
+    assert pack_tiles_on(runtime)(weight).nbytes == weight.nbytes
+
+
+def test_a_weight_of_several_slabs_is_packed_whole(runtime, monkeypatch):
+    monkeypatch.setattr(tile_pack, "_SLAB", 640 * 16 * 2)
+    for kind in CODED:
+        weight = coded_of(kind, rows=75)
+        torch.testing.assert_close(
+            pack_tiles_on(runtime)(weight).dequantize(), weight.dequantize(), rtol=0, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(("columns", "group"), [(80, 16), (72, 24), (64, 8)])
+def test_groups_that_fit_no_block_stay_as_they_are(runtime, columns, group):
+    generator = torch.Generator().manual_seed(4)
+    weight = random_grouped(8, columns, generator, bits=4, group=group, zero=True, ordered=True)
+    assert pack_tiles_on(runtime)(weight) is weight
+
+
+def test_an_order_that_names_a_column_twice_is_refused(runtime):
+    generator = torch.Generator().manual_seed(4)
+    weight = random_grouped(8, 64, generator, bits=4, zero=True, ordered=False)
+    weight.columns[0] = weight.columns[1]
+    with pytest.raises(LayoutError, match="does not name each of them once"):
+        pack_tiles_on(runtime)(weight)
+
+
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
 def test_packing_takes_hardly_more_bytes(runtime, kind):
     weight = blocks_of(kind, rows=64)
@@ -83,11 +138,10 @@ def test_packing_takes_hardly_more_bytes(runtime, kind):
 
 
 def test_packing_on_each_level_gives_the_same_bytes(runtime, level):
-    for kind in TYPES:
-        weight = blocks_of(kind, rows=33)
+    for weight in (*(blocks_of(kind, rows=33) for kind in TYPES), *map(coded_of, CODED)):
         ours, theirs = pack_tiles_on(level)(weight), pack_tiles_on(runtime)(weight)
-        assert torch.equal(ours.codes, theirs.codes), kind.name
-        assert torch.equal(ours.scales[:2], theirs.scales[:2]), kind.name
+        assert torch.equal(ours.codes, theirs.codes), ours.format
+        assert torch.equal(ours.scales[:2], theirs.scales[:2]), ours.format
 
 
 def test_a_type_without_tiles_stays_as_it_is(runtime):
@@ -109,6 +163,23 @@ def test_product_is_the_int8_product_in_float64(level, kind):
     sums = exact.abs().view(57, -1, 32).sum(-1)
     bound = 0.5 * scales[..., 0] @ sums.T
     assert ((y - x.double() @ exact.T - bias).abs() <= bound * 1.0001 + 2e-5).all()
+
+
+@pytest.mark.parametrize("kind", CODED, ids=lambda kind: kind.label)
+def test_product_of_other_layouts_is_the_int8_product_in_float64(level, kind):
+    weight = coded_of(kind)
+    order = weight.columns if isinstance(weight, Grouped) else None
+    order = torch.arange(640) if order is None else order
+    x, bias = random(11, 640), random(57, seed=1)
+    rounded, _ = quantized(x[:, order])
+    multiply, packed = tiled_matmul_on(level), pack_tiles_on(level)(weight)
+    y = multiply(x, packed, bias)
+    expected = rounded @ weight.dequantize()[:, order].double().T + bias
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=5e-5)
+    assert torch.equal(torch.cat([multiply(row, packed, bias) for row in x.split(1)]), y)
+    tokens = torch.tensor([56, 0, 17, 0], dtype=torch.int32)
+    rows = tiled_rows_on(level)(tokens, packed, 24.0)
+    torch.testing.assert_close(rows, packed.dequantize()[tokens.long()] * 24, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
@@ -204,6 +275,19 @@ def test_split_and_stack(runtime):
         Tiled.stack([odd, whole])
     with pytest.raises(LayoutError, match="embed"):
         whole.rows(torch.tensor([0]))
+
+
+def test_other_layouts_stack_if_their_columns_are_in_one_order(runtime):
+    generator = torch.Generator().manual_seed(4)
+    draw = partial(random_grouped, 32, 64, generator, bits=4, zero=True)
+    one, other, plain = (
+        pack_tiles_on(runtime)(draw(ordered=ordered)) for ordered in (False, False, True)
+    )
+    both = Tiled.stack([one, one]).dequantize()
+    assert torch.equal(both, torch.cat((one.dequantize(), one.dequantize())))
+    for wrong in (other, plain):
+        with pytest.raises(LayoutError, match="different orders"):
+            Tiled.stack([one, wrong])
 
 
 def test_wrong_activations_are_refused(runtime):

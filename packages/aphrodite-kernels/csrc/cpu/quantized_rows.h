@@ -18,12 +18,22 @@ struct QuantizedRows {
   int8_t* codes;          // [rows, 32 blocks]
 };
 
+// Sixteen inputs from `first` on, or those that `columns` names there.
+APH_INLINE Floats inputs(const float* x, const int32_t* columns, int64_t first) {
+  if (!columns) return load(x + first);
+  alignas(64) float gathered[kLanes];
+  for (int i = 0; i < kLanes; ++i) gathered[i] = x[columns[first + i]];
+  return load(gathered);
+}
+
 // Below 2^-100 a block counts as zero. A NaN or an infinity makes its whole block NaN.
-static void quantize_row(const float* x, const QuantizedRows& to, int64_t row) {
+static void quantize_row(const float* x, const int32_t* columns, const QuantizedRows& to,
+                         int64_t row) {
   const Floats shift = all_floats(12582912.0f);  // 1.5 * 2^23 moves the nearest integer to the end
   const Ints magnitude = all_ints(0x7fffffff);
-  for (int64_t b = 0, at = row * to.blocks; b < to.blocks; ++b, ++at, x += kBlock) {
-    const Floats low = load(x), high = load(x + 16);
+  for (int64_t b = 0, at = row * to.blocks; b < to.blocks; ++b, ++at) {
+    const Floats low = inputs(x, columns, b * kBlock);
+    const Floats high = inputs(x, columns, b * kBlock + kLanes);
     // Magnitudes order like their bits, NaN above infinity.
     const int32_t bits = largest(largest(bits_of(low) & magnitude, bits_of(high) & magnitude));
     const float peak = float_of(bits >= 0x7f800000 ? 0x7fc00000 : bits);
@@ -43,9 +53,9 @@ static void quantize_row(const float* x, const QuantizedRows& to, int64_t row) {
   }
 }
 
-// Rows of x [rows, 32 blocks] as int8, in the op's scratch space.
+// Rows of x [rows, 32 blocks] as int8, in the op's scratch space; `columns` is their order, or null.
 static QuantizedRows quantize_rows(aph_runtime* runtime, const float* x, int64_t stride,
-                                   int64_t rows, int64_t blocks) {
+                                   const int32_t* columns, int64_t rows, int64_t blocks) {
   const int64_t count = rows * blocks;
   auto* memory = static_cast<uint8_t*>(scratch(runtime, -1, count * (5 * 4 + kBlock)));
   auto* scale = reinterpret_cast<float*>(memory);
@@ -54,7 +64,7 @@ static QuantizedRows quantize_rows(aph_runtime* runtime, const float* x, int64_t
   const QuantizedRows to{blocks, scale, scale + count, minus, minus + count, codes};
   // A hand-off to the other threads costs more than 512 blocks.
   parallel_for(runtime, rows, 1 + 512 / blocks, [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) quantize_row(x + row * stride, to, row);
+    for (int64_t row = begin; row < end; ++row) quantize_row(x + row * stride, columns, to, row);
   });
   return to;
 }

@@ -18,9 +18,20 @@
 //   Signed16   scale (float16); per half block: factor (int8)
 //   Pair32     scale, minimum scale (float16); per block: factor, minimum factor (uint8)
 //   Pair16     scale, minimum scale (float16); per half block: both factors (4 + 4 bits)
+//   and for every `span` blocks or half blocks, so that a group of any length is one record:
+//   Single32, Single16          scale (float32)
+//   SinglePair32, SinglePair16  scale, minimum (float32)
+//
+// A look-up has codes of 4 bits and a table, whose numbers then are the codes.
 #pragma once
 
 #include <cstdint>
+
+// As Python fills it.
+struct aph_tile_format {
+  int32_t fields, scales, offset_log2, span;
+  uint8_t table[16];
+};
 
 namespace aph::APH_LEVEL {
 
@@ -30,23 +41,34 @@ constexpr int kGroup = 8;
 constexpr int kVectors = 8;
 constexpr int kUnpacked = kVectors * 64;
 
-enum class Fields { kFour, kFourOne, kFourTwo, kTwo, kTwoOne, kEight, kLookUp };
-enum class Scales { kHalf, kHalfPair, kSigned32, kSigned16, kPair32, kPair16 };
+enum class Fields : int32_t { kFour, kFourOne, kFourTwo, kTwo, kTwoOne, kEight, kLookUp };
+enum class Scales : int32_t {
+  kHalf, kHalfPair, kSigned32, kSigned16, kPair32, kPair16,
+  kSingle32, kSinglePair32, kSingle16, kSinglePair16,
+};
+
+static constexpr bool has_minimum(Scales scales) {
+  return scales == Scales::kHalfPair || scales == Scales::kPair32 || scales == Scales::kPair16 ||
+         scales == Scales::kSinglePair32 || scales == Scales::kSinglePair16;
+}
+// Scales for every half block instead of every block.
+static constexpr bool by_halves(Scales scales) {
+  return scales == Scales::kSigned16 || scales == Scales::kPair16 ||
+         scales == Scales::kSingle16 || scales == Scales::kSinglePair16;
+}
 
 struct TileFormat {
   Fields fields;
   Scales scales;
   int offset_log2;  // of the offset; unused where there is a minimum
-  bool exists = true;
+  int span = 1;     // blocks or half blocks that share a float32 scale; 0: no such tiles
+  uint8_t table[16] = {};
 
-  constexpr bool has_minimum() const {
-    return scales == Scales::kHalfPair || scales == Scales::kPair32 || scales == Scales::kPair16;
-  }
-  constexpr int halves() const {
-    return scales == Scales::kSigned16 || scales == Scales::kPair16 ? 2 : 1;
-  }
+  constexpr bool has_minimum() const { return APH_LEVEL::has_minimum(scales); }
+  constexpr int halves() const { return by_halves(scales) ? 2 : 1; }
+  // Whether a code may be 128 or more.
   constexpr bool full_range() const {
-    return fields == Fields::kEight || fields == Fields::kLookUp;
+    return fields == Fields::kEight || (fields == Fields::kLookUp && offset_log2 == 7);
   }
   constexpr int block_bytes() const {
     switch (fields) {
@@ -64,10 +86,19 @@ struct TileFormat {
       case Scales::kHalfPair: return blocks * 64;
       case Scales::kSigned32: return blocks / kGroup * (32 + kGroup * 16);
       case Scales::kSigned16: return blocks / kGroup * (32 + kGroup * 32);
-      default: return blocks / kGroup * (64 + kGroup * 32);
+      case Scales::kPair32:
+      case Scales::kPair16: return blocks / kGroup * (64 + kGroup * 32);
+      default: return (blocks * halves() + span - 1) / span * (has_minimum() ? 128 : 64);
     }
   }
 };
+
+static inline TileFormat format_of(const aph_tile_format& from) {
+  TileFormat format{static_cast<Fields>(from.fields), static_cast<Scales>(from.scales),
+                    from.offset_log2, from.span};
+  for (int i = 0; i < 16; ++i) format.table[i] = from.table[i];
+  return format;
+}
 
 // The ids of ggml.
 enum GgmlType {
@@ -75,6 +106,12 @@ enum GgmlType {
   kQ5_K = 13, kQ6_K = 14, kIQ4_NL = 20, kIQ4_XS = 23,
 };
 
+static constexpr TileFormat iq4_format(Scales scales) {
+  return {Fields::kLookUp, scales, 7, 1,
+          {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241}};
+}
+
+// How the blocks of a ggml type lie in tiles.
 static constexpr TileFormat tile_format(int type) {
   switch (type) {
     case kQ4_0: return {Fields::kFour, Scales::kHalf, 3};
@@ -87,14 +124,10 @@ static constexpr TileFormat tile_format(int type) {
     case kQ4_K: return {Fields::kFour, Scales::kPair32, 0};
     case kQ5_K: return {Fields::kFourOne, Scales::kPair32, 0};
     case kQ6_K: return {Fields::kFourTwo, Scales::kSigned16, 5};
-    case kIQ4_NL: return {Fields::kLookUp, Scales::kHalf, 7};
-    case kIQ4_XS: return {Fields::kLookUp, Scales::kSigned32, 7};
-    default: return {Fields::kFour, Scales::kHalf, 0, false};
+    case kIQ4_NL: return iq4_format(Scales::kHalf);
+    case kIQ4_XS: return iq4_format(Scales::kSigned32);
+    default: return {Fields::kFour, Scales::kHalf, 0, 0};
   }
 }
-
-// The values of IQ4 codes plus 128.
-alignas(16) constexpr uint8_t kLookUp[16] = {1,   24,  45,  63,  79,  93,  106, 118,
-                                             129, 141, 153, 166, 181, 197, 217, 241};
 
 }  // namespace aph::APH_LEVEL

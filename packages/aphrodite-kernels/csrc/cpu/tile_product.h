@@ -90,13 +90,17 @@ static void fill(Multiply (&table)[kMaxRows + 1]) {
   }
 }
 
+template <int halves>
+static void fill(const TileFormat& format, Multiply (&table)[kMaxRows + 1]) {
+  if (format.has_minimum() && format.full_range()) fill<Sort{true, halves, Codes::kFull}>(table);
+  else if (format.has_minimum()) fill<Sort{true, halves, Codes::kSmall}>(table);
+  else if (format.full_range()) fill<Sort{false, halves, Codes::kFull}>(table);
+  else fill<Sort{false, halves, Codes::kSmall}>(table);
+}
+
 static void products_of(const TileFormat& format, Multiply (&table)[kMaxRows + 1]) {
-  const bool whole = format.halves() == 1;
-  if (format.has_minimum() && whole) fill<Sort{true, 1, Codes::kSmall}>(table);
-  else if (format.has_minimum()) fill<Sort{true, 2, Codes::kSmall}>(table);
-  else if (!whole) fill<Sort{false, 2, Codes::kSmall}>(table);
-  else if (format.full_range()) fill<Sort{false, 1, Codes::kFull}>(table);
-  else fill<Sort{false, 1, Codes::kSmall}>(table);
+  if (format.halves() == 2) fill<2>(format, table);
+  else fill<1>(format, table);
 }
 
 }  // namespace aph::APH_LEVEL

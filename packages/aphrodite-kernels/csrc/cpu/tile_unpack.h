@@ -16,37 +16,59 @@ APH_INLINE Bytes field(const uint8_t* packed) {
 }
 
 template <Fields fields, int g>
-APH_INLINE Bytes codes_of(const uint8_t* packed) {
+APH_INLINE Bytes codes_of(const uint8_t* packed, const uint8_t* table) {
   switch (fields) {
     case Fields::kFour: return field<4, 0, g>(packed);
     case Fields::kFourOne: return field<4, 0, g>(packed) | field<1, 4, g>(packed + 256);
     case Fields::kFourTwo: return field<4, 0, g>(packed) | field<2, 4, g>(packed + 256);
     case Fields::kTwo: return field<2, 0, g>(packed);
     case Fields::kTwoOne: return field<2, 0, g>(packed) | field<1, 2, g>(packed + 128);
-    case Fields::kLookUp: return look_up(kLookUp, field<4, 0, g>(packed));
+    case Fields::kLookUp: return look_up(table, field<4, 0, g>(packed));
     default: return load_bytes(packed + g * 64);
   }
 }
 
 template <Fields fields, int g = 0>
-APH_INLINE void unpack_block(const uint8_t* packed, uint8_t* codes) {
+APH_INLINE void unpack_block(const uint8_t* packed, const uint8_t* table, uint8_t* codes) {
   if constexpr (g < kVectors) {
-    store_bytes(codes + g * 64, codes_of<fields, g>(packed));
-    unpack_block<fields, g + 1>(packed, codes);
+    store_bytes(codes + g * 64, codes_of<fields, g>(packed, table));
+    unpack_block<fields, g + 1>(packed, table, codes);
   }
 }
 
 template <Fields fields>
-static void unpack_codes(const uint8_t* packed, int blocks, uint8_t* codes) {
+static void unpack_codes(const uint8_t* packed, const uint8_t* table, int blocks, uint8_t* codes) {
   constexpr int bytes = TileFormat{fields, Scales::kHalf, 0}.block_bytes();
-  for (int b = 0; b < blocks; ++b) unpack_block<fields>(packed + b * bytes, codes + b * kUnpacked);
+  for (int b = 0; b < blocks; ++b)
+    unpack_block<fields>(packed + b * bytes, table, codes + b * kUnpacked);
+}
+
+// `count` rows from row `first` of scales that each stand for `span` rows.
+template <bool pair>
+static void repeat_scales(const uint8_t* packed, int64_t first, int span, int count, float* scale,
+                          float* minimum) {
+  const float* record = reinterpret_cast<const float*>(packed) + first / span * (pair ? 32 : 16);
+  int left = span - static_cast<int>(first % span);
+  for (int i = 0; i < count; ++i, scale += 16, minimum += 16, --left) {
+    if (!left) {
+      record += pair ? 32 : 16;
+      left = span;
+    }
+    store(scale, load(record));
+    if constexpr (pair) store(minimum, load(record + 16));
+  }
 }
 
 // `blocks` blocks from block `first` (a multiple of 8) of a tile -> rows of 16 scales and, where
 // the format has them, minima: one row per block or half block.
 template <Scales scales>
-static void unpack_scales(const uint8_t* packed, int64_t first, int blocks, float* scale,
+static void unpack_scales(const uint8_t* packed, int span, int64_t first, int blocks, float* scale,
                           float* minimum) {
+  if constexpr (scales >= Scales::kSingle32) {
+    constexpr int halves = by_halves(scales) ? 2 : 1;
+    return repeat_scales<has_minimum(scales)>(packed, first * halves, span, blocks * halves, scale,
+                                              minimum);
+  }
   packed += TileFormat{Fields::kFour, scales, 0}.scale_bytes(first);
   if constexpr (scales == Scales::kHalf) {
     for (int b = 0; b < blocks; ++b)
@@ -63,7 +85,7 @@ static void unpack_scales(const uint8_t* packed, int64_t first, int blocks, floa
       for (int i = 0; i < rows; ++i, scale += 16)
         store(scale, whole * to_floats(load_signed(packed + 32 + i * 16)));
     }
-  } else {
+  } else if constexpr (scales == Scales::kPair32 || scales == Scales::kPair16) {
     constexpr int rows = scales == Scales::kPair16 ? 2 * kGroup : kGroup;
     for (int group = 0; group < blocks / kGroup; ++group, packed += 64 + kGroup * 32) {
       const Floats whole = load(halves(packed));
@@ -82,9 +104,10 @@ static void unpack_scales(const uint8_t* packed, int64_t first, int blocks, floa
   }
 }
 
-using UnpackCodes = void (*)(const uint8_t* packed, int blocks, uint8_t* codes);
-using UnpackScales = void (*)(const uint8_t* packed, int64_t first, int blocks, float* scale,
-                              float* minimum);
+using UnpackCodes = void (*)(const uint8_t* packed, const uint8_t* table, int blocks,
+                             uint8_t* codes);
+using UnpackScales = void (*)(const uint8_t* packed, int span, int64_t first, int blocks,
+                              float* scale, float* minimum);
 
 static UnpackCodes code_unpacker(Fields fields) {
   switch (fields) {
@@ -105,7 +128,11 @@ static UnpackScales scale_unpacker(Scales scales) {
     case Scales::kSigned32: return unpack_scales<Scales::kSigned32>;
     case Scales::kSigned16: return unpack_scales<Scales::kSigned16>;
     case Scales::kPair32: return unpack_scales<Scales::kPair32>;
-    default: return unpack_scales<Scales::kPair16>;
+    case Scales::kPair16: return unpack_scales<Scales::kPair16>;
+    case Scales::kSingle32: return unpack_scales<Scales::kSingle32>;
+    case Scales::kSinglePair32: return unpack_scales<Scales::kSinglePair32>;
+    case Scales::kSingle16: return unpack_scales<Scales::kSingle16>;
+    default: return unpack_scales<Scales::kSinglePair16>;
   }
 }
 

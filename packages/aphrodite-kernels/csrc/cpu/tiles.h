@@ -41,10 +41,10 @@ static Strip unpack_strip(const Tiles& tiles, int64_t tile, int64_t first, Strip
   const int blocks = left < kStripBlocks ? static_cast<int>(left) : kStripBlocks;
   const int block_bytes = tiles.format.block_bytes();
   const uint8_t* packed = tiles.codes + (tile * tiles.blocks + first) * block_bytes;
-  tiles.unpack_scales(tiles.scales + tile * tiles.format.scale_bytes(tiles.blocks), first, blocks,
-                      buffer.scale, buffer.minimum);
+  tiles.unpack_scales(tiles.scales + tile * tiles.format.scale_bytes(tiles.blocks),
+                      tiles.format.span, first, blocks, buffer.scale, buffer.minimum);
   const bool in_place = tiles.format.fields == Fields::kEight;
-  if (!in_place) tiles.unpack_codes(packed, blocks, buffer.codes);
+  if (!in_place) tiles.unpack_codes(packed, tiles.format.table, blocks, buffer.codes);
   return {in_place ? packed : buffer.codes, buffer.scale, buffer.minimum, first, blocks,
           tiles.format.offset_log2, packed + blocks * block_bytes, block_bytes};
 }

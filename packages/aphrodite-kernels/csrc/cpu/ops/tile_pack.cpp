@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "runtime.h"
-#include "tile_format.h"
+#include "tile_codes.h"
 
 struct aph_tile_pack_args {
   int64_t rows;  // of blocks: out features
@@ -122,43 +122,6 @@ static void read_factors(const uint8_t* source, uint8_t* scales, uint8_t* minima
   }
 }
 
-// A field of `bits` bits at `from` of eight code vectors -> `bits` vectors.
-template <int bits, int from>
-static void pack_field(const uint8_t* codes, uint8_t* packed) {
-  constexpr uint8_t mask = (1 << bits) - 1;
-  for (int vector = 0; vector < bits; ++vector) {
-    uint8_t sum[64] = {};
-    for (int part = 0; part < 8 / bits; ++part) {
-      const uint8_t* field = codes + (vector + part * bits) * 64;
-      for (int i = 0; i < 64; ++i)
-        sum[i] |= static_cast<uint8_t>((field[i] >> from & mask) << part * bits);
-    }
-    std::memcpy(packed + vector * 64, sum, sizeof sum);
-  }
-}
-
-template <Fields fields>
-static void pack_block(const uint8_t* codes, uint8_t* packed) {
-  switch (fields) {
-    case Fields::kFour:
-    case Fields::kLookUp: pack_field<4, 0>(codes, packed); return;
-    case Fields::kFourOne:
-      pack_field<4, 0>(codes, packed);
-      pack_field<1, 4>(codes, packed + 256);
-      return;
-    case Fields::kFourTwo:
-      pack_field<4, 0>(codes, packed);
-      pack_field<2, 4>(codes, packed + 256);
-      return;
-    case Fields::kTwo: pack_field<2, 0>(codes, packed); return;
-    case Fields::kTwoOne:
-      pack_field<2, 0>(codes, packed);
-      pack_field<1, 2>(codes, packed + 128);
-      return;
-    default: std::memcpy(packed, codes, kUnpacked);
-  }
-}
-
 // Scales of output `o` of a tile, from one source block, into that block's or group's record.
 template <int type>
 static void pack_scales(const uint8_t* source, int o, uint8_t* record) {
@@ -193,7 +156,7 @@ static void pack_tile(const uint8_t* source, int rows, int64_t row_bytes, int64_
       std::memset(tile, 0, sizeof tile);
       for (int o = 0; o < rows; ++o) {
         read_codes<type>(column + o * row_bytes, s, row_codes);
-        for (int g = 0; g < kVectors; ++g) std::memcpy(tile + g * 64 + o * 4, row_codes + g * 4, 4);
+        place_codes(row_codes, o, tile);
       }
       pack_block<format.fields>(tile, codes);
     }
@@ -242,13 +205,21 @@ int tile_pack(const aph_tile_pack_args& args) {
 APH_OP(aph_tile_pack, aph_tile_pack_args, tile_pack)
 
 #if defined(APH_LEVEL_generic)
-// Bytes that one tile's codes and scales take; 0 where the type has no tiles.
-APH_EXPORT int64_t aph_tile_code_bytes(int type, int64_t blocks) {
+// How the blocks of a ggml type lie in tiles; 0 where the type has none.
+APH_EXPORT int aph_tile_format_of(int type, aph_tile_format* to) {
   const auto format = aph::generic::tile_format(type);
-  return format.exists ? blocks * format.block_bytes() : 0;
+  to->fields = static_cast<int32_t>(format.fields);
+  to->scales = static_cast<int32_t>(format.scales);
+  to->offset_log2 = format.offset_log2;
+  to->span = format.span;
+  std::memcpy(to->table, format.table, sizeof to->table);
+  return format.span;
 }
-APH_EXPORT int64_t aph_tile_scale_bytes(int type, int64_t blocks) {
-  const auto format = aph::generic::tile_format(type);
-  return format.exists ? format.scale_bytes(blocks) : 0;
+// Bytes that one tile's codes and scales take.
+APH_EXPORT int64_t aph_tile_code_bytes(const aph_tile_format* format, int64_t blocks) {
+  return blocks * aph::generic::format_of(*format).block_bytes();
+}
+APH_EXPORT int64_t aph_tile_scale_bytes(const aph_tile_format* format, int64_t blocks) {
+  return aph::generic::format_of(*format).scale_bytes(blocks);
 }
 #endif

@@ -10,11 +10,12 @@ struct aph_tiled_matmul_args {
   const float* x;        // [rows, 32 blocks]
   const uint8_t* codes;  // [tiles, blocks, block bytes]
   const uint8_t* scales; // [tiles, scale bytes]
+  const int32_t* columns;  // [32 blocks]: the input that each stored one is; null: in order
   const float* bias;     // [width], or null
   float* result;         // [rows, width]
   int64_t x_stride, result_stride;
   int64_t blocks, width;
-  int32_t type;
+  aph_tile_format format;
 };
 
 namespace aph::APH_LEVEL {
@@ -62,9 +63,9 @@ static int64_t row_block(int64_t blocks) {
 }
 
 int tiled_matmul(const aph_tiled_matmul_args& args) {
-  const Tiles tiles{tile_format(args.type), args.codes, args.scales, args.blocks};
+  const Tiles tiles{format_of(args.format), args.codes, args.scales, args.blocks};
   const QuantizedRows x =
-      quantize_rows(args.runtime, args.x, args.x_stride, args.rows, args.blocks);
+      quantize_rows(args.runtime, args.x, args.x_stride, args.columns, args.rows, args.blocks);
   const int64_t height = row_block(args.blocks), count = (args.width + kTile - 1) / kTile;
   const int64_t row_blocks = (args.rows + height - 1) / height;
   // Small enough pieces that a thread which is held up costs little.

@@ -45,6 +45,10 @@ def open_library() -> ctypes.CDLL:
     library.aph_runtime_delete.restype = None
     library.aph_runtime_level.argtypes = (ctypes.c_void_p,)
     library.aph_last_error.restype = ctypes.c_char_p
+    library.aph_tile_format_of.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    for sizes in (library.aph_tile_code_bytes, library.aph_tile_scale_bytes):
+        sizes.argtypes = (ctypes.c_void_p, ctypes.c_int64)
+        sizes.restype = ctypes.c_int64
     library.aph_program_patch.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
     library.aph_program_patch.restype = None
     library.aph_program_run.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)

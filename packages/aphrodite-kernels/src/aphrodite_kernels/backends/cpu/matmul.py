@@ -7,6 +7,7 @@ from torch import Tensor
 from aphrodite_kernels.backends.cpu.numbers import number_of
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
 from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
+from aphrodite_kernels.backends.cpu.tile_format import FormatArgument
 from aphrodite_kernels.backends.cpu.tiled import Tiled
 from aphrodite_kernels.layouts import Dense, PackedWeight
 from aphrodite_kernels.protocols import MatMul
@@ -36,13 +37,14 @@ class TiledMatmulArguments(Arguments):
         ("x", c_void_p),
         ("codes", c_void_p),
         ("scales", c_void_p),
+        ("columns", c_void_p),
         ("bias", c_void_p),
         ("result", c_void_p),
         ("x_stride", c_int64),
         ("result_stride", c_int64),
         ("blocks", c_int64),
         ("width", c_int64),
-        ("type", c_int32),
+        ("format", FormatArgument),
     )
 
 
@@ -61,15 +63,16 @@ def tiled_matmul_on(runtime: Runtime) -> MatMul:
             x=x.data_ptr(),
             codes=weight.codes.data_ptr(),
             scales=weight.scales.data_ptr(),
+            columns=None if weight.columns is None else weight.columns.data_ptr(),
             bias=None if bias is None else bias.data_ptr(),
             result=result.data_ptr(),
             x_stride=x.stride(0),
             result_stride=weight.outputs,
             blocks=weight.codes.shape[1],
             width=weight.outputs,
-            type=weight.type,
+            format=weight.format.argument(),
         )
-        parts = (x, weight.codes, weight.scales, result)
+        parts = (x, *weight.parts(), result)
         run(arguments, *parts, *(() if bias is None else (bias,)))
         return result
 

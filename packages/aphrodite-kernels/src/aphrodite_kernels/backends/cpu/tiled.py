@@ -1,12 +1,11 @@
 """Quantised weights in tiles of sixteen outputs, as the compiled products read them.
 
-The bytes are those of csrc/cpu/tile_format.h: exactly the codes and scales of the ggml blocks, in
-another order and of nearly the same size. Only the compiled library packs and reads them.
+The bytes are those of csrc/cpu/tile_format.h: exactly the codes and scales of the canonical layout,
+in another order and of nearly the same size. Only the compiled library reads them.
 """
 
-import ctypes
-from collections.abc import Callable, Sequence
-from ctypes import c_float, c_int32, c_int64, c_void_p
+from collections.abc import Sequence
+from ctypes import c_float, c_int64, c_void_p
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -15,10 +14,10 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
 from aphrodite_kernels.backends.cpu.tensors import require_whole
-from aphrodite_kernels.backends.cpu.weight_memory import WeightMemory
+from aphrodite_kernels.backends.cpu.tile_format import FormatArgument, TileFormat
 from aphrodite_kernels.errors import LayoutError
-from aphrodite_kernels.layouts import GgmlBlocks, GgmlType, PackedWeight
-from aphrodite_kernels.protocols import Embed, Repack
+from aphrodite_kernels.layouts import PackedWeight
+from aphrodite_kernels.protocols import Embed
 
 TILE = 16
 """Outputs of a tile."""
@@ -32,10 +31,11 @@ class Tiled(PackedWeight):
 
     codes: Tensor
     scales: Tensor
-    type: GgmlType
-    """Of the blocks that it was packed from."""
+    format: TileFormat
     outputs: int
     """N; the last tile is padded."""
+    columns: Tensor | None = None
+    """[K] int32: the input feature that each stored column is for; None: in order."""
 
     @property
     def in_features(self) -> int:
@@ -47,11 +47,17 @@ class Tiled(PackedWeight):
 
     @property
     def nbytes(self) -> int:
-        return self.codes.nbytes + self.scales.nbytes
+        columns = 0 if self.columns is None else self.columns.nbytes
+        return self.codes.nbytes + self.scales.nbytes + columns
 
     @property
     def device(self) -> torch.device:
         return self.codes.device
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """The tensors that kernels read."""
+        columns = () if self.columns is None else (self.columns,)
+        return (self.codes, self.scales, *columns)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         index = torch.arange(self.outputs, dtype=torch.int32)
@@ -86,17 +92,20 @@ class Tiled(PackedWeight):
     @classmethod
     def stack(cls, weights: Sequence[PackedWeight]) -> Self:
         tiled = cls.all_of(weights)
-        kinds = {(weight.type.name, weight.in_features) for weight in tiled}
+        first = tiled[0]
+        kinds = {(weight.format, weight.in_features) for weight in tiled}
         if len(kinds) != 1 or any(weight.outputs % TILE for weight in tiled[:-1]):
             raise LayoutError(
-                f"cannot stack tiled weights of different type or width, or with a part-filled "
+                f"cannot stack tiled weights of different format or width, or with a part-filled "
                 f"tile inside: {kinds}"
             )
-        return cls(
-            torch.cat([weight.codes for weight in tiled]),
-            torch.cat([weight.scales for weight in tiled]),
-            tiled[0].type,
-            sum(weight.outputs for weight in tiled),
+        if any(not _same_order(weight.columns, first.columns) for weight in tiled):
+            raise LayoutError("cannot stack tiled weights whose columns are in different orders")
+        return replace(
+            first,
+            codes=torch.cat([weight.codes for weight in tiled]),
+            scales=torch.cat([weight.scales for weight in tiled]),
+            outputs=sum(weight.outputs for weight in tiled),
         )
 
     def to(self, device: torch.device) -> Self:
@@ -105,54 +114,10 @@ class Tiled(PackedWeight):
         return self
 
 
-class PackArguments(Arguments):
-    """Of csrc/cpu/ops/tile_pack.cpp."""
-
-    _fields_ = (
-        ("source", c_void_p),
-        ("codes", c_void_p),
-        ("scales", c_void_p),
-        ("row_bytes", c_int64),
-        ("blocks", c_int64),
-        ("type", c_int32),
-    )
-
-
-def pack_tiles_on(runtime: Runtime) -> Repack:
-    """Packing of ggml blocks; a type that has no tiles stays as it is."""
-    run = runtime.op("tile_pack")
-    memory = WeightMemory()
-    code_bytes = _sizes(runtime, "aph_tile_code_bytes")
-    scale_bytes = _sizes(runtime, "aph_tile_scale_bytes")
-
-    def pack_tiles(weight: PackedWeight) -> PackedWeight:
-        assert isinstance(weight, GgmlBlocks), f"bound to {type(weight).__name__}"
-        kind, blocks = weight.type, weight.in_features // _BLOCK
-        if not code_bytes(kind, 1):
-            return weight
-        tiles = -(-weight.out_features // TILE)
-        codes = memory.empty(tiles, blocks, code_bytes(kind, 1))
-        scales = memory.empty(tiles, scale_bytes(kind, blocks))
-        source = weight.data.contiguous()
-        arguments = PackArguments(
-            rows=weight.out_features,
-            source=source.data_ptr(),
-            codes=codes.data_ptr(),
-            scales=scales.data_ptr(),
-            row_bytes=source.shape[1],
-            blocks=blocks,
-            type=kind,
-        )
-        run(arguments, source, codes, scales)
-        return Tiled(codes, scales, kind, weight.out_features)
-
-    return pack_tiles
-
-
-def _sizes(runtime: Runtime, name: str) -> Callable[[int, int], int]:
-    """A function of the library from a type and a number of blocks to bytes."""
-    prototype = ctypes.CFUNCTYPE(c_int64, ctypes.c_int, c_int64)
-    return prototype((name, runtime.library))
+def _same_order(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one, other)
 
 
 class RowsArguments(Arguments):
@@ -162,10 +127,11 @@ class RowsArguments(Arguments):
         ("index", c_void_p),
         ("codes", c_void_p),
         ("scales", c_void_p),
+        ("columns", c_void_p),
         ("result", c_void_p),
         ("blocks", c_int64),
         ("width", c_int64),
-        ("type", c_int32),
+        ("format", FormatArgument),
         ("factor", c_float),
     )
 
@@ -183,13 +149,14 @@ def tiled_rows_on(runtime: Runtime) -> Embed:
             index=tokens.data_ptr(),
             codes=weight.codes.data_ptr(),
             scales=weight.scales.data_ptr(),
+            columns=None if weight.columns is None else weight.columns.data_ptr(),
             result=result.data_ptr(),
             blocks=weight.codes.shape[1],
             width=weight.outputs,
-            type=weight.type,
+            format=weight.format.argument(),
             factor=scale,
         )
-        run(arguments, tokens, weight.codes, weight.scales, result)
+        run(arguments, tokens, *weight.parts(), result)
         return result
 
     return tiled_rows

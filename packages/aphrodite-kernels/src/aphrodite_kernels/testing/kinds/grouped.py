@@ -30,22 +30,28 @@ def random_grouped(
     return Grouped.pack(codes, scale, points, bits, group, order)
 
 
-def _kind(bits: int, *, zero: bool, ordered: bool) -> WeightKind:
-    label = f"grouped_{bits}bit{'_zero' if zero else ''}{'' if ordered else '_reordered'}"
+def _kind(bits: int, *, group: int = _GROUP, zero: bool, ordered: bool = True) -> WeightKind:
+    size = "" if group == _GROUP else f"_by_{group}"
+    label = f"grouped_{bits}bit{size}{'_zero' if zero else ''}{'' if ordered else '_reordered'}"
     return WeightKind(
         label,
         lambda rows, columns, generator: random_grouped(
-            rows, columns, generator, bits=bits, zero=zero, ordered=ordered
+            rows, columns, generator, bits=bits, group=group, zero=zero, ordered=ordered
         ),
         rounding=Rounding.STEPS,
-        company=False,
+        widths=(96, 576) if group <= _GROUP else (128, 640),
+        company=bits == 4,
     )
 
 
 def _kinds() -> Iterator[WeightKind]:
-    for bits in (2, 3, 4, 8):
-        yield _kind(bits, zero=False, ordered=True)
-        yield _kind(bits, zero=True, ordered=True)
+    for bits in range(1, 9):
+        yield _kind(bits, zero=False)
+        yield _kind(bits, zero=True)
+    for group in (16, 128):
+        for zero in (False, True):
+            yield _kind(4, group=group, zero=zero)
+    yield _kind(8, group=16, zero=True)
     yield _kind(4, zero=True, ordered=False)
 
 

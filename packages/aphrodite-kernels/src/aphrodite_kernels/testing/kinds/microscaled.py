@@ -3,6 +3,7 @@
 import torch
 
 from aphrodite_kernels.layouts import Microscaled
+from aphrodite_kernels.testing.case import Rounding
 from aphrodite_kernels.testing.kinds import WeightKind
 
 
@@ -30,7 +31,7 @@ def _powers(rows: int, columns: int, top: int, generator: torch.Generator) -> to
 
 
 KINDS = (
-    WeightKind("mxfp4", _mxfp4, company=False),
+    WeightKind("mxfp4", _mxfp4, Rounding.STEPS),
     WeightKind("mxfp8", _mxfp8, company=False),
-    WeightKind("nvfp4", _nvfp4, company=False),
+    WeightKind("nvfp4", _nvfp4, Rounding.STEPS),
 )

@@ -33,7 +33,7 @@ def _kind(
         lambda rows, columns, generator: random_scaled(
             rows, columns, block(rows, columns), generator, dtype
         ),
-        rounding=Rounding.FLOATS if floating else Rounding.NONE,
+        rounding=Rounding.FLOATS if floating else Rounding.STEPS,
     )
 
 
