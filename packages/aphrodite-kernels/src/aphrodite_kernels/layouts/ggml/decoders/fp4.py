@@ -6,7 +6,8 @@ from torch import Tensor
 from aphrodite_kernels.layouts.ggml.fields import constant, planes
 from aphrodite_kernels.layouts.ggml.types import GgmlType
 
-_DOUBLED = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+DOUBLED = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+"""What codes stand for, twice."""
 
 
 def mxfp4(blocks: Tensor) -> Tensor:
@@ -29,7 +30,7 @@ def nvfp4(blocks: Tensor) -> Tensor:
 
 def _look_up(data: Tensor, run: int) -> Tensor:
     """Each `run` bytes hold their low nibbles first, then their high ones."""
-    values = constant(_DOUBLED, torch.float32, data.device)
+    values = constant(DOUBLED, torch.float32, data.device)
     return values[planes(data.reshape(len(data), -1, run), (0, 4), 15).flatten(1).int()]
 
 

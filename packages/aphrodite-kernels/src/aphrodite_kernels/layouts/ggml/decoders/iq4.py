@@ -6,7 +6,8 @@ from torch import Tensor
 from aphrodite_kernels.layouts.ggml.fields import constant, half, interleaved, planes
 from aphrodite_kernels.layouts.ggml.types import GgmlType
 
-_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+"""What codes stand for."""
 
 
 def iq4_nl(blocks: Tensor) -> Tensor:
@@ -24,7 +25,7 @@ def iq4_xs(blocks: Tensor) -> Tensor:
 
 def _look_up(data: Tensor) -> Tensor:
     """Each 16 bytes hold 32 codes, low nibbles first."""
-    values = constant(_VALUES, torch.float32, data.device)
+    values = constant(VALUES, torch.float32, data.device)
     return values[planes(data.reshape(len(data), -1, 16), (0, 4), 15).flatten(1).int()]
 
 
