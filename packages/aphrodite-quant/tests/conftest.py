@@ -1,14 +1,19 @@
 """Small checkpoints, written by libraries that are not ours."""
 
 import json
+from pathlib import Path
 
 import gguf
 import numpy
 import pytest
 import torch
-from safetensors.torch import save_file
+from aphrodite_quant import Weights, open_checkpoint
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 torch.set_num_threads(1)  # tensors here are small: a second thread would only wait
+
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def _write_gguf(path, tensors, metadata=(), **writer_options):
@@ -58,3 +63,34 @@ def small_safetensors(tmp_path):
     )
     (directory / "config.json").write_text(json.dumps({"model_type": "llama"}))
     return directory
+
+
+@pytest.fixture
+def write_module(tmp_path):
+    """Function (quantization_config, tensors by leaf) -> weights of a checkpoint of one module.
+
+    The module is named `layer`; tensors that are None are left out.
+    """
+
+    def write(config, tensors):
+        kept = {f"layer.{leaf}": tensor for leaf, tensor in tensors.items() if tensor is not None}
+        save_file(kept, tmp_path / "model.safetensors")
+        (tmp_path / "config.json").write_text(json.dumps({"quantization_config": config}))
+        return Weights.of(open_checkpoint(tmp_path))
+
+    return write
+
+
+@pytest.fixture
+def opened(write_module):
+    """A golden module, some of its tensors and settings replaced; also its effective weight."""
+
+    def write(name, stated=None, **changes):
+        file = GOLDEN / f"{name}.safetensors"
+        tensors = load_file(file) | changes
+        expected = tensors.pop("effective_weight")
+        with safe_open(file, "pt") as reader:
+            config = json.loads(reader.metadata()["quantization_config"]) | (stated or {})
+        return write_module(config, tensors), expected
+
+    return write

@@ -1,36 +1,13 @@
 """Weights that bitsandbytes wrote, decoded as it decodes them."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from aphrodite_kernels.layouts import Dense, Lookup, Scaled
-from aphrodite_quant import TensorError, Weights, open_checkpoint
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from aphrodite_quant import TensorError
 
-GOLDEN = Path(__file__).parent / "golden"
 NF4 = "weight.quant_state.bitsandbytes__nf4"
-
-
-@pytest.fixture
-def opened(tmp_path):
-    """A golden module with some tensors replaced (None: left out)."""
-
-    def write(name, **changes):
-        file = GOLDEN / f"{name}.safetensors"
-        tensors = load_file(file) | changes
-        kept = {f"layer.{leaf}": tensor for leaf, tensor in tensors.items() if tensor is not None}
-        expected = kept.pop("layer.effective_weight")
-        save_file(kept, tmp_path / "model.safetensors")
-        with safe_open(file, "pt") as reader:
-            stated = json.loads(reader.metadata()["quantization_config"])
-        (tmp_path / "config.json").write_text(json.dumps({"quantization_config": stated}))
-        return Weights.of(open_checkpoint(tmp_path)), expected
-
-    return write
 
 
 def as_json(text):

@@ -1,33 +1,8 @@
 """Weights that llm-compressor wrote, decoded as compressed-tensors decodes them."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from aphrodite_quant import FormatError, TensorError, Weights, open_checkpoint
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-
-GOLDEN = Path(__file__).parent / "golden"
-
-
-@pytest.fixture
-def opened(tmp_path):
-    """A golden module with some tensors replaced (None: left out)."""
-
-    def write(name, stated=None, **changes):
-        file = GOLDEN / f"{name}.safetensors"
-        tensors = load_file(file) | changes
-        kept = {f"layer.{leaf}": tensor for leaf, tensor in tensors.items() if tensor is not None}
-        expected = kept.pop("layer.effective_weight")
-        save_file(kept, tmp_path / "model.safetensors")
-        with safe_open(file, "pt") as reader:
-            config = json.loads(reader.metadata()["quantization_config"]) | (stated or {})
-        (tmp_path / "config.json").write_text(json.dumps({"quantization_config": config}))
-        return Weights.of(open_checkpoint(tmp_path)), expected
-
-    return write
+from aphrodite_quant import FormatError, TensorError
 
 
 @pytest.mark.parametrize(
@@ -50,13 +25,17 @@ def test_golden_weights_are_decoded(opened, name, allowed):
         ("ct-mxfp4", {"weight_scale": None}, "weight_scale"),
         ("ct-mxfp4", {"weight_scale": torch.zeros(16, 17, dtype=torch.uint8)}, r"\[16, 18\]"),
         ("ct-mxfp4", {"weight_scale": torch.full((16, 18), 255, dtype=torch.uint8)}, "holds 255"),
-        ("ct-nvfp4a16", {"weight_global_scale": torch.zeros(1)}, "holds 0; it divides"),
+        (
+            "ct-nvfp4a16",
+            {"weight_global_scale": torch.zeros(1)},
+            "holds 0.0; expected numbers above 0",
+        ),
         ("ct-nvfp4a16", {"weight_global_scale": torch.tensor([torch.nan])}, "holds nan"),
         ("ct-fp8-dynamic", {"weight_zero_point": torch.ones(16, 1)}, "only symmetric ones"),
-        ("ct-fp8-dynamic", {"weight_scale": torch.ones(15, 1)}, r"'layer.weight_scale' is .*\[15"),
+        ("ct-fp8-dynamic", {"weight_scale": torch.ones(15, 1)}, r"'layer.weight_scale' is \[15"),
         ("ct-w8a16-g64", {"weight_shape": torch.tensor([16, 575])}, r"for a weight \[16, 575\]"),
         ("ct-w8a16-g64", {"weight_scale": torch.ones(16, 7)}, r"weight_scale' is \[16, 7\]"),
-        ("ct-w4a16-asym", {"weight_packed": torch.ones(16, 72)}, "matrix of int32 or uint8"),
+        ("ct-w4a16-asym", {"weight_packed": torch.ones(16, 72)}, "a matrix of int32 or uint8"),
         (
             "ct-w4a16-asym",
             {"weight_zero_point": torch.zeros(3, 9, dtype=torch.int32)},

@@ -144,9 +144,9 @@ def test_awq_is_what_the_definition_says(written):
         ({"scales": None}, "'layer.scales'"),
         ({"qzeros": None}, "'layer.qzeros'"),
         ({"scales": torch.ones(3, 64)}, r"scales' is float32 \[3, 64\]; expected .* \[2, 64\]"),
-        ({"scales": torch.full((2, 64), torch.nan)}, "holds nan; these numbers are finite"),
-        ({"qzeros": torch.ones(2, 9).int()}, r"int32 \[2, 9\]; expected int32, \[2, 8\]"),
-        ({"qweight": torch.ones(2, 9)}, r"float32 \[2, 9\]; expected int32, a matrix"),
+        ({"scales": torch.full((2, 64), torch.nan)}, "holds nan; expected finite numbers"),
+        ({"qzeros": torch.ones(2, 9).int()}, r"int32 \[2, 9\]; expected int32 \[2, 8\]"),
+        ({"qweight": torch.ones(2, 9)}, r"float32 \[2, 9\]; expected a matrix of int32"),
     ],
 )
 def test_what_is_wrong_is_named(written, config, changed, message):

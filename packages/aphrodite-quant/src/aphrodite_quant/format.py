@@ -10,6 +10,7 @@ from typing import Protocol, cast
 from aphrodite_quant import formats
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.errors import FormatError
+from aphrodite_quant.quantization import quantization_names
 from aphrodite_quant.reader import Reader
 
 
@@ -43,6 +44,12 @@ def find_format(checkpoint: Checkpoint) -> Format:
             return module
     stated = checkpoint.quant_config or {}
     method = stated.get("quant_method", "no quant_method")
+    if method == "deepspeedfp":
+        raise FormatError(
+            f"{checkpoint.path}: quantisation 'deepspeedfp' is not supported: it packs plain "
+            "weights while they are loaded, with DeepSpeed; take quantization_config out of "
+            f"config.json and choose one of {', '.join(quantization_names())}"
+        )
     raise FormatError(
         f"{checkpoint.path}: quantisation {method!r} is not supported; "
         f"present are {', '.join(format_names())}"

@@ -14,7 +14,7 @@ from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import FormatError
 from aphrodite_quant.formats import dense
-from aphrodite_quant.grouped import group_size, read_integers, read_scales
+from aphrodite_quant.numbers import exact, floating, group_size, matrix
 from aphrodite_quant.reader import Reader
 
 _BITS = 4
@@ -46,12 +46,12 @@ def read(store: TensorStore, prefix: str, group: int) -> PackedWeight:
     """The matrix of module `prefix`, plain if it was left unquantised."""
     if f"{prefix}.qweight" not in store.names():
         return dense.read(store, prefix)
-    stored = read_integers(store, f"{prefix}.qweight")
+    stored = store.read(matrix(store, f"{prefix}.qweight", torch.int32).name)
     columns, words = stored.shape
     group = group_size(store, f"{prefix}.qweight", group, columns)
     groups = columns // group
-    scale = read_scales(store, f"{prefix}.scales", (groups, 8 * words))
-    zero = _codes(read_integers(store, f"{prefix}.qzeros", (groups, words)))
+    scale = floating(store, f"{prefix}.scales", (groups, 8 * words))
+    zero = _codes(exact(store, f"{prefix}.qzeros", torch.int32, (groups, words)))
     return Grouped.pack(_codes(stored), scale.T.contiguous(), zero.to(scale.dtype), _BITS, group)
 
 

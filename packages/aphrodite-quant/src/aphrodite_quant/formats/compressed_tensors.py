@@ -13,18 +13,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from aphrodite_kernels.layouts import Grouped, Microscaled, PackedWeight, Scaled
+from aphrodite_kernels.layouts import Grouped, Microscaled, PackedWeight
 from aphrodite_kernels.layouts.grouped import unpack_codes
 from torch import Tensor
 
+from aphrodite_quant.blocks import scaled
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorInfo, TensorStore
 from aphrodite_quant.errors import FormatError, TensorError
 from aphrodite_quant.formats import dense
-from aphrodite_quant.numbers import exact, finite
+from aphrodite_quant.numbers import exact, finite, matrix, positive
 from aphrodite_quant.reader import Reader
 
-_MX_GROUP, _NV_GROUP, _BLOCK = 32, 16, 128
+_MX_GROUP, _NV_GROUP, _BLOCK = 32, 16, (128, 128)
+_EIGHT_BITS = (torch.int8, torch.float8_e4m3fn)
 _BITS = (4, 8)
 
 
@@ -48,20 +50,12 @@ def reader(checkpoint: Checkpoint) -> Reader:
 def read(store: TensorStore, prefix: str) -> PackedWeight:
     """The weight of module `prefix`, by the tensors that it has."""
     if f"{prefix}.weight_packed" in store.names():
-        info = store.info(f"{prefix}.weight_packed")
-        if info.type == torch.int32 and len(info.shape) == 2:
-            return _integers(store, prefix, info)
-        if info.type == torch.uint8 and len(info.shape) == 2:
-            return _four_bit_floats(store, prefix, info)
-        raise TensorError(
-            f"{info.file}: tensor {info.name!r} is {info}; expected a matrix of int32 or uint8"
-        )
-    info = store.info(f"{prefix}.weight")
-    if info.type not in (torch.int8, torch.float8_e4m3fn):
+        info = matrix(store, f"{prefix}.weight_packed", torch.int32, torch.uint8)
+        read_codes = _integers if info.type == torch.int32 else _four_bit_floats
+        return read_codes(store, prefix, info)
+    if store.info(f"{prefix}.weight").type not in _EIGHT_BITS:
         return dense.read(store, prefix)
-    if len(info.shape) != 2:
-        raise TensorError(f"{info.file}: tensor {info.name!r} is {info}; expected a matrix")
-    return _eight_bits(store, prefix, info)
+    return _eight_bits(store, prefix, matrix(store, f"{prefix}.weight", *_EIGHT_BITS))
 
 
 def _eight_bits(store: TensorStore, prefix: str, info: TensorInfo) -> PackedWeight:
@@ -71,21 +65,10 @@ def _eight_bits(store: TensorStore, prefix: str, info: TensorInfo) -> PackedWeig
             f"{info.file}: tensor {zero!r} shifts the eight-bit weights of {info.name!r}; only "
             "symmetric ones are read, quantise it again with symmetric weights"
         )
-    (rows, columns), weight = info.shape, store.read(info.name)
+    rows, columns = info.shape
     if store.info(name).type == torch.uint8 and info.type == torch.float8_e4m3fn:
-        return Microscaled(weight, _powers(store, name, rows, columns), _MX_GROUP)
-    blocks: dict[tuple[int, ...], tuple[int, int]] = {
-        (-(-rows // _BLOCK), -(-columns // _BLOCK)): (_BLOCK, _BLOCK),
-        (): (rows, columns),
-        (1,): (rows, columns),
-        (1, 1): (rows, columns),
-        (rows,): (1, columns),
-        (rows, 1): (1, columns),
-    }
-    scale = finite(store, name, *blocks)
-    block = blocks[tuple(scale.shape)]
-    scale = scale.reshape(-(-rows // block[0]), -(-columns // block[1]))
-    return Scaled(weight, scale, block)
+        return Microscaled(store.read(info.name), _powers(store, name, rows, columns), _MX_GROUP)
+    return scaled(store, info, name, _BLOCK)
 
 
 def _four_bit_floats(store: TensorStore, prefix: str, info: TensorInfo) -> Microscaled:
@@ -96,9 +79,7 @@ def _four_bit_floats(store: TensorStore, prefix: str, info: TensorInfo) -> Micro
         return Microscaled(store.read(info.name), scale, _MX_GROUP)
     scale = exact(store, name, torch.float8_e4m3fn, (rows, columns // _NV_GROUP))
     finite(store, name)
-    divisor = finite(store, outer, (1,), ())
-    if float(divisor) == 0:
-        raise TensorError(f"{store.info(outer).file}: tensor {outer!r} holds 0; it divides")
+    divisor = positive(store, outer, (1,), ())
     row_scale = (1 / divisor).reshape(1, 1).repeat(rows, 1)
     return Microscaled(store.read(info.name), scale, _NV_GROUP, row_scale)
 

@@ -5,7 +5,7 @@ from aphrodite_kernels.layouts import Dense, PackedWeight
 
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
-from aphrodite_quant.errors import TensorError
+from aphrodite_quant.numbers import matrix
 from aphrodite_quant.reader import Reader
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -24,10 +24,4 @@ def reader(checkpoint: Checkpoint) -> Reader:
 
 def read(store: TensorStore, prefix: str) -> PackedWeight:
     """The matrix `<prefix>.weight`."""
-    info = store.info(f"{prefix}.weight")
-    if info.type not in _DTYPES or len(info.shape) != 2:
-        raise TensorError(
-            f"{info.file}: tensor {info.name!r} is {info}; "
-            "expected a matrix of float32, float16 or bfloat16"
-        )
-    return Dense(store.read(info.name))
+    return Dense(store.read(matrix(store, f"{prefix}.weight", *_DTYPES).name))

@@ -1,8 +1,9 @@
 """Eight-bit float weights that FBGEMM's tools wrote (`quant_method: fbgemm_fp8`).
 
 `<prefix>.weight` float8_e4m3fn [N, K] beside `weight_scale` [N, 1]; modules that were left
-unquantised have a plain weight. `activation_scale_ub`, an upper limit of the scales of quantised
-activations, has nothing to limit: rows are scaled by what they hold.
+unquantised (`modules_to_not_convert`) have a plain weight. `activation_scale_ub`, an upper limit
+of the scales of quantised activations, has nothing to limit: activations are not rounded, or by
+rows to what they hold.
 """
 
 from aphrodite_quant.checkpoint import Checkpoint
@@ -18,4 +19,4 @@ def claims(checkpoint: Checkpoint) -> bool:
 
 def reader(checkpoint: Checkpoint) -> Reader:
     """The tensors are those of `fp8`, with a scale for every row."""
-    return fp8.read
+    return fp8.reader(checkpoint)

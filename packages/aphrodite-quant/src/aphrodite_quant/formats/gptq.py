@@ -16,14 +16,13 @@ import torch
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import Grouped, PackedWeight
 from aphrodite_kernels.layouts.grouped import unpack_codes
-from torch import Tensor
 
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import FormatError, TensorError
 from aphrodite_quant.formats import dense
-from aphrodite_quant.grouped import group_size, read_integers, read_scales
 from aphrodite_quant.json_object import read_json_object
+from aphrodite_quant.numbers import column_order, exact, floating, group_size, matrix
 from aphrodite_quant.reader import Reader
 
 _BITS = (2, 3, 4, 8)
@@ -89,7 +88,7 @@ def read(store: TensorStore, prefix: str, packing: Packing) -> PackedWeight:
     """The matrix of module `prefix`, plain if it was left unquantised."""
     if f"{prefix}.qweight" not in store.names():
         return dense.read(store, prefix)
-    stored = read_integers(store, f"{prefix}.qweight")
+    stored = store.read(matrix(store, f"{prefix}.qweight", torch.int32).name)
     bits, out = packing.bits, stored.shape[1]
     columns = stored.shape[0] * 32 // bits
     file = store.info(f"{prefix}.qweight").file
@@ -99,15 +98,15 @@ def read(store: TensorStore, prefix: str, packing: Packing) -> PackedWeight:
             f"whole codes of {bits} bits"
         )
     group = group_size(store, f"{prefix}.qweight", packing.group, columns)
-    scale = read_scales(store, f"{prefix}.scales", (columns // group, out)).T.contiguous()
+    scale = floating(store, f"{prefix}.scales", (columns // group, out)).T.contiguous()
     words = (columns // group, out * bits // 32)
-    zeros = read_integers(store, f"{prefix}.qzeros", words).contiguous().view(torch.uint8)
-    zero = unpack_codes(zeros, bits).T.to(scale.dtype) + packing.offset
+    zeros = exact(store, f"{prefix}.qzeros", torch.int32, words).contiguous()
+    zero = unpack_codes(zeros.view(torch.uint8), bits).T.to(scale.dtype) + packing.offset
     implied = bool((zero == 1 << bits - 1).all())
     weight = Grouped(
         stored.T.contiguous().view(torch.uint8), scale, None if implied else zero, bits, group
     )
-    order = _order(store, f"{prefix}.g_idx", columns, group)
+    order = column_order(store, f"{prefix}.g_idx", columns, group)
     if order is None:
         return weight
     try:
@@ -133,20 +132,3 @@ def _overrides(where: Path, stated: object) -> list[tuple[re.Pattern[str], dict[
         if values and not key.startswith("-:"):
             Packing.of(where, {"bits": 4} | values)
     return found
-
-
-def _order(store: TensorStore, name: str, columns: int, group: int) -> Tensor | None:
-    """Input features sorted by their group, or None if they are in order."""
-    if name not in store.names():
-        return None
-    index = read_integers(store, name, (columns,))
-    ordered = torch.arange(columns, device=index.device) // group
-    if torch.equal(index.long(), ordered):
-        return None
-    found = index.long().sort(stable=True)
-    if not torch.equal(found.values, ordered):
-        raise TensorError(
-            f"{store.info(name).file}: tensor {name!r} does not give each of {columns // group} "
-            f"groups {group} of {columns} columns"
-        )
-    return found.indices

@@ -21,8 +21,7 @@ from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import TensorError
 from aphrodite_quant.formats import dense
-from aphrodite_quant.grouped import read_scales
-from aphrodite_quant.numbers import exact
+from aphrodite_quant.numbers import exact, floating
 from aphrodite_quant.reader import Reader
 
 _PACKINGS = {
@@ -60,8 +59,8 @@ def read(store: TensorStore, prefix: str) -> PackedWeight:
     rows, columns = _shape(store, prefix)
     count = rows * columns
     shape = _scale_shape(store, prefix, count)
-    scale = read_scales(store, f"{prefix}.scale", shape)
-    zero = read_scales(store, f"{prefix}.zero", shape)
+    scale = floating(store, f"{prefix}.scale", shape)
+    zero = floating(store, f"{prefix}.zero", shape)
     bits, codes = _codes(store, prefix, _arranged(shape, rows, columns))
     packed = pack_codes(codes.reshape(rows, columns), bits)
     if shape == () or shape[-1] == 1:

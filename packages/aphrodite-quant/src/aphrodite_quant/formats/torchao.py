@@ -11,7 +11,7 @@ from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import TensorError
 from aphrodite_quant.formats import dense
-from aphrodite_quant.numbers import finite
+from aphrodite_quant.numbers import finite, matrix
 from aphrodite_quant.reader import Reader
 
 
@@ -30,12 +30,7 @@ def read(store: TensorStore, prefix: str) -> PackedWeight:
     """The weight of module `prefix`, with its scales if it is quantised."""
     if f"{prefix}._weight_qdata" not in store.names():
         return dense.read(store, prefix)
-    info = store.info(f"{prefix}._weight_qdata")
-    if info.type != torch.int8 or len(info.shape) != 2:
-        raise TensorError(
-            f"{info.file}: tensor {info.name!r} is {info}; expected an int8 matrix, "
-            "which Int8WeightOnlyConfig writes"
-        )
+    info = matrix(store, f"{prefix}._weight_qdata", torch.int8)
     rows, columns = info.shape
     scale = finite(store, f"{prefix}._weight_scale", (rows, 1))
     name = f"{prefix}._weight_zero_point"
