@@ -1,7 +1,7 @@
 """Unquantised weights in safetensors: `<prefix>.weight` in float32, float16 or bfloat16."""
 
 import torch
-from aphrodite_kernels.layouts import Dense, PackedWeight
+from aphrodite_kernels.layouts import Dense
 
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
@@ -9,11 +9,12 @@ from aphrodite_quant.numbers import matrix
 from aphrodite_quant.reader import Reader
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_SIDE_FILES = ("quantize_config.json", "quant_config.json")
 
 
 def claims(checkpoint: Checkpoint) -> bool:
     """Safetensors of which neither config nor a side file says that they are quantised."""
-    stated = checkpoint.quant_config is not None or checkpoint.side_file("quantize_config.json")
+    stated = checkpoint.quant_config is not None or any(map(checkpoint.side_file, _SIDE_FILES))
     return checkpoint.kind == "safetensors" and not stated
 
 
@@ -22,6 +23,6 @@ def reader(checkpoint: Checkpoint) -> Reader:
     return read
 
 
-def read(store: TensorStore, prefix: str) -> PackedWeight:
+def read(store: TensorStore, prefix: str) -> Dense:
     """The matrix `<prefix>.weight`."""
     return Dense(store.read(matrix(store, f"{prefix}.weight", *_DTYPES).name))
