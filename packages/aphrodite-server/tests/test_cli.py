@@ -222,3 +222,23 @@ def test_chat_tells_errors(url, engine, capsys):
     assert "gpt-9" in capsys.readouterr().err
     assert main(["chat", "--url", "http://127.0.0.1:9/v1", "-q", "Hi"]) == 1
     assert "no server answers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["quantize", "/nowhere", "--format", "int8", "--output", "out"],
+            "/nowhere does not exist",
+        ),
+        (["quantize", "demo", "--format", "int9", "--output", "out"], "present are "),
+    ],
+)
+def test_what_cannot_be_quantised_is_said_in_a_line(
+    arguments, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("aphrodite: error: ") and message in told
+    assert not (tmp_path / "out").exists()

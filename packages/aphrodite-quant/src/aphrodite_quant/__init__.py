@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         find_quantization,
         quantization_names,
     )
+    from aphrodite_quant.quantizer import Options, Quantizer, Statistics
+    from aphrodite_quant.quantizer_registry import find_quantizer, quantizer_names
     from aphrodite_quant.reader import Reader
     from aphrodite_quant.weights import Weights
 
@@ -29,18 +31,23 @@ _HOME = {
     "Format": "format",
     "FormatError": "errors",
     "MetadataValue": "containers.gguf_header",
+    "Options": "quantizer",
     "QuantError": "errors",
     "Quantization": "quantization",
+    "Quantizer": "quantizer",
     "Reader": "reader",
+    "Statistics": "quantizer",
     "TensorError": "errors",
     "TensorInfo": "containers.store",
     "TensorStore": "containers.store",
     "Weights": "weights",
     "find_format": "format",
     "find_quantization": "quantization",
+    "find_quantizer": "quantizer_registry",
     "format_names": "format",
     "open_checkpoint": "checkpoint",
     "quantization_names": "quantization",
+    "quantizer_names": "quantizer_registry",
 }
 
 __all__ = [
@@ -50,18 +57,23 @@ __all__ = [
     "Format",
     "FormatError",
     "MetadataValue",
+    "Options",
     "QuantError",
     "Quantization",
+    "Quantizer",
     "Reader",
+    "Statistics",
     "TensorError",
     "TensorInfo",
     "TensorStore",
     "Weights",
     "find_format",
     "find_quantization",
+    "find_quantizer",
     "format_names",
     "open_checkpoint",
     "quantization_names",
+    "quantizer_names",
 ]
 
 

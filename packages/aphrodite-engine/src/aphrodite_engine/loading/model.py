@@ -122,7 +122,7 @@ def load_model(
     """
     recorded = RecordingStore(source.checkpoint.store, progress)
     with read_to(backend.device, recorded) as store:
-        builder = Builder(_weights(source, store), backend, quantize=_quantize(source))
+        builder = Builder(weights_of(source, store), backend, quantize=_quantize(source))
         model = source.config.build(builder, positions)
     recorded.check_all_read(tied_head=source.config.tied)
     return LoadedModel(source, model, backend)
@@ -133,7 +133,8 @@ def _quantize(source: OpenModel) -> Callable[[Dense], PackedWeight] | None:
     return None if name is None else find_quantization(name).quantize
 
 
-def _weights(source: OpenModel, store: TensorStore) -> WeightSource:
+def weights_of(source: OpenModel, store: TensorStore) -> WeightSource:
+    """The tensors of a store under their Hugging Face names, as the model wants them."""
     read = find_format(source.checkpoint).reader(source.checkpoint)
     if source.gguf is None:
         return Weights(store, read)

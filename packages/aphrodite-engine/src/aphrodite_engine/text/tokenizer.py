@@ -94,6 +94,10 @@ class Tokenizer:
         """Tokens that end in a text; ascending."""
         return self._search.ending(text.encode())
 
+    def encoder_json(self) -> str:
+        """What encodes, as the `tokenizers` library writes it; it may lack a decoder."""
+        return self._encoder.to_str()
+
     @cached_property
     def _search(self) -> TokenSearch:
         return TokenSearch([self.token_bytes(token) for token in range(self.vocab_size)])

@@ -76,6 +76,17 @@ def open_index(path: Path) -> SafetensorsStore:
     return SafetensorsStore(tuple(handles), infos, handles)
 
 
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write one file; readable by whoever may read what lies beside it."""
+    from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
+
+    whole = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(whole, path, metadata={"format": "pt"})
+    path.chmod(mode)  # the library makes private files
+
+
 def _shards(path: Path) -> dict[str, list[str]]:
     """Tensor names per shard."""
     weight_map = read_json_object(path).get("weight_map")

@@ -11,6 +11,7 @@ COMMANDS: Final = {
     "run": ("run", "serve a model"),
     "serve": ("run", "another name of run"),
     "chat": ("chat", "talk to a running server"),
+    "quantize": ("quantize", "write a quantised checkpoint of a model"),
 }
 
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _usage() -> str:
     lines = ["usage: aphrodite COMMAND ...", "", "commands:"]
-    lines += [f"  {name:8}{text}" for name, (_, text) in COMMANDS.items()]
+    lines += [f"  {name:10}{text}" for name, (_, text) in COMMANDS.items()]
     lines += ["", "A first try: `aphrodite run demo`, and in another terminal `aphrodite chat`."]
     lines += ["`aphrodite COMMAND --help` explains a command; `aphrodite --version`"]
     return "\n".join(lines)

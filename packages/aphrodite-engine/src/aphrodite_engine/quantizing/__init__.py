@@ -1,0 +1,1 @@
+"""Writing a quantised checkpoint: calibration, the layers one after the other, the files."""
