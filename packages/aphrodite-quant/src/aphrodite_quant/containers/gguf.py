@@ -25,7 +25,7 @@ from aphrodite_quant.containers.store import TensorInfo
 from aphrodite_quant.containers.weight_file import map_file, refuse_impostors
 from aphrodite_quant.errors import CheckpointError, ContainerError, TensorError
 
-_PLAIN: Mapping[GgmlType, torch.dtype] = {
+PLAIN: Mapping[GgmlType, torch.dtype] = {
     GgmlType.F32: torch.float32,
     GgmlType.F16: torch.float16,
     GgmlType.BF16: torch.bfloat16,
@@ -35,7 +35,9 @@ _PLAIN: Mapping[GgmlType, torch.dtype] = {
     GgmlType.I32: torch.int32,
     GgmlType.I64: torch.int64,
 }
-_DEFAULT_ALIGNMENT = 32
+"""Types without blocks."""
+DEFAULT_ALIGNMENT = 32
+"""Bytes, where a file does not state its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def _read_file(path: Path) -> tuple[GgufHeader, dict[str, _Entry]]:
 
 
 def _alignment(header: GgufHeader, path: Path) -> int:
-    alignment = header.metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
+    alignment = header.metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
         raise ContainerError(
             f"{path}: general.alignment is {alignment!r}, expected a power of two from 8 on"
@@ -132,7 +134,7 @@ def _entry(record: TensorRecord, data: Tensor, alignment: int, path: Path) -> _E
         )
     if record.offset % alignment:
         raise ContainerError(f"{where} lies at offset {record.offset}, not aligned to {alignment}")
-    info = TensorInfo(record.name, path, _PLAIN.get(kind, kind), record.extents[::-1])
+    info = TensorInfo(record.name, path, PLAIN.get(kind, kind), record.extents[::-1])
     end = record.offset + info.nbytes
     if end > len(data):
         raise ContainerError(

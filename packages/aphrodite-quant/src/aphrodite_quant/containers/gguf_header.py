@@ -16,10 +16,12 @@ Scalar = int | float | bool | str
 MetadataValue = Scalar | list[int] | list[float] | list[bool] | list[str]
 """A value of GGUF metadata: integers of every width are int, both floats are float."""
 
-_SCALARS: Mapping[int, str] = {
+SCALARS: Mapping[int, str] = {
     0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
 }  # fmt: skip
-_STRING, _ARRAY = 8, 9
+"""Value types of one number each -> struct format."""
+STRING, ARRAY = 8, 9
+"""The other value types."""
 _LEAST_ENTRY = 8 + 4 + 1
 """Bytes of the shortest metadata entry: length of an empty key, type, a value of one byte."""
 _LEAST_TENSOR = 8 + 4 + 4 + 8
@@ -161,24 +163,24 @@ def _version(cursor: Cursor, magic: bytes) -> int:
 
 def _value(cursor: Cursor, key: str) -> MetadataValue:
     kind = cursor.integer("I", f"type of {key!r}")
-    if kind == _STRING:
+    if kind == STRING:
         return cursor.string(repr(key))
-    if kind == _ARRAY:
+    if kind == ARRAY:
         return _array(cursor, key)
-    if kind not in _SCALARS:
+    if kind not in SCALARS:
         raise cursor.fail(f"metadata key {key!r} has unknown value type {kind}")
-    return cursor.number(_SCALARS[kind], repr(key))
+    return cursor.number(SCALARS[kind], repr(key))
 
 
 def _array(cursor: Cursor, key: str) -> MetadataValue:
     kind = cursor.integer("I", f"element type of {key!r}")
     count = cursor.integer("Q", f"length of {key!r}")
-    if kind == _STRING:
+    if kind == STRING:
         return cursor.strings(count, repr(key))
-    if kind not in _SCALARS:
-        what = "arrays" if kind == _ARRAY else f"unknown type {kind}"
+    if kind not in SCALARS:
+        what = "arrays" if kind == ARRAY else f"unknown type {kind}"
         raise cursor.fail(f"metadata key {key!r} is an array of {what}")
-    return list(cursor.numbers(_SCALARS[kind], count, repr(key)))
+    return list(cursor.numbers(SCALARS[kind], count, repr(key)))
 
 
 def _tensor(cursor: Cursor) -> TensorRecord:
