@@ -20,12 +20,12 @@ NIBBLES = (0, 2, 4, 6, 1, 3, 5, 7)
 def written(tmp_path):
     """A checkpoint of some tensors of one module, opened."""
 
-    def write(config, tensors, side=None):
+    def write(config, tensors, side=None, named="quantize_config.json"):
         save_file({f"layer.{n}": t for n, t in tensors.items()}, tmp_path / "model.safetensors")
         stated = {} if config is None else {"quantization_config": config}
         (tmp_path / "config.json").write_text(json.dumps(stated))
         if side is not None:
-            (tmp_path / "quantize_config.json").write_text(json.dumps(side))
+            (tmp_path / named).write_text(json.dumps(side))
         return Weights.of(open_checkpoint(tmp_path))
 
     return write
@@ -81,7 +81,7 @@ def test_what_a_tool_wrote_is_decoded_as_it_decodes(written, name, allowed):
     assert (found - expected).abs().max() <= 2 * allowed * expected.abs().max()
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("bits", range(2, 9))
 @pytest.mark.parametrize("version", ["gptq", "gptq_v2"])
 def test_gptq_is_what_the_definition_says(written, bits, version):
     tensors, dense = gptq_tensors(bits, offset=int(version == "gptq"))
@@ -137,6 +137,57 @@ def test_awq_is_what_the_definition_says(written):
     assert isinstance(written(AWQ, {"weight": torch.ones(4, 8)}).packed("layer"), Dense)
 
 
+def test_awq_with_its_own_file_of_settings(written):
+    tensors, dense = awq_tensors()
+    side = {"zero_point": True, "w_bit": 4, "q_group_size": 64, "version": "GEMM"}
+    found = written(None, tensors, side, "quant_config.json").packed("layer")
+    assert torch.equal(found.dequantize(), dense)
+
+
+GEMV = load_file(GOLDEN / "awq-gemv.safetensors")
+
+
+def gemv_tensors(case):
+    """Tensors of a golden module of another version of AWQ, and its matrix."""
+    start = f"{case}."
+    tensors = {n.removeprefix(start): t for n, t in GEMV.items() if n.startswith(start)}
+    return tensors, tensors.pop("effective_weight")
+
+
+@pytest.mark.parametrize("case", ["gemv-g64", "gemv_fast-g32", "llm-awq-g64"])
+def test_other_versions_of_awq_are_decoded(written, case):
+    tensors, expected = gemv_tensors(case)
+    version, group = case.rsplit("-g", 1)
+    config = AWQ | {"version": version.upper(), "group_size": int(group)}
+    found = written(config, tensors).packed("layer", tuple(expected.shape))
+    assert isinstance(found, Grouped)
+    # The fast version stores scale times zero point in half precision.
+    allowed = 0 if version == "gemv" else 2**-10
+    torch.testing.assert_close(found.dequantize(), expected, rtol=0, atol=allowed)
+
+
+@pytest.mark.parametrize(
+    ("case", "changed", "message"),
+    [
+        ("gemv", {"scales": torch.ones(32, 2)}, r"scales' is float32 \[32, 2\]; expected 3 groups"),
+        ("gemv", {"qzeros": torch.ones(32, 3).int()}, r"int32 \[32, 3\]; expected int32 \[32, 2\]"),
+        ("gemv", {"qzeros": None}, "no tensor 'layer.qzeros'"),
+        ("gemv", {"qweight": torch.ones(32, 20).int()}, "160 input features do not divide into"),
+        ("gemv_fast", {"qweight": torch.ones(8, 96).short()}, "expected input features in spans"),
+        ("gemv_fast", {"qweight": torch.ones(8, 128).int()}, "expected a matrix of int16"),
+        ("gemv_fast", {"scales": torch.full((32, 32), torch.nan)}, "holds nan"),
+        ("gemv_fast", {"qzeros": None}, "no tensor 'layer.qzeros'"),
+    ],
+)
+def test_what_is_wrong_in_other_versions_of_awq_is_named(written, case, changed, message):
+    group = {"gemv": 64, "gemv_fast": 32}[case]
+    tensors = gemv_tensors(f"{case}-g{group}")[0] | changed
+    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    weights = written(AWQ | {"version": case, "group_size": group}, kept)
+    with pytest.raises(TensorError, match=rf"model.safetensors.*{message}"):
+        weights.packed("layer")
+
+
 @pytest.mark.parametrize("config", [GPTQ, AWQ])
 @pytest.mark.parametrize(
     ("changed", "message"),
@@ -166,14 +217,14 @@ def test_groups_of_other_sizes_are_refused(written, index):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (GPTQ | {"bits": 5}, "2, 3, 4 or 8 bits, found bits 5"),
+        (GPTQ | {"bits": 9}, "2 to 8 bits, found bits 9"),
         (GPTQ | {"group_size": 0}, "positive number or -1, found 0"),
         (GPTQ | {"checkpoint_format": "marlin"}, "gptq, gptq_v2, found 'marlin'"),
         (GPTQ | {"dynamic": [1]}, r"dynamic is \[1\], expected an object"),
         (GPTQ | {"dynamic": {"+:(": {}}}, r"no pattern"),
-        (GPTQ | {"dynamic": {"+:a": {"bits": 7}}}, "found bits 7"),
+        (GPTQ | {"dynamic": {"+:a": {"bits": 1}}}, "found bits 1"),
         (AWQ | {"bits": 8}, "AWQ has 4 bits, found bits 8"),
-        (AWQ | {"version": "gemv"}, "'gemv' is not supported, present is gemm"),
+        (AWQ | {"version": "ipex"}, "'ipex' is not supported; present are gemm, gemv, gemv_fast"),
         (AWQ | {"group_size": "x"}, "found 'x'"),
     ],
 )
@@ -187,3 +238,12 @@ def test_groups_that_do_not_divide_are_refused(written, config):
     make = gptq_tensors if config["quant_method"] == "gptq" else awq_tensors
     with pytest.raises(TensorError, match="128 input features do not divide into groups of 48"):
         written(config, make()[0]).packed("layer")
+
+
+def test_a_width_that_fills_no_words_names_the_file(written):
+    tensors = {
+        "qweight": torch.ones(16, 60).int(), "qzeros": torch.ones(2, 7).int(),
+        "scales": torch.ones(2, 60),
+    }  # fmt: skip
+    with pytest.raises(TensorError, match=r"model\.safetensors: the tensors of 'layer' fit no"):
+        written(GPTQ, tensors).packed("layer")

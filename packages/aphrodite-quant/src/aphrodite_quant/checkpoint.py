@@ -16,6 +16,13 @@ from aphrodite_quant.errors import CheckpointError
 from aphrodite_quant.json_object import read_json_object
 from aphrodite_quant.location import INDEX, find_weights
 
+_SIDE_FILES = (
+    ("quantize_config.json", "", "gptq"),
+    ("quant_config.json", "w_bit", "awq"),
+    ("quant_config.json", "wbits", "squeezellm"),
+)
+"""Of files that older tools wrote beside the weights: name, a field of theirs, the method."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Checkpoint:
@@ -32,11 +39,19 @@ class Checkpoint:
 
     @property
     def quant_config(self) -> Mapping[str, Any] | None:
-        """What config.json says of quantisation, if anything."""
+        """What config.json says of quantisation, or a side file in its place, if anything."""
         stated = self.config.get("quantization_config") or self.config.get("compression_config")
         if stated is not None and not isinstance(stated, dict):
             raise CheckpointError(f"{self.path}: quantization_config is {stated!r}, not an object")
-        return cast("dict[str, Any] | None", stated)
+        return self._side_config() if stated is None else cast("dict[str, Any]", stated)
+
+    def _side_config(self) -> Mapping[str, Any] | None:
+        for name, field, method in _SIDE_FILES:
+            file = self.side_file(name)
+            stated = {} if file is None else read_json_object(file)
+            if file is not None and (not field or field in stated):
+                return {"quant_method": method} | stated
+        return None
 
     def side_file(self, name: str) -> Path | None:
         """A file of that name beside the weights of a directory; a lone file has none."""

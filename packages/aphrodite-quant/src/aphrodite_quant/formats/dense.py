@@ -9,13 +9,11 @@ from aphrodite_quant.numbers import matrix
 from aphrodite_quant.reader import Reader
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_SIDE_FILES = ("quantize_config.json", "quant_config.json")
 
 
 def claims(checkpoint: Checkpoint) -> bool:
     """Safetensors of which neither config nor a side file says that they are quantised."""
-    stated = checkpoint.quant_config is not None or any(map(checkpoint.side_file, _SIDE_FILES))
-    return checkpoint.kind == "safetensors" and not stated
+    return checkpoint.kind == "safetensors" and checkpoint.quant_config is None
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

@@ -1,4 +1,4 @@
-"""GPTQ weights (`quant_method: gptq`, or the older quantize_config.json): 2, 3, 4 or 8 bits.
+"""GPTQ weights (`quant_method: gptq`, or the older quantize_config.json): 2 to 8 bits.
 
 With b bits, G groups: `<prefix>.qweight` int32 [K * b / 32, N], each column a little-endian bit
 stream of codes; `qzeros` int32 [G, N * b / 32], each row such a stream of zero points, one too low
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
-from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import Grouped, PackedWeight
 from aphrodite_kernels.layouts.grouped import unpack_codes
 
@@ -21,12 +20,11 @@ from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import FormatError, TensorError
 from aphrodite_quant.formats import dense
-from aphrodite_quant.json_object import read_json_object
 from aphrodite_quant.numbers import column_order, exact, floating, group_size, matrix
 from aphrodite_quant.reader import Reader
 
-_BITS = (2, 3, 4, 8)
-_SIDE_FILE = "quantize_config.json"
+_METHODS = ("gptq", "auto_gptq", "gptq_marlin")
+_BITS = range(2, 9)
 _OFFSETS = {"gptq": 1, "gptq_v2": 0}
 
 
@@ -44,11 +42,11 @@ class Packing:
     def of(cls, where: Path, stated: Mapping[str, Any]) -> Self:
         """From a configuration; FormatError if it is not one that this format has."""
         bits, group = stated.get("bits"), stated.get("group_size", -1)
-        if bits not in _BITS:
-            raise FormatError(f"{where}: GPTQ has 2, 3, 4 or 8 bits, found bits {bits!r}")
+        if not isinstance(bits, int) or bits not in _BITS:
+            raise FormatError(f"{where}: GPTQ has 2 to 8 bits, found bits {bits!r}")
         if not isinstance(group, int) or (group < 1 and group != -1):
             raise FormatError(f"{where}: group_size is a positive number or -1, found {group!r}")
-        kind = stated.get("checkpoint_format") or "gptq"
+        kind = stated.get("checkpoint_format") or stated.get("format") or "gptq"
         if kind not in _OFFSETS:
             raise FormatError(
                 f"{where}: checkpoint_format is one of {', '.join(_OFFSETS)}, found {kind!r}"
@@ -58,20 +56,14 @@ class Packing:
 
 def claims(checkpoint: Checkpoint) -> bool:
     """Safetensors whose config, or a side file in its place, says so."""
-    if checkpoint.kind != "safetensors":
-        return False
-    stated = checkpoint.quant_config
-    if stated is None:
-        return checkpoint.side_file(_SIDE_FILE) is not None
-    return stated.get("quant_method") == "gptq"
+    stated = checkpoint.quant_config or {}
+    ours = stated.get("quant_method") in _METHODS
+    return checkpoint.kind == "safetensors" and ours
 
 
 def reader(checkpoint: Checkpoint) -> Reader:
     """Weights as `read` has them, each packed as the configuration says of its module."""
-    stated = checkpoint.quant_config
-    if stated is None:
-        file = checkpoint.side_file(_SIDE_FILE)
-        stated = {} if file is None else read_json_object(file)
+    stated = checkpoint.quant_config or {}
     where, common = checkpoint.path, dict(stated)
     Packing.of(where, common)
     overrides = _overrides(where, common.get("dynamic") or {})
@@ -91,11 +83,11 @@ def read(store: TensorStore, prefix: str, packing: Packing) -> PackedWeight:
     stored = store.read(matrix(store, f"{prefix}.qweight", torch.int32).name)
     bits, out = packing.bits, stored.shape[1]
     columns = stored.shape[0] * 32 // bits
-    file = store.info(f"{prefix}.qweight").file
     if stored.shape[0] * 32 % bits:
+        info = store.info(f"{prefix}.qweight")
         raise TensorError(
-            f"{file}: tensor '{prefix}.qweight' is {list(stored.shape)}, whose columns do not hold "
-            f"whole codes of {bits} bits"
+            f"{info.file}: tensor {info.name!r} is {info}, whose columns do not hold whole codes "
+            f"of {bits} bits"
         )
     group = group_size(store, f"{prefix}.qweight", packing.group, columns)
     scale = floating(store, f"{prefix}.scales", (columns // group, out)).T.contiguous()
@@ -109,10 +101,7 @@ def read(store: TensorStore, prefix: str, packing: Packing) -> PackedWeight:
     order = column_order(store, f"{prefix}.g_idx", columns, group)
     if order is None:
         return weight
-    try:
-        return Grouped.pack(weight.unpack()[:, order], scale, weight.zero, bits, group, order)
-    except LayoutError as error:
-        raise TensorError(f"{file}: tensor '{prefix}.qweight': {error}") from error
+    return Grouped.pack(weight.unpack()[:, order], scale, weight.zero, bits, group, order)
 
 
 def _overrides(where: Path, stated: object) -> list[tuple[re.Pattern[str], dict[str, Any]]]:

@@ -5,8 +5,6 @@ codes; `lookup_table` [N, 2**b], the numbers of each output feature. A sparse pa
 one (`rows`, `cols`, `vals`) is refused. Modules without `qweight` have a plain weight.
 """
 
-from typing import Any
-
 import torch
 from aphrodite_kernels.layouts import Lookup, PackedWeight
 from aphrodite_kernels.layouts.grouped import pack_codes, unpack_codes
@@ -17,28 +15,22 @@ from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import FormatError, TensorError
 from aphrodite_quant.formats import dense
-from aphrodite_quant.json_object import read_json_object
 from aphrodite_quant.numbers import finite, matrix
 from aphrodite_quant.reader import Reader
 
 _BITS = (3, 4)
-_SIDE_FILE = "quant_config.json"
 _SPARSE = ("rows", "cols", "vals", "full_rows", "full_row_indices")
 
 
 def claims(checkpoint: Checkpoint) -> bool:
     """Safetensors whose config, or a side file in its place, says so."""
-    if checkpoint.kind != "safetensors":
-        return False
-    stated = checkpoint.quant_config
-    if stated is None:
-        return checkpoint.side_file(_SIDE_FILE) is not None and "wbits" in _settings(checkpoint)
-    return stated.get("quant_method") == "squeezellm"
+    stated = checkpoint.quant_config or {}
+    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "squeezellm"
 
 
 def reader(checkpoint: Checkpoint) -> Reader:
     """Weights as `read` has them, of the stated number of bits."""
-    bits = _settings(checkpoint).get("wbits")
+    bits = (checkpoint.quant_config or {}).get("wbits")
     if bits not in _BITS:
         raise FormatError(f"{checkpoint.path}: SqueezeLLM has 3 or 4 bits, found wbits {bits!r}")
     return lambda store, prefix: read(store, prefix, bits)
@@ -65,10 +57,3 @@ def read(store: TensorStore, prefix: str, bits: int) -> PackedWeight:
     codes = unpack_codes(store.read(info.name).T.contiguous().view(torch.uint8), bits)
     wide = pad(table, (0, ENTRIES - (1 << bits)))
     return Lookup(pack_codes(codes, 4), wide, None, codes.shape[1])
-
-
-def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
-    stated, file = checkpoint.quant_config, checkpoint.side_file(_SIDE_FILE)
-    if stated is not None or file is None:
-        return dict(stated or {})
-    return read_json_object(file)
