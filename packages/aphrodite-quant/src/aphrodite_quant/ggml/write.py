@@ -1,5 +1,6 @@
 """A model as a GGUF file: each tensor in the type that a recipe gives it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 import torch
 from aphrodite_kernels.layouts import GgmlBlocks, GgmlType
 from torch import Tensor
-from torch.linalg import vector_norm
 
 from aphrodite_quant.containers.gguf_header import MetadataValue
 from aphrodite_quant.containers.gguf_writer import write_gguf
@@ -123,5 +123,5 @@ def _packed(info: TensorInfo, tensor: Tensor, importance: Tensor | None) -> tupl
 
 
 def _relative_error(found: Tensor, wanted: Tensor) -> float:
-    size = float(vector_norm(wanted))
-    return float(vector_norm(found - wanted)) / size if size else 0.0
+    size = float(wanted.square().sum())
+    return math.sqrt(float((found - wanted).square().sum()) / size) if size else 0.0
