@@ -1,4 +1,7 @@
-"""Ops on layouts without a compiled kernel: the reference, made to fit into programs."""
+"""Ops on layouts without a compiled kernel: the reference, made to fit into programs.
+
+A product dequantises a slab of rows at a time, so that a weight never lies in memory unpacked.
+"""
 
 import torch
 from torch import Tensor
@@ -8,13 +11,18 @@ from aphrodite_kernels.backends.reference.matmul import embed_as, matmul
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.protocols import Embed, MatMul
 
+_SLAB = 1 << 20
+"""Weights dequantised at a time: 4 MiB, which stay in the processor's cache."""
+_LEAST = 128
+"""Rows are taken in multiples of this many, which some layouts decode together."""
+
 
 def any_matmul_on(runtime: Runtime) -> MatMul:
     """The product with a weight of any layout."""
 
     def any_matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         shape = (len(x), weight.out_features)
-        return runtime.island(lambda rows: matmul(x[:rows], weight, bias), shape)
+        return runtime.island(lambda rows: _by_slabs(x[:rows], weight, bias), shape)
 
     return any_matmul
 
@@ -28,3 +36,14 @@ def any_embed_on(runtime: Runtime) -> Embed:
         return runtime.island(lambda rows: look_up(tokens[:rows], weight, scale), shape)
 
     return any_embed
+
+
+def _by_slabs(x: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
+    result = torch.empty(len(x), weight.out_features)
+    height = max(1, _SLAB // max(1, _LEAST * weight.in_features)) * _LEAST
+    for first in range(0, weight.out_features, height):
+        rows = torch.arange(first, min(first + height, weight.out_features))
+        slab = slice(first, first + len(rows))
+        part = None if bias is None else bias[slab]
+        result[:, slab] = matmul(x, weight.rows(rows), part)
+    return result
