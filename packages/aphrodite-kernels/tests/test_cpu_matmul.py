@@ -15,7 +15,7 @@ from aphrodite_kernels.backends.cpu.runtime import Runtime
 from aphrodite_kernels.backends.cpu.tile_pack import pack_tiles_on
 from aphrodite_kernels.backends.cpu.tiled import Tiled, tiled_rows_on
 from aphrodite_kernels.errors import KernelError, LayoutError, ShapeError
-from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType, Grouped
+from aphrodite_kernels.layouts import Dense, GgmlType, Grouped
 from aphrodite_kernels.testing import random_blocks
 from aphrodite_kernels.testing.kinds import weight_kinds
 from aphrodite_kernels.testing.kinds.grouped import random_grouped
@@ -37,11 +37,17 @@ TYPES = [
     GgmlType.Q6_K,
     GgmlType.IQ4_NL,
     GgmlType.IQ4_XS,
+    GgmlType.TQ1_0,
+    GgmlType.TQ2_0,
 ]
 CODED = [
-    kind for kind in weight_kinds() if kind.label.startswith(("grouped", "mxfp4", "nvfp4", "int8"))
+    kind
+    for kind in weight_kinds()
+    if kind.label.startswith(
+        ("grouped", "mxfp4", "nvfp4", "int8", "IQ1", "IQ2", "IQ3", "MXFP4", "NVFP4", "Q1_0")
+    )
 ]
-"""Other layouts that have tiles, all of them at 640 columns."""
+"""Other layouts that have tiles, all of them at 768 columns."""
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -70,7 +76,7 @@ def blocks_of(kind, rows=57, blocks=19):
 
 
 def coded_of(kind, rows=57):
-    return kind.draw(rows, 640, torch.Generator().manual_seed(len(kind.label)))
+    return kind.draw(rows, 768, torch.Generator().manual_seed(len(kind.label)))
 
 
 def quantized(x):
@@ -95,7 +101,7 @@ def test_packing_other_layouts_keeps_every_weight(runtime, kind):
     weight = coded_of(kind)
     tiled = pack_tiles_on(runtime)(weight)
     assert isinstance(tiled, Tiled)
-    assert (tiled.in_features, tiled.out_features) == (640, 57)
+    assert (tiled.in_features, tiled.out_features) == (768, 57)
     # Exactly, but for a minimum: the product of scale and zero point is rounded once.
     off = 1e-6 if isinstance(weight, Grouped) and weight.zero is not None else 0
     torch.testing.assert_close(tiled.dequantize(), weight.dequantize(), rtol=0, atol=off)
@@ -108,7 +114,7 @@ def test_long_groups_have_one_scale(runtime):
 
 
 def test_a_weight_of_several_slabs_is_packed_whole(runtime, monkeypatch):
-    monkeypatch.setattr(tile_pack, "_SLAB", 640 * 16 * 2)
+    monkeypatch.setattr(tile_pack, "_SLAB", 768 * 16 * 2)
     for kind in CODED:
         weight = coded_of(kind, rows=75)
         torch.testing.assert_close(
@@ -134,7 +140,8 @@ def test_an_order_that_names_a_column_twice_is_refused(runtime):
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
 def test_packing_takes_hardly_more_bytes(runtime, kind):
     weight = blocks_of(kind, rows=64)
-    assert weight.nbytes <= pack_tiles_on(runtime)(weight).nbytes <= 1.04 * weight.nbytes
+    most = 1.26 if kind == GgmlType.TQ1_0 else 1.04  # five trits in a byte become ten bits
+    assert weight.nbytes <= pack_tiles_on(runtime)(weight).nbytes <= most * weight.nbytes
 
 
 def test_packing_on_each_level_gives_the_same_bytes(runtime, level):
@@ -144,10 +151,9 @@ def test_packing_on_each_level_gives_the_same_bytes(runtime, level):
         assert torch.equal(ours.scales[:2], theirs.scales[:2]), ours.format
 
 
-def test_a_type_without_tiles_stays_as_it_is(runtime):
-    data = torch.zeros(4, 2 * GgmlType.Q8_0.block_bytes, dtype=torch.uint8)
-    weight = GgmlBlocks(data, GgmlType.Q8_0)
-    object.__setattr__(weight, "type", GgmlType.Q8_1)
+@pytest.mark.parametrize("label", ["float8_by_channel", "mxfp8"])
+def test_floats_have_no_tiles(runtime, label):
+    (weight,) = [coded_of(kind) for kind in weight_kinds() if kind.label == label]
     assert pack_tiles_on(runtime)(weight) is weight
 
 
@@ -169,8 +175,8 @@ def test_product_is_the_int8_product_in_float64(level, kind):
 def test_product_of_other_layouts_is_the_int8_product_in_float64(level, kind):
     weight = coded_of(kind)
     order = weight.columns if isinstance(weight, Grouped) else None
-    order = torch.arange(640) if order is None else order
-    x, bias = random(11, 640), random(57, seed=1)
+    order = torch.arange(768) if order is None else order
+    x, bias = random(11, 768), random(57, seed=1)
     rounded, _ = quantized(x[:, order])
     multiply, packed = tiled_matmul_on(level), pack_tiles_on(level)(weight)
     y = multiply(x, packed, bias)

@@ -103,7 +103,7 @@ static inline TileFormat format_of(const aph_tile_format& from) {
 // The ids of ggml.
 enum GgmlType {
   kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8, kQ2_K = 10, kQ3_K = 11, kQ4_K = 12,
-  kQ5_K = 13, kQ6_K = 14, kIQ4_NL = 20, kIQ4_XS = 23,
+  kQ5_K = 13, kQ6_K = 14, kIQ4_NL = 20, kIQ4_XS = 23, kTQ1_0 = 34, kTQ2_0 = 35,
 };
 
 static constexpr TileFormat iq4_format(Scales scales) {
@@ -126,6 +126,8 @@ static constexpr TileFormat tile_format(int type) {
     case kQ6_K: return {Fields::kFourTwo, Scales::kSigned16, 5};
     case kIQ4_NL: return iq4_format(Scales::kHalf);
     case kIQ4_XS: return iq4_format(Scales::kSigned32);
+    case kTQ1_0:
+    case kTQ2_0: return {Fields::kTwo, Scales::kSingle32, 0, kGroup};
     default: return {Fields::kFour, Scales::kHalf, 0, 0};
   }
 }

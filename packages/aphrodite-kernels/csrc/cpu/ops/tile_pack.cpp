@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "runtime.h"
+#include "integers.h"
 #include "tile_codes.h"
 
 struct aph_tile_pack_args {
@@ -37,6 +38,8 @@ static constexpr SourceFormat source_format(int type) {
     case kQ5_K: return {176, 8, 48, 0};
     case kQ6_K: return {210, 8, 0, 208};
     case kIQ4_XS: return {136, 8, 8, 0};
+    case kTQ1_0: return {54, 8, 0, 52};
+    case kTQ2_0: return {66, 8, 0, 64};
     default: return {18, 1, 2, 0};  // Q4_0, IQ4_NL
   }
 }
@@ -56,6 +59,13 @@ static void add_fifth_bits(const uint8_t* from, uint8_t* codes) {
   for (int i = 0; i < kBlock; ++i) codes[i] |= static_cast<uint8_t>(bits[i]);
 }
 
+// Codes [i] = trit `digit` of byte i: what is above the point in base 3, when the byte is a fraction.
+static void add_trits(const uint8_t* from, int count, int digit, uint8_t* codes) {
+  constexpr int powers[5] = {1, 3, 9, 27, 81};
+  for (int i = 0; i < count; ++i)
+    codes[i] = static_cast<uint8_t>((from[i] * powers[digit] & 255) * 3 >> 8);
+}
+
 // The unsigned codes of block `s` of a source block, in the order of K.
 template <int type>
 static void read_codes(const uint8_t* source, int s, uint8_t* codes) {
@@ -65,6 +75,14 @@ static void read_codes(const uint8_t* source, int s, uint8_t* codes) {
     case kQ8_0:
       for (int i = 0; i < kBlock; ++i) codes[i] = low[i] ^ 0x80;
       return;
+    case kTQ1_0:  // bytes: 32 with five trits, 16 with five, 4 with four
+      if (s < 5) return add_trits(low, 32, s, codes);
+      add_trits(low + 32, 16, 2 * (s - 5), codes);
+      if (s < 7) return add_trits(low + 32, 16, 2 * (s - 5) + 1, codes + 16);
+      for (int digit = 0; digit < 4; ++digit)
+        add_trits(low + 48, 4, digit, codes + 16 + 4 * digit);
+      return;
+    case kTQ2_0:
     case kQ2_K:
       add_field(low + s / 4 * 32, 32, s % 4 * 2, 3, 0, codes);
       return;
@@ -127,6 +145,10 @@ template <int type>
 static void pack_scales(const uint8_t* source, int o, uint8_t* record) {
   constexpr TileFormat format = tile_format(type);
   const uint8_t* whole = source + source_format(type).scale;
+  if (format.scales == Scales::kSingle32) {
+    const Floats widened = load(halves(whole), 1);
+    return store(reinterpret_cast<float*>(record) + o, widened, 1);
+  }
   std::memcpy(record + 2 * o, whole, 2);
   if (format.has_minimum()) std::memcpy(record + 32 + 2 * o, whole + 2, 2);
   if (format.scales == Scales::kHalf || format.scales == Scales::kHalfPair) return;
@@ -196,6 +218,8 @@ int tile_pack(const aph_tile_pack_args& args) {
     case kQ6_K: return pack_all<kQ6_K>(args);
     case kIQ4_NL: return pack_all<kIQ4_NL>(args);
     case kIQ4_XS: return pack_all<kIQ4_XS>(args);
+    case kTQ1_0: return pack_all<kTQ1_0>(args);
+    case kTQ2_0: return pack_all<kTQ2_0>(args);
     default: return fail("ggml type %d has no tiles", args.type);
   }
 }

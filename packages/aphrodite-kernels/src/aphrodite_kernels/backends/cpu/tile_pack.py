@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from aphrodite_kernels.backends.cpu.coded import BLOCK, CODED_LAYOUTS, Coded, coded
+from aphrodite_kernels.backends.cpu.coded import BLOCK, Coded, coded
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
 from aphrodite_kernels.backends.cpu.tile_format import FormatArgument, TileFormat
 from aphrodite_kernels.backends.cpu.tiled import TILE, Tiled
@@ -15,9 +15,6 @@ from aphrodite_kernels.backends.cpu.weight_memory import WeightMemory
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import GgmlBlocks, PackedWeight
 from aphrodite_kernels.protocols import Repack
-
-PACKED_LAYOUTS = (GgmlBlocks, *CODED_LAYOUTS)
-"""What may have tiles."""
 
 _SLAB = 1 << 22
 """Weights of which codes and scales are made at a time."""
@@ -55,9 +52,8 @@ def pack_tiles_on(runtime: Runtime) -> Repack:
     packer = _Packer(runtime)
 
     def pack_tiles(weight: PackedWeight) -> PackedWeight:
-        if isinstance(weight, GgmlBlocks):
-            format_ = packer.format_of(weight)
-            return weight if format_ is None else packer.blocks(weight, format_)
+        if isinstance(weight, GgmlBlocks) and (format_ := packer.format_of(weight)):
+            return packer.blocks(weight, format_)
         first = coded(weight.rows(torch.arange(min(1, weight.out_features))))
         return weight if first is None else packer.coded(weight, first)
 

@@ -1,6 +1,6 @@
 """Reading fields out of a batch of blocks [n, bytes]: half floats, nibbles, bit planes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -41,3 +41,13 @@ def planes(data: Tensor, shifts: Sequence[int], mask: int) -> Tensor:
 def interleaved(data: Tensor, shifts: Sequence[int], mask: int) -> Tensor:
     """Fields of integers [..., m] -> [..., m * len(shifts)]: all of the first, then the next."""
     return planes(data, shifts, mask).transpose(-1, -2).flatten(-2)
+
+
+def multiplied(factors: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Callable[[Tensor], Tensor]:
+    """The decoder of a type from its factors: scales [n, s] and numbers [n, s, columns of each]."""
+
+    def decode(blocks: Tensor) -> Tensor:
+        scales, numbers = factors(blocks)
+        return (scales.unsqueeze(-1) * numbers).flatten(1)
+
+    return decode

@@ -3,29 +3,29 @@
 import torch
 from torch import Tensor
 
-from aphrodite_kernels.layouts.ggml.fields import constant, planes
+from aphrodite_kernels.layouts.ggml.fields import constant, multiplied, planes
 from aphrodite_kernels.layouts.ggml.types import GgmlType
 
 DOUBLED = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
 """What codes stand for, twice."""
 
 
-def mxfp4(blocks: Tensor) -> Tensor:
+def mxfp4(blocks: Tensor) -> tuple[Tensor, Tensor]:
     """Blocks of 32: exponent, 16 bytes of codes; 2 ** (exponent - 128) times the doubled value."""
     exponent = blocks[:, :1].int()
     subnormal = constant((1 << 21, 1 << 22), torch.int32, blocks.device)[exponent.clamp(max=1)]
     bits = torch.where(exponent < 2, subnormal, (exponent - 1) << 23)
-    return bits.view(torch.float32) * _look_up(blocks[:, 1:], 16)
+    return bits.view(torch.float32), _look_up(blocks[:, 1:], 16).unsqueeze(1)
 
 
-def nvfp4(blocks: Tensor) -> Tensor:
+def nvfp4(blocks: Tensor) -> tuple[Tensor, Tensor]:
     """Blocks of 64: four scales (float8_e4m3fn, its NaN 0) for 16 each, 32 bytes of codes."""
     byte = blocks[:, :4]
     exponent = (byte >> 3 & 15).int()
     mantissa = (byte & 7).int() + 8 * (exponent > 0)
     scales = torch.ldexp(mantissa.float(), exponent.clamp(min=1) - 11)  # half: values are doubled
     scales = torch.where(byte == 0x7F, 0.0, scales)
-    return (scales.unsqueeze(-1) * _look_up(blocks[:, 4:], 8).view(-1, 4, 16)).flatten(1)
+    return scales, _look_up(blocks[:, 4:], 8).view(-1, 4, 16)
 
 
 def _look_up(data: Tensor, run: int) -> Tensor:
@@ -34,4 +34,5 @@ def _look_up(data: Tensor, run: int) -> Tensor:
     return values[planes(data.reshape(len(data), -1, run), (0, 4), 15).flatten(1).int()]
 
 
-DECODERS = {GgmlType.MXFP4: mxfp4, GgmlType.NVFP4: nvfp4}
+FACTORS = {GgmlType.MXFP4: mxfp4, GgmlType.NVFP4: nvfp4}
+DECODERS = {kind: multiplied(factors) for kind, factors in FACTORS.items()}
