@@ -129,7 +129,7 @@ def _write_tensor(file: BinaryIO, info: TensorInfo, tensor: Tensor) -> None:
             f"tensor {info.name!r} was announced as {info}, {info.nbytes} bytes; "
             f"{len(data)} were given"
         )
-    file.write(memoryview(data.numpy()))
+    file.write(data.numpy().data)
 
 
 def _pad(file: BinaryIO, alignment: int) -> None:
