@@ -85,7 +85,7 @@ def time_stages(arguments: argparse.Namespace) -> dict[str, float]:
     on_cpu = device.type == "cpu"
     found = {}
     for fields in STAGES:
-        sampler = Sampler(backend, at_once=2**19 if on_cpu else logits.numel())
+        sampler = Sampler(backend, at_once=2**20 if on_cpu else logits.numel())
         params = SamplingParams(stages=stages_from(fields))
         for row in range(arguments.rows):
             sampler.start(row_start(row, params))

@@ -6,6 +6,7 @@
 namespace aph::APH_LEVEL {
 
 constexpr int64_t kLogitBlock = 256;
+constexpr float kWeightless = -87.33f;  // e^x is 0 below: see exponential()
 
 struct Peak {
   float value;    // the largest logit
@@ -17,7 +18,10 @@ APH_INLINE int64_t block_end(int64_t begin, int64_t width) {
   return begin + kLogitBlock < width ? begin + kLogitBlock : width;
 }
 
-APH_INLINE Peak find_peak(const float* logits, int64_t width) {
+APH_INLINE int64_t blocks_of(int64_t width) { return (width + kLogitBlock - 1) / kLogitBlock; }
+
+// heights, if not null: the largest of each block; of a block with NaN any number.
+APH_INLINE Peak find_peak(const float* logits, int64_t width, float* heights = nullptr) {
   const Floats infinity = all_floats(__builtin_inff()), one = all_floats(1.0f);
   Floats strange = zero();  // counts NaN and infinity, which are not below infinity
   Peak peak{-__builtin_inff(), 0, false};
@@ -38,6 +42,7 @@ APH_INLINE Peak find_peak(const float* logits, int64_t width) {
       strange = strange + zero_where_below(x, infinity, one);
     }
     const float value = largest(highest);
+    if (heights) heights[begin / kLogitBlock] = value;
     if (value > peak.value) {
       peak.value = value;
       block = begin;
@@ -60,6 +65,14 @@ APH_INLINE float weigh(const float* logits, int64_t count, float peak, float* we
     total = total + (left < kLanes ? within(weight, 0, static_cast<int>(left), 0.0f) : weight);
   });
   return sum(total);
+}
+
+// heights -> the sum of e^(logits - peak) of each block, in place.
+APH_INLINE void weigh_blocks(const float* logits, int64_t width, float peak, float* heights) {
+  for (int64_t begin = 0, block = 0; begin < width; begin += kLogitBlock, ++block)
+    heights[block] = heights[block] - peak < kWeightless
+                         ? 0.0f
+                         : weigh(logits + begin, block_end(begin, width) - begin, peak, nullptr);
 }
 
 // In place: what is below the threshold becomes -inf. Plain loops, which compilers vectorise.

@@ -9,7 +9,7 @@ position) alone.
 Knows nothing of plans and models, and keeps no tokens: the caller owns the matrix of tokens.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -120,10 +120,28 @@ class _Chosen:
     """[R] int32."""
     valid: Tensor
     """[R] bool."""
-    seen: list[tuple[Pass, Rows]]
-    """What the stages that remember saw."""
+    changes: Sequence["_Change"]
+    """What the stages that remember made of the tokens."""
     explained: Mapping[int, Seen]
     """By place among the rows of the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a stage remembers after a token."""
+
+    stage: type[Stage]
+    rows: Tensor
+    """[n] int64: ids."""
+    places: Sequence[int]
+    """The same rows, among those of the step."""
+    numbers: Mapping[str, Tensor]
+    """[n, 1] each."""
+
+    def told(self) -> Remembered:
+        """For the host."""
+        columns = torch.cat([self.numbers[name] for name in self.stage.remembers], 1)
+        return Remembered(self.stage, self.places, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +178,17 @@ class Sampler:
 
     Args:
         backend: draws the random numbers, on its device.
-        at_once: logits that go through the stages at a time; 2 MiB of float32 stay in a CPU's
-            cache, which halves the time of 64 rows of 49k tokens.
+        at_once: logits that go through the stages at a time, about; a few MiB of float32 stay in
+            a CPU's cache, and all at once would not.
     """
 
-    def __init__(self, backend: Backend, *, at_once: int = 2**19) -> None:
+    def __init__(self, backend: Backend, *, at_once: int = 2**20) -> None:
         self._backend = backend
         self._at_once = at_once
         self._rows: dict[int, Row] = {}
         self._memory = Memory(backend.device)
         self._composition: _Composition | None = None
+        self._copy: Tensor | None = None
 
     def start(self, spec: RowSpec) -> None:
         """Take a row's parameters. Its token ids were checked (`params.check_vocabulary`)."""
@@ -214,7 +233,10 @@ class Sampler:
         if composition.scored is not None:
             most = max(count or 0 for count in composition.counts)
             scores = self.score(logits[composition.scored], tokens[composition.scored].long(), most)
-        remembered = self._remember(composition, chosen)
+        changes = [change for part in chosen for change in part.changes]
+        for change in changes:  # at the end, when all went well
+            self._memory.write(change.stage, change.rows, change.numbers)
+        remembered = [change.told() for change in changes]
         explained = {place: seen for part in chosen for place, seen in part.explained.items()}
         return Sampled(tokens, valid, scores, composition.counts, remembered, explained)
 
@@ -227,7 +249,8 @@ class Sampler:
         if self._composition is None or self._composition.rows != rows:
             known, device = [self._rows[row] for row in rows], self._backend.device
             costly = any(row.chain or not row.greedy for row in known)
-            size = max(1, self._at_once // vocabulary) if costly else len(rows)
+            parts = -(-len(rows) * vocabulary // self._at_once) if costly else 1
+            size = -(-len(rows) // parts)
             spans = [slice(at, min(at + size, len(rows))) for at in range(0, len(rows), size)]
             counts = tuple(row.logprobs for row in known)
             self._composition = _Composition(
@@ -240,15 +263,15 @@ class Sampler:
 
     def _run(self, batch: Batch, logits: Tensor, standing: Standing, tokens: Tensor) -> _Chosen:
         """Lead a batch through its stages and choose."""
-        seen: list[tuple[Pass, Rows]] = []
         if batch.plain:
-            return _Chosen(*self._backend.argmax(logits), seen, {})
+            return _Chosen(*self._backend.argmax(logits), [], {})
         draws = Draws(batch.seeds, batch.choices, standing.on_device, self._backend.uniform)
         if batch.passes:
-            logits = logits.to(torch.float32, copy=True)
+            logits = self._copied(logits)
         watch = None
         if batch.explained:
             watch = Watch(batch.explained, logits, self._backend.logsumexp)
+        seen: list[tuple[Pass, Rows]] = []
         for step in batch.passes:
             history = None
             if step.stage.needs_history:
@@ -263,22 +286,17 @@ class Sampler:
             if remembered:
                 seen.append((step, rows))
         explained = {} if watch is None else watch.seen(batch.span.start)
-        return _Chosen(*self._choose(batch, logits.float(), draws), seen, explained)
+        drawn, valid = self._choose(batch, logits.float(), draws)
+        changes = [_change(batch, step, rows, drawn) for step, rows in seen]
+        return _Chosen(drawn, valid, changes, explained)
 
-    def _remember(self, composition: _Composition, chosen: list[_Chosen]) -> list[Remembered]:
-        """Let the stages that remember take note of the tokens; at the end, when all went well."""
-        news: list[Remembered] = []
-        changes: list[tuple[type[Stage], Tensor, Mapping[str, Tensor]]] = []
-        for batch, part in zip(composition.batches, chosen, strict=True):
-            for step, rows in part.seen:
-                numbers = step.stage.update(part.tokens[step.index, None].long(), rows)
-                changes.append((step.stage, batch.rows[step.index], numbers))
-                places = [batch.span.start + place for place in step.members]
-                columns = torch.cat([numbers[name] for name in step.stage.remembers], 1)
-                news.append(Remembered(step.stage, places, columns))
-        for change in changes:
-            self._memory.write(*change)
-        return news
+    def _copied(self, logits: Tensor) -> Tensor:
+        """In float32, where the copy before stood: on a CPU, new memory costs more than copying."""
+        rows, width = logits.shape
+        copy = self._copy
+        if copy is None or copy.shape[1] != width or len(copy) < rows:
+            copy = self._copy = torch.empty_like(logits, dtype=torch.float32)
+        return copy[:rows].copy_(logits)
 
     def _choose(self, batch: Batch, logits: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Tokens [R] int32 and which rows are valid [R] bool."""
@@ -293,6 +311,13 @@ class Sampler:
         tokens[batch.drawn], valid[batch.drawn] = drawn
         tokens[batch.greedy], valid[batch.greedy] = self._backend.argmax(logits[batch.greedy])
         return tokens, valid
+
+
+def _change(batch: Batch, step: Pass, rows: Rows, tokens: Tensor) -> _Change:
+    """What a stage remembers after the tokens [R] of a batch."""
+    numbers = step.stage.update(tokens[step.index, None].long(), rows)
+    places = [batch.span.start + place for place in step.members]
+    return _Change(step.stage, batch.rows[step.index], places, numbers)
 
 
 def _history(step: Pass, batch: Batch, standing: Standing, tokens: Tensor) -> History:

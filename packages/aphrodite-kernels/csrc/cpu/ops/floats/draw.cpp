@@ -30,14 +30,12 @@ static int64_t pass(const float* weights, int64_t count, double rest) {
   return last;
 }
 
+// sums: of each block.
 static int64_t draw_row(const float* logits, int64_t width, float peak, float uniform,
-                        float* sums) {
-  double total = 0.0;
-  for (int64_t begin = 0, block = 0; begin < width; begin += kLogitBlock, ++block) {
-    sums[block] = weigh(logits + begin, block_end(begin, width) - begin, peak, nullptr);
-    total += sums[block];
-  }
+                        const float* sums) {
   const int64_t last = (width - 1) / kLogitBlock;
+  double total = 0.0;
+  for (int64_t block = 0; block <= last; ++block) total += sums[block];
   const double target = uniform * total;
   double before = 0.0;
   int64_t block = 0;
@@ -49,19 +47,18 @@ static int64_t draw_row(const float* logits, int64_t width, float peak, float un
 }
 
 int draw(const aph_draw_args& args) {
-  const int64_t blocks = (args.width + kLogitBlock - 1) / kLogitBlock;
-  float* sums = static_cast<float*>(
-      scratch(args.runtime, -1, args.rows * blocks * sizeof(float)));
-  parallel_for(args.runtime, args.rows, 1, [&](int64_t begin, int64_t end, int) {
+  const size_t bytes = blocks_of(args.width) * sizeof(float);
+  parallel_for(args.runtime, args.rows, 1, [&](int64_t begin, int64_t end, int worker) {
+    float* sums = static_cast<float*>(scratch(args.runtime, worker, bytes));
     for (int64_t row = begin; row < end; ++row) {
       const float* logits = args.logits + row * args.stride;
-      const Peak peak = find_peak(logits, args.width);
+      const Peak peak = find_peak(logits, args.width, sums);
       args.valid[row] = peak.valid;
-      if (peak.valid)
-        args.tokens[row] = static_cast<int32_t>(draw_row(logits, args.width, peak.value,
-                                                         args.uniform[row], sums + row * blocks));
-      else
-        args.tokens[row] = 0;
+      args.tokens[row] = 0;
+      if (!peak.valid) continue;
+      weigh_blocks(logits, args.width, peak.value, sums);
+      args.tokens[row] = static_cast<int32_t>(
+          draw_row(logits, args.width, peak.value, args.uniform[row], sums));
     }
   });
   return 0;

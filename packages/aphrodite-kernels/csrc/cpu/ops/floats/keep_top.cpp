@@ -1,6 +1,7 @@
 // Removes all but the largest logits of each row that together reach a count or a probability.
 //
-// A search by digits: logits become unsigned numbers in the same order, whose upper, middle and
+// Few logits come into question: those from a floor up, which is low enough for certain. Among them
+// a search by digits: logits become unsigned numbers in the same order, whose upper, middle and
 // lower bits are summed up in turn, from the largest down, until the sum reaches what is wanted.
 
 #include "runtime.h"
@@ -19,6 +20,7 @@ struct aph_keep_top_args {
 namespace aph::APH_LEVEL {
 
 constexpr int kBins = 2048;
+constexpr double kFloorMargin = 0.01;  // for rounding
 constexpr int kShifts[] = {21, 10, 0};
 
 // Unsigned and in the order of the floats; both zeros are one number.
@@ -58,27 +60,84 @@ static float last_of(const float* logits, const float* weights, int64_t width, d
   return value_of(prefix);
 }
 
+// What a worker needs for a row.
+struct Room {
+  double* bins;    // [kBins]
+  float* heights;  // [blocks]: the largest of each block
+  float* weights;  // [width]
+  float* kept;     // [width]: candidates
+};
+
+// Moves the logits from `floor` up to the front of `kept`, and their weights, if there are any, to
+// the front of the weights; their number.
+static int64_t collect(const float* logits, int64_t width, float floor, bool weighted,
+                       const Room& room) {
+  int64_t count = 0;
+  for (int64_t begin = 0; begin < width; begin += kLogitBlock) {
+    if (room.heights[begin / kLogitBlock] < floor) continue;
+    for (int64_t i = begin; i < block_end(begin, width); ++i) {
+      room.kept[count] = logits[i];
+      if (weighted) room.weights[count] = room.weights[i];
+      count += logits[i] >= floor;
+    }
+  }
+  return count;
+}
+
+// The k-th largest is at least the k-th largest of the blocks' largest.
+static float last_counted(const float* logits, int64_t width, double wanted, const Room& room) {
+  const int64_t blocks = blocks_of(width);
+  const float floor = wanted > blocks ? -__builtin_inff()
+                                      : last_of(room.heights, nullptr, blocks, wanted, room.bins);
+  const int64_t count = collect(logits, width, floor, false, room);
+  return last_of(room.kept, nullptr, count, wanted, room.bins);
+}
+
+// Logits below peak + log(rest / width) together weigh less than what may be left out, the rest.
+static float last_weighted(const float* logits, int64_t width, double share, float peak,
+                           const Room& room) {
+  double sums[8] = {};  // in float64 from number to number: sums of blocks are too rough
+  for (int64_t begin = 0; begin < width; begin += kLogitBlock) {
+    const int64_t count = block_end(begin, width) - begin;
+    float* weights = room.weights + begin;
+    if (room.heights[begin / kLogitBlock] - peak < kWeightless) {
+      std::memset(weights, 0, count * sizeof(float));
+      continue;
+    }
+    weigh(logits + begin, count, peak, weights);
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8)
+      for (int lane = 0; lane < 8; ++lane) sums[lane] += weights[i + lane];
+    for (; i < count; ++i) sums[i % 8] += weights[i];
+  }
+  double total = 0.0;
+  for (const double each : sums) total += each;
+  const double rest = (1.0 - share) * total / static_cast<double>(width);
+  const float floor = static_cast<float>(peak + __builtin_log(rest) - kFloorMargin);
+  const int64_t count = collect(logits, width, floor, true, room);
+  return last_of(room.kept, room.weights, count, share * total, room.bins);
+}
+
 static void keep_top_row(float* logits, int64_t width, double wanted, bool weighted,
-                         float* weights, double* bins) {
+                         const Room& room) {
   if (weighted ? wanted >= 1.0 : wanted < 1.0 || wanted >= width) return;
-  const Peak peak = find_peak(logits, width);
+  const Peak peak = find_peak(logits, width, room.heights);
   if (!peak.valid) return;
-  if (!weighted) return remove_below(logits, width, last_of(logits, nullptr, width, wanted, bins));
-  for (int64_t begin = 0; begin < width; begin += kLogitBlock)
-    weigh(logits + begin, block_end(begin, width) - begin, peak.value, weights + begin);
-  double total = 0.0;  // in float64 from number to number: sums of blocks are too rough
-  for (int64_t i = 0; i < width; ++i) total += weights[i];
-  remove_below(logits, width, last_of(logits, weights, width, wanted * total, bins));
+  remove_below(logits, width,
+               weighted ? last_weighted(logits, width, wanted, peak.value, room)
+                        : last_counted(logits, width, wanted, room));
 }
 
 int keep_top(const aph_keep_top_args& args) {
-  const size_t bytes = kBins * sizeof(double) + args.width * sizeof(float);
+  const int64_t blocks = blocks_of(args.width);
+  const size_t bytes = kBins * sizeof(double) + (blocks + 2 * args.width) * sizeof(float);
   parallel_for(args.runtime, args.rows, 1, [&](int64_t begin, int64_t end, int worker) {
     double* bins = static_cast<double*>(scratch(args.runtime, worker, bytes));
-    float* weights = reinterpret_cast<float*>(bins + kBins);
+    float* heights = reinterpret_cast<float*>(bins + kBins);
+    const Room room{bins, heights, heights + blocks, heights + blocks + args.width};
     for (int64_t row = begin; row < end; ++row)
       keep_top_row(args.logits + row * args.stride, args.width, args.wanted[row],
-                   args.weighted != 0, weights, bins);
+                   args.weighted != 0, room);
   });
   return 0;
 }

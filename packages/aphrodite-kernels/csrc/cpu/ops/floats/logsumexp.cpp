@@ -14,22 +14,24 @@ struct aph_logsumexp_args {
 
 namespace aph::APH_LEVEL {
 
-static float log_sum(const float* logits, int64_t width) {
-  const Peak peak = find_peak(logits, width);
+static float log_sum(const float* logits, int64_t width, float* sums) {
+  const Peak peak = find_peak(logits, width, sums);
   if (!peak.valid) {  // a finite largest is that of a row with NaN
     const bool finite = peak.value - peak.value == 0.0f;
     return finite ? __builtin_nanf("") : peak.value;
   }
+  weigh_blocks(logits, width, peak.value, sums);
   double total = 0.0;
-  for (int64_t begin = 0; begin < width; begin += kLogitBlock)
-    total += weigh(logits + begin, block_end(begin, width) - begin, peak.value, nullptr);
+  for (int64_t block = 0; block < blocks_of(width); ++block) total += sums[block];
   return static_cast<float>(peak.value + __builtin_log(total));
 }
 
 int logsumexp(const aph_logsumexp_args& args) {
-  parallel_for(args.runtime, args.rows, 1, [&](int64_t begin, int64_t end, int) {
+  const size_t bytes = blocks_of(args.width) * sizeof(float);
+  parallel_for(args.runtime, args.rows, 1, [&](int64_t begin, int64_t end, int worker) {
+    float* sums = static_cast<float*>(scratch(args.runtime, worker, bytes));
     for (int64_t row = begin; row < end; ++row)
-      args.result[row] = log_sum(args.logits + row * args.stride, args.width);
+      args.result[row] = log_sum(args.logits + row * args.stride, args.width, sums);
   });
   return 0;
 }
