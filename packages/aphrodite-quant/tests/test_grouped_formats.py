@@ -219,7 +219,7 @@ def test_groups_of_other_sizes_are_refused(written, index):
     [
         (GPTQ | {"bits": 9}, "2 to 8 bits, found bits 9"),
         (GPTQ | {"group_size": 0}, "positive number or -1, found 0"),
-        (GPTQ | {"checkpoint_format": "marlin"}, "gptq, gptq_v2, found 'marlin'"),
+        (GPTQ | {"checkpoint_format": "bitblas"}, "gptq, gptq_v2, found 'bitblas'"),
         (GPTQ | {"dynamic": [1]}, r"dynamic is \[1\], expected an object"),
         (GPTQ | {"dynamic": {"+:(": {}}}, r"no pattern"),
         (GPTQ | {"dynamic": {"+:a": {"bits": 1}}}, "found bits 1"),

@@ -26,6 +26,8 @@ from aphrodite_quant.reader import Reader
 _METHODS = ("gptq", "auto_gptq", "gptq_marlin")
 _BITS = range(2, 9)
 _OFFSETS = {"gptq": 1, "gptq_v2": 0}
+_ELSEWHERE = ("marlin", "marlin_24")
+"""Arrangements that are formats of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,19 @@ class Packing:
         return cls(bits, group, _OFFSETS[kind])
 
 
+def arrangement(stated: Mapping[str, Any]) -> str | None:
+    """What a configuration of GPTQ calls the way its tensors lie, also in older words."""
+    if stated.get("quant_method") not in _METHODS:
+        return None
+    if stated.get("is_marlin_format"):
+        return "marlin"
+    return str(stated.get("checkpoint_format") or stated.get("format") or "gptq")
+
+
 def claims(checkpoint: Checkpoint) -> bool:
     """Safetensors whose config, or a side file in its place, says so."""
-    stated = checkpoint.quant_config or {}
-    ours = stated.get("quant_method") in _METHODS
-    return checkpoint.kind == "safetensors" and ours
+    found = arrangement(checkpoint.quant_config or {})
+    return checkpoint.kind == "safetensors" and found not in (None, *_ELSEWHERE)
 
 
 def reader(checkpoint: Checkpoint) -> Reader:
