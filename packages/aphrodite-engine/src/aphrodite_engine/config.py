@@ -13,7 +13,15 @@ import msgspec
 from aphrodite_engine.errors import ConfigError
 
 DTYPE_NAMES: Final[tuple[str, ...]] = ("float32", "bfloat16", "float16")
-KV_DTYPE_NAMES: Final[tuple[str, ...]] = (*DTYPE_NAMES, "fp8", "fp8_e4m3", "fp8_e5m2", "int8")
+KV_DTYPE_NAMES: Final[tuple[str, ...]] = (
+    *DTYPE_NAMES,
+    "bf16",
+    "fp8",
+    "fp8_e4m3",
+    "fp8_e5m2",
+    "int8",
+    "int4",
+)
 POLICIES: Final[tuple[str, ...]] = ("fcfs", "priority")
 _MOST: Final = {"block_size": 256, "threads": 1024}
 
@@ -39,8 +47,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Format of the checkpoint; None: what it says of itself. `fp8` on a plain one: projections are
     quantised while they are loaded, embedding and head stay as they are."""
     kv_cache_dtype: str = "auto"
-    """`auto`, `float32`, `float16`, `bfloat16`, `fp8_e4m3` (or `fp8`), `fp8_e5m2` or `int8`; those
-    of one byte hold nearly twice as many tokens as those of two."""
+    """`auto`, `float32`, `float16`, `bfloat16` (or `bf16`), `fp8_e4m3` (or `fp8`), `fp8_e5m2`,
+    `int8` or `int4`. Those of one byte hold nearly twice as many tokens as those of two, `int4`
+    (CPU only) nearly four times; `auto` is 16 bits."""
     max_model_len: int | None = None
     """Longest prompt + completion; None: the model's own, as far as memory allows."""
     max_num_seqs: int | None = None

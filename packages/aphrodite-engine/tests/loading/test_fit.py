@@ -68,6 +68,11 @@ def test_eight_bits(source):
     assert cache.key.dtype == torch.float8_e4m3fn and cache.key_scale is not None
 
 
+def test_four_bits(source):
+    cache = fitted(source, kv_cache_dtype="int4").memory.caches[0]
+    assert cache.key.shape[1:] == (16, 2, 4) and cache.key_scale.shape[1:] == (16, 2)
+
+
 def out_of_memory_above(most):
     def allocate(groups, blocks, *others):
         if blocks > most:

@@ -108,6 +108,16 @@ def test_an_eight_bit_cache_holds_nearly_twice_as_many_tokens():
     assert 1.9 < config_and_budget.budget.kv_positions / half.kv_positions <= 2
 
 
+def test_a_four_bit_cache_holds_nearly_four_times_as_many_tokens():
+    machine = replace(GPU, free_memory=512 * MiB, kv_dtypes=(*GPU.kv_dtypes, torch.uint8))
+    half, quarter = made(machine).budget, made(machine, kv_cache_dtype="int4").budget
+    assert 3.6 < quarter.kv_positions / half.kv_positions <= 4
+
+
+def test_bf16_is_bfloat16():
+    assert made(kv_cache_dtype="bf16").config.kv_cache_dtype == "bfloat16"
+
+
 def test_a_cache_that_the_backend_does_not_have_is_refused():
     with pytest.raises(ConfigError, match=r"is fp8, but the kernels for cpu keep .* in float32, b"):
         made(kv_cache_dtype="fp8")
@@ -170,7 +180,7 @@ def test_the_budget_is_a_table():
 
 REFUSALS = {
     "dtype 'int8'": {"dtype": "int8"},
-    "kv_cache_dtype is 'int4'": {"kv_cache_dtype": "int4"},
+    "kv_cache_dtype is 'int3'": {"kv_cache_dtype": "int3"},
     "scheduling_policy is 'random'": {"scheduling_policy": "random"},
     "max_num_seqs must be at least 1, found 0": {"max_num_seqs": 0},
     "block_size must be at most 256, found 1024": {"block_size": 1024},

@@ -8,7 +8,7 @@
 // dimensions in order, the values over the keys in order, and keys that a row does not see weigh 0.
 #pragma once
 
-#include "numbers.h"
+#include "cache_numbers.h"
 
 namespace aph::APH_LEVEL {
 
@@ -35,6 +35,8 @@ struct TileMemory {
   float* keys;     // [padded, kChunk]
   float* weights;  // [rows, kChunk]: scores, then weights
   Span* spans;     // [rows]: keys of this chunk that the row sees
+  float* key_scales;    // [kChunk] of a quantised cache
+  float* value_scales;  // the same
 };
 
 // A row's partial, or what several merge to.
@@ -55,7 +57,7 @@ static void pack_keys(const Stored* cache, const int64_t* offsets, Span span, in
       for (int j = 0; j < kLanes; ++j) {
         const int key = group + j;
         const bool seen = whole || (key >= span.first && key < span.last);
-        rows[j] = seen ? lanes.get(cache + offsets[key] + d) : zero();
+        rows[j] = seen ? lanes.get(element(cache + offsets[key], d)) : zero();
       }
       transpose(rows);
       for (int j = 0; j < kLanes; ++j) store(keys + (d + j) * kChunk + group, rows[j]);
@@ -90,12 +92,16 @@ APH_INLINE Floats soften(Floats score, float cap) {
   return all_floats(cap) * (one - all_floats(2.0f) / (twice + one));
 }
 
-// Scores of one row to weights relative to the largest.
-static void weigh_row(float* weights, Span span, float softcap, float* largest_score, float* sum_) {
+// Scores of one row to weights relative to the largest; of a quantised cache, the weights of the
+// stored values.
+template <typename Stored>
+static void weigh_row(float* weights, Span span, float softcap, const TileMemory& memory,
+                      float* largest_score, float* sum_) {
   Floats scores[kVectors];
   Floats peak = all_floats(kNothing);
   for (int v = 0; v < kVectors; ++v) {
     Floats score = load(weights + v * kLanes);
+    if constexpr (kLimit<Stored> != 0) score = score * load(memory.key_scales + v * kLanes);
     if (softcap > 0) score = soften(score, softcap);
     const int first = span.first - v * kLanes, last = span.last - v * kLanes;
     scores[v] = within(score, first < 0 ? 0 : first > kLanes ? kLanes : first,
@@ -106,8 +112,11 @@ static void weigh_row(float* weights, Span span, float softcap, float* largest_s
   Floats total = zero();
   for (int v = 0; v < kVectors; ++v) {
     const Floats weight = exponential(scores[v] - all_floats(top));
-    store(weights + v * kLanes, weight);
     total = total + weight;
+    if constexpr (kLimit<Stored> != 0)
+      store(weights + v * kLanes, weight * load(memory.value_scales + v * kLanes));
+    else
+      store(weights + v * kLanes, weight);
   }
   *largest_score = top;
   *sum_ = sum(total);
@@ -123,9 +132,9 @@ static void sum_values(const Stored* cache, const int64_t* offsets, Span span, c
   for (int j = span.first; j < span.last; ++j) {
     const Stored* value = cache + offsets[j];
     for (int v = 0; v < vectors; ++v) {
-      const Floats element = lanes.get(value + v * kLanes);
+      const Floats number = lanes.get(element(value, v * kLanes));
       for (int row = 0; row < rows; ++row)
-        sums[row][v] = multiply_add(all_floats(weights[row * kChunk + j]), element, sums[row][v]);
+        sums[row][v] = multiply_add(all_floats(weights[row * kChunk + j]), number, sums[row][v]);
     }
   }
   for (int row = 0; row < rows; ++row)
@@ -137,11 +146,13 @@ static void sum_all_values(const Stored* cache, const int64_t* offsets, Span spa
                            const float* weights, float* values, int64_t size, int64_t padded) {
   int64_t d = 0;
   for (; d + kTileVectors * kLanes <= size; d += kTileVectors * kLanes)
-    sum_values<rows, kTileVectors>(cache + d, offsets, span, weights, values + d, padded, Whole{});
+    sum_values<rows, kTileVectors>(element(cache, d), offsets, span, weights, values + d, padded,
+                                   Whole{});
   for (; d + kLanes <= size; d += kLanes)
-    sum_values<rows, 1>(cache + d, offsets, span, weights, values + d, padded, Whole{});
+    sum_values<rows, 1>(element(cache, d), offsets, span, weights, values + d, padded, Whole{});
   if (d < size)
-    sum_values<rows, 1>(cache + d, offsets, span, weights, values + d, padded, Part{size - d});
+    sum_values<rows, 1>(element(cache, d), offsets, span, weights, values + d, padded,
+                        Part{size - d});
 }
 
 // The keys that any of the rows sees.
@@ -168,8 +179,8 @@ static void attend_rows(const Chunk& chunk, const Stored* values, const TileMemo
   float* weights = memory.weights + row * kChunk;
   score_rows<rows>(memory.q + row * chunk.padded, memory.keys, weights, chunk.padded);
   for (int i = 0; i < rows; ++i)
-    weigh_row(weights + i * kChunk, memory.spans[row + i], chunk.softcap, partial.largest + row + i,
-              partial.sum + row + i);
+    weigh_row<Stored>(weights + i * kChunk, memory.spans[row + i], chunk.softcap, memory,
+                      partial.largest + row + i, partial.sum + row + i);
   sum_all_values<rows>(values, chunk.offsets, hull(memory.spans + row, rows), weights,
                        partial.values + row * chunk.padded, chunk.size, chunk.padded);
 }

@@ -5,8 +5,9 @@ Keys and values live in *blocks* of `block_size` positions. A *slot* is one posi
 table points there for blocks that have left the window, and padding writes go there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -15,7 +16,8 @@ class KVCache:
     """Paged keys and values of one layer, each [blocks, block_size, Hkv, D].
 
     In a dtype of one byte (float8_e4m3fn, float8_e5m2, int8) they are quantised: each vector of D
-    numbers is what is stored times a scale of its own.
+    numbers is what is stored times a scale of its own. Of uint8 the last dimension is ceil(D / 2):
+    two numbers of 4 bits from -8 to 7, plus 8; the first of each two is the lower half of the byte.
     """
 
     key: Tensor
@@ -23,10 +25,18 @@ class KVCache:
     key_scale: Tensor | None = None
     """[blocks, block_size, Hkv] float32 of a quantised cache; None otherwise."""
     value_scale: Tensor | None = None
+    key_fixed: float | None = field(default=None, kw_only=True)
+    """The scale that every vector gets, beyond which numbers saturate; None: one of its own."""
+    value_fixed: float | None = field(default=None, kw_only=True)
 
     @property
     def block_size(self) -> int:
         return self.key.shape[1]
+
+
+def stored_size(size: int, dtype: torch.dtype) -> int:
+    """Elements of a cache of `dtype` that hold a vector of `size` numbers."""
+    return (size + 1) // 2 if dtype == torch.uint8 else size
 
 
 @dataclass(frozen=True, slots=True)

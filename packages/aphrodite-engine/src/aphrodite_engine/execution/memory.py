@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
-from aphrodite_kernels.attention import KVCache
+from aphrodite_kernels.attention import KVCache, stored_size
 from torch import Tensor
 
 from aphrodite_engine.kv import KVGroup
@@ -56,7 +56,7 @@ def quantized(dtype: torch.dtype) -> bool:
 def block_bytes(groups: Sequence[KVGroup], block_size: int, dtype: torch.dtype) -> int:
     """Bytes of one block: keys and values of `block_size` positions in every pair of the pool."""
     scales = _row_vectors(groups, block_size) * _SCALE.itemsize if quantized(dtype) else 0
-    row = _row_elements(groups, block_size) * dtype.itemsize
+    row = _row_elements(groups, block_size, dtype) * dtype.itemsize
     return 2 * pool_depth(groups) * (row + scales)
 
 
@@ -65,9 +65,12 @@ def pool_depth(groups: Sequence[KVGroup]) -> int:
     return max(len(group.layers) for group in groups)
 
 
-def _row_elements(groups: Sequence[KVGroup], block_size: int) -> int:
+def _row_elements(groups: Sequence[KVGroup], block_size: int, dtype: torch.dtype) -> int:
     """Elements of one block in one tensor: those of the widest kind."""
-    return max(block_size * group.spec.kv_heads * group.spec.head_dim for group in groups)
+    return max(
+        block_size * group.spec.kv_heads * stored_size(group.spec.head_dim, dtype)
+        for group in groups
+    )
 
 
 def _row_vectors(groups: Sequence[KVGroup], block_size: int) -> int:
@@ -89,14 +92,14 @@ def allocate_caches(
         return _zeros(shape, dtype, device), _zeros(shape, dtype, device)
 
     pool = [
-        pair(_row_elements(groups, block_size), dtype)
+        pair(_row_elements(groups, block_size, dtype), dtype)
         + (pair(_row_vectors(groups, block_size), _SCALE) if quantized(dtype) else ())
         for _ in range(pool_depth(groups))
     ]
     caches: dict[int, KVCache] = {}
     for group in groups:
         vectors = (block_size, group.spec.kv_heads)
-        shapes = ((*vectors, group.spec.head_dim),) * 2 + (vectors,) * 2
+        shapes = ((*vectors, stored_size(group.spec.head_dim, dtype)),) * 2 + (vectors,) * 2
         for tensors, layer in zip(pool, group.layers, strict=False):
             caches[layer] = KVCache(*map(_as_blocks, tensors, shapes))
     return tuple(caches[layer] for layer in sorted(caches))

@@ -30,8 +30,9 @@ KV_DTYPES = DTYPES | {
     "fp8_e4m3": torch.float8_e4m3fn,
     "fp8_e5m2": torch.float8_e5m2,
     "int8": torch.int8,
+    "int4": torch.uint8,
 }
-_SAME = {"fp8": "fp8_e4m3"}
+_SAME = {"fp8": "fp8_e4m3", "bf16": "bfloat16"}
 LOGIT_COPIES = 4
 """Logits in float32, and what sampling on a device makes of them at the same time."""
 

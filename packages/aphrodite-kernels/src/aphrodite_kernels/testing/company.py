@@ -12,7 +12,14 @@ from torch import Tensor
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec
 from aphrodite_kernels.testing.case import Case, Draw
-from aphrodite_kernels.testing.heads import attention_cache, attention_meta, stacked_heads
+from aphrodite_kernels.testing.heads import (
+    QUANTIZED,
+    attention_cache,
+    attention_meta,
+    quantized,
+    stacked_heads,
+    suffix,
+)
 from aphrodite_kernels.testing.kinds import WeightKind, weight_kinds
 
 _ROWS = 150
@@ -40,6 +47,9 @@ def _cases() -> Iterator[Case]:
     yield Case("company-draw", _check_draw)
     for name, spec in _SPECS.items():
         yield Case(f"company-attention-{name}", partial(_check_attention, spec=spec))
+    for dtype in QUANTIZED:
+        run = partial(_check_attention, spec=_SPECS["full"], dtype=dtype)
+        yield Case(f"company-attention{suffix(dtype)}", run)
 
 
 def _same(whole: Callable[[slice], Tensor], rows: int, what: str) -> None:
@@ -81,11 +91,15 @@ def _check_draw(draw: Draw) -> None:
     _same(lambda rows: backend.draw(logits[rows], uniform[rows])[0][:, None], _ROWS, "drawn tokens")
 
 
-def _check_attention(draw: Draw, spec: AttentionSpec) -> None:
+def _check_attention(draw: Draw, spec: AttentionSpec, dtype: torch.dtype | None = None) -> None:
     """All requests at once; each alone; each in chunks, the last of them a single query."""
     backend = draw.backend
+    if dtype is not None and dtype not in backend.kv_dtypes:
+        return
     meta = attention_meta(draw, _REQUESTS, 16)
     cache = attention_cache(draw, meta, _HEADS, spec.window)
+    if dtype is not None:
+        cache = quantized(cache, dtype)
     q, _, _ = stacked_heads(draw, int(meta.query_starts[-1]), _HEADS)
     together = backend.attention(q, cache, meta, spec)
     start = 0

@@ -18,8 +18,10 @@ _STEPS = {  # relative and absolute distance of two neighbours, of vectors of no
     torch.float8_e4m3fn: (2**-3, 2**-9 / 50),
     torch.float8_e5m2: (2**-2, 1e-5),
     torch.int8: (0.0, 0.05),
+    torch.uint8: (0.0, 0.8),
 }
-_QUANTIZED = tuple(_STEPS)
+QUANTIZED = tuple(_STEPS)
+_LARGEST = {torch.float8_e4m3fn: 448, torch.float8_e5m2: 57344, torch.int8: 127, torch.uint8: 7}
 
 
 def stacked_heads(draw: Draw, tokens: int, heads: tuple[int, int, int]) -> tuple[Tensor, ...]:
@@ -37,16 +39,17 @@ def rotate_and_store_cases() -> Iterator[Case]:
         label = f"rotate_and_store-{heads[0]}q{heads[1]}kv{heads[2]}-{rotary}-{tokens}"
         run = partial(_check_rotate_and_store, heads=heads, tokens=tokens, rotary=rotary)
         yield Case(label, run)
-    for heads, dtype in product(_HEADS, (None, *_QUANTIZED)):
-        label = f"rotate_and_store-{heads[1]}kv{heads[2]}-still{_suffix(dtype)}"
+    for heads, dtype in product(_HEADS, (None, *QUANTIZED)):
+        label = f"rotate_and_store-{heads[1]}kv{heads[2]}-still{suffix(dtype)}"
         yield Case(label, partial(_check_still, heads=heads, dtype=dtype))
-    for dtype in _QUANTIZED:
-        label = f"rotate_and_store-8q2kv80-40-13{_suffix(dtype)}"
-        run = partial(_check_rotate_and_store, heads=(8, 2, 80), tokens=13, rotary=40, dtype=dtype)
-        yield Case(label, run)
+    for dtype, fixed in product(QUANTIZED, (False, True)):
+        label = f"rotate_and_store-8q2kv80-40-13{suffix(dtype)}{'-fixed' * fixed}"
+        size = {"heads": (8, 2, 80), "tokens": 13, "rotary": 40}
+        yield Case(label, partial(_check_rotate_and_store, **size, dtype=dtype, fixed=fixed))
 
 
-def _suffix(dtype: torch.dtype | None) -> str:
+def suffix(dtype: torch.dtype | None) -> str:
+    """Of the name of a case with such a cache."""
     return "" if dtype is None else f"-{str(dtype).removeprefix('torch.')}"
 
 
@@ -63,6 +66,7 @@ def _check_rotate_and_store(
     dtype: torch.dtype | None = None,
     *,
     turned: bool = True,
+    fixed: bool = False,
 ) -> None:
     """In permuted slots of a cache that is full of other numbers."""
     if dtype is not None and dtype not in draw.backend.kv_dtypes:
@@ -73,7 +77,10 @@ def _check_rotate_and_store(
     shape = (6, 16, heads[1], heads[2])
     cache = KVCache(draw.normal(*shape), draw.normal(*shape))
     if dtype is not None:
-        cache = _quantized(cache, dtype)
+        cache = quantized(cache, dtype)
+    if fixed and dtype is not None:
+        largest = 2.0 / _LARGEST[dtype]  # some numbers are beyond it
+        cache = replace(cache, key_fixed=largest, value_fixed=largest)
     q, k, v = stacked_heads(draw, tokens, heads)
     expected_q, untouched, expected = q.clone(), v.clone(), deepcopy(cache)
     draw.reference().rotate_and_store(expected_q, k.clone(), v, positions, table, expected, slots)
@@ -83,19 +90,19 @@ def _check_rotate_and_store(
     _assert_equal(cache.value, expected.value)
     _assert_equal(cache.value_scale, expected.value_scale)
     if turned:
-        _assert_keys_close(cache, expected, slots)
+        _assert_keys_close(cache, expected, slots, heads[2])
     else:
         _assert_equal(cache.key, expected.key)
         _assert_equal(cache.key_scale, expected.key_scale)
 
 
-def _assert_keys_close(cache: KVCache, expected: KVCache, slots: Tensor) -> None:
+def _assert_keys_close(cache: KVCache, expected: KVCache, slots: Tensor, size: int) -> None:
     """Keys at the slots, each number rounded as it may be; all others to the bit."""
     place = slots // cache.block_size, slots % cache.block_size
     if cache.key_scale is None:
         assert_close(cache.key[place], expected.key[place])
     else:
-        keys = (gather_kv(each.key, each.key_scale, place) for each in (cache, expected))
+        keys = (gather_kv(each.key, each.key_scale, place, size) for each in (cache, expected))
         relative, absolute = _STEPS[cache.key.dtype]
         torch.testing.assert_close(*keys, rtol=relative, atol=absolute)
     others = torch.ones(cache.key.shape[:2], dtype=torch.bool, device=slots.device)
@@ -134,8 +141,8 @@ def attention_cases() -> Iterator[Case]:
     for batch, spec in product(_BATCHES, ("full", "window-softcap")):
         label = f"attention-{batch}-{spec}-sinks"
         yield Case(label, partial(_check_sinks, batch=_BATCHES[batch], spec=_SPECS[spec]))
-    for batch, dtype in product(_BATCHES, _QUANTIZED):
-        label = f"attention-{batch}-{str(dtype).removeprefix('torch.')}"
+    for batch, dtype in product(_BATCHES, QUANTIZED):
+        label = f"attention-{batch}{suffix(dtype)}"
         yield Case(label, partial(_check_quantized, batch=_BATCHES[batch], dtype=dtype))
 
 
@@ -146,7 +153,7 @@ def _check_sinks(draw: Draw, batch: tuple[tuple[int, int], ...], spec: Attention
 
 
 def _check_quantized(draw: Draw, batch: tuple[tuple[int, int], ...], dtype: torch.dtype) -> None:
-    """A cache of one byte a number, if the backend knows it."""
+    """A quantised cache, if the backend knows it."""
     if dtype in draw.backend.kv_dtypes:
         _check_attention(draw, (8, 2, 80), batch, _SPECS["full"], dtype)
 
@@ -161,7 +168,7 @@ def _check_attention(
     meta = attention_meta(draw, batch, 16)
     cache = attention_cache(draw, meta, heads, spec.window)
     if dtype is not None:
-        cache = _quantized(cache, dtype)
+        cache = quantized(cache, dtype)
     q, _, _ = stacked_heads(draw, int(meta.query_starts[-1]), heads)
     expected = draw.reference().attention(q, cache, meta, spec)
     assert expected.isfinite().all(), "the reference read a slot that belongs to no one"
@@ -211,8 +218,8 @@ def attention_cache(
     return cache
 
 
-def _quantized(cache: KVCache, dtype: torch.dtype) -> KVCache:
-    """The cache in a dtype of one byte; NaN stays in the scales of slots that belong to no one."""
+def quantized(cache: KVCache, dtype: torch.dtype) -> KVCache:
+    """The cache in a quantised dtype; NaN stays in the scales of slots that belong to no one."""
     (key, key_scale), (value, value_scale) = (
         quantize(part.nan_to_num(0), dtype) for part in (cache.key, cache.value)
     )

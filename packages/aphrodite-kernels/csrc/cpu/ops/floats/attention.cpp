@@ -25,7 +25,10 @@ struct aph_attention_args {
   int64_t window;                                  // 0: none
   float scale, softcap;                            // softcap 0: none
   int32_t number;
-  const float* sinks;  // [heads] or null
+  const float* sinks;        // [heads] or null
+  const float* key_scale;    // [blocks, block_size, kv_heads] of a quantised cache, else null
+  const float* value_scale;  // the same
+  int64_t scale_block_stride, scale_slot_stride;
 };
 
 namespace aph::APH_LEVEL {
@@ -118,13 +121,16 @@ struct Bench {
   Bench(aph_runtime* runtime, int worker, const Shape& shape) {
     const int64_t rows = (shape.rows + kLanes - 1) / kLanes * kLanes;
     const int64_t values = rows * shape.padded, partial = values + 2 * rows;
-    const int64_t floats = values + shape.padded * kChunk + rows * kChunk + 2 * partial;
+    const int64_t floats =
+        values + shape.padded * kChunk + rows * kChunk + 2 * partial + 2 * kChunk;
     float* at = static_cast<float*>(
         scratch(runtime, worker, floats * 4 + kChunk * 8 + rows * sizeof(Span)));
     const auto take = [&at](int64_t count) { return (at += count) - count; };
     tile.q = take(values);
     tile.keys = take(shape.padded * kChunk);
     tile.weights = take(rows * kChunk);
+    tile.key_scales = take(kChunk);
+    tile.value_scales = take(kChunk);
     // Values first, so that they are aligned.
     chunk.values = take(values);
     merged.values = take(values);
@@ -149,6 +155,22 @@ static void load_queries(const aph_attention_args& args, const Shape& shape, con
     }
 }
 
+// The scales of the keys and values of a span; elsewhere 0, for which there are weights of 0.
+static void locate_scales(const aph_attention_args& args, const Tile& tile, Span span,
+                          int64_t base, const Bench& bench) {
+  const int32_t* table = args.block_tables + tile.request * args.table_stride;
+  for (int key = 0; key < kChunk; ++key) {
+    const bool seen = key >= span.first && key < span.last;
+    const int64_t position = base + key;
+    const int64_t at = !seen ? 0
+                             : table[position / args.block_size] * args.scale_block_stride +
+                                   position % args.block_size * args.scale_slot_stride +
+                                   tile.kv_head;
+    bench.tile.key_scales[key] = seen ? args.key_scale[at] : 0.0f;
+    bench.tile.value_scales[key] = seen ? args.value_scale[at] : 0.0f;
+  }
+}
+
 // Which keys of the chunk each row sees, and where those of the hull lie.
 static void locate(const aph_attention_args& args, const Shape& shape, const Tile& tile,
                    int64_t chunk, const Bench& bench) {
@@ -170,6 +192,7 @@ static void locate(const aph_attention_args& args, const Shape& shape, const Til
                          position % args.block_size * args.slot_stride +
                          tile.kv_head * args.head_stride;
   }
+  if (args.key_scale) locate_scales(args, tile, all, base, bench);
 }
 
 static void write_result(const aph_attention_args& args, const Shape& shape, const Tile& tile,
@@ -295,7 +318,8 @@ static void clear_rest(const aph_attention_args& args) {
 int attention(const aph_attention_args& args) {
   if (const int failed = check(args)) return failed;
   clear_rest(args);
-  return with_number(args.number, [&](auto stored) { return attend<decltype(stored)>(args); });
+  return with_cache_number(args.number,
+                           [&](auto stored) { return attend<decltype(stored)>(args); });
 }
 
 }  // namespace aph::APH_LEVEL

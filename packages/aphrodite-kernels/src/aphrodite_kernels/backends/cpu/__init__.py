@@ -68,7 +68,7 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         name="cpu",
         summary=f"cpu: compiled kernels on {runtime.level}, {runtime.threads} threads",
         row_invariant=True,
-        kv_dtypes=reference.FLOATS,
+        kv_dtypes=(*reference.FLOATS, *reference.QUANTIZED),
         any_matmul=any_matmul_on(runtime),
         any_embed=any_embed_on(runtime),
         matmul={Dense: dense_matmul_on(runtime), Tiled: tiled_matmul_on(runtime)},

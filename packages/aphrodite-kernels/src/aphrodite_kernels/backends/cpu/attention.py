@@ -6,10 +6,11 @@ from ctypes import c_float, c_int32, c_int64, c_void_p
 import torch
 from torch import Tensor
 
-from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
-from aphrodite_kernels.backends.cpu.numbers import number_of
+from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache, stored_size
+from aphrodite_kernels.backends.cpu.numbers import cache_number_of
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
 from aphrodite_kernels.backends.cpu.tensors import require, require_rows, require_whole
+from aphrodite_kernels.errors import ShapeError
 from aphrodite_kernels.protocols import Attention
 
 
@@ -33,6 +34,12 @@ class StoreKVArguments(Arguments):
         ("block_stride", c_int64),
         ("slot_stride", c_int64),
         ("head_stride", c_int64),
+        ("key_scale", c_void_p),
+        ("value_scale", c_void_p),
+        ("scale_block_stride", c_int64),
+        ("scale_slot_stride", c_int64),
+        ("key_fixed", c_float),
+        ("value_fixed", c_float),
         ("number", c_int32),
     )
 
@@ -65,20 +72,55 @@ class AttentionArguments(Arguments):
         ("softcap", c_float),
         ("number", c_int32),
         ("sinks", c_void_p),
+        ("key_scale", c_void_p),
+        ("value_scale", c_void_p),
+        ("scale_block_stride", c_int64),
+        ("scale_slot_stride", c_int64),
     )
 
 
 def _require_cache(cache: KVCache, heads: int | None, size: int) -> int:
     """Check the cache; the number of its dtype."""
-    number = number_of("the KV cache", cache.key.dtype)
-    require_rows("the key cache", cache.key, None, None, heads, size, dtype=cache.key.dtype)
-    require_rows("the value cache", cache.value, *cache.key.shape, dtype=cache.key.dtype)
-    require(
-        cache.key.stride() == cache.value.stride(),
-        f"key and value cache are strided differently: "
-        f"{cache.key.stride()} and {cache.value.stride()}",
-    )
+    key, value = cache.key, cache.value
+    number = cache_number_of(key.dtype)
+    width = stored_size(size, key.dtype)
+    require_rows("the key cache", key, None, None, heads, width, dtype=key.dtype)
+    require_rows("the value cache", value, *key.shape, dtype=key.dtype)
+    _require_alike("key and value cache", key, value)
+    if key.itemsize == 1:
+        _require_scales(cache)
     return number
+
+
+def _require_scales(cache: KVCache) -> None:
+    """Check the scales of a quantised cache."""
+    key_scale, value_scale = cache.key_scale, cache.value_scale
+    if key_scale is None or value_scale is None:
+        raise ShapeError(f"a KV cache of {cache.key.dtype} needs scales")
+    require_rows("the scales of keys", key_scale, *cache.key.shape[:3])
+    require_rows("the scales of values", value_scale, *cache.key.shape[:3])
+    _require_alike("scales of keys and of values", key_scale, value_scale)
+
+
+def _require_alike(names: str, key: Tensor, value: Tensor) -> None:
+    require(
+        key.stride() == value.stride(),
+        f"{names} are strided differently: {key.stride()} and {value.stride()}",
+    )
+
+
+def _scale_arguments(cache: KVCache) -> tuple[dict[str, int], tuple[Tensor, ...]]:
+    """Fields of the scales, and the tensors that they point to."""
+    key_scale, value_scale = cache.key_scale, cache.value_scale
+    if key_scale is None or value_scale is None:
+        return {}, ()
+    fields = {
+        "key_scale": key_scale.data_ptr(),
+        "value_scale": value_scale.data_ptr(),
+        "scale_block_stride": key_scale.stride(0),
+        "scale_slot_stride": key_scale.stride(1),
+    }
+    return fields, (key_scale, value_scale)
 
 
 def store_kv_on(runtime: Runtime) -> Callable[[Tensor, Tensor, KVCache, Tensor], None]:
@@ -91,6 +133,7 @@ def store_kv_on(runtime: Runtime) -> Callable[[Tensor, Tensor, KVCache, Tensor],
         require_rows("v", v, rows, heads, size)
         require_whole("slots", slots, rows, dtype=torch.int64)
         number = _require_cache(cache, heads, size)
+        scales, kept = _scale_arguments(cache)
         arguments = StoreKVArguments(
             rows=rows,
             k=k.data_ptr(),
@@ -109,9 +152,12 @@ def store_kv_on(runtime: Runtime) -> Callable[[Tensor, Tensor, KVCache, Tensor],
             block_stride=cache.key.stride(0),
             slot_stride=cache.key.stride(1),
             head_stride=cache.key.stride(2),
+            key_fixed=cache.key_fixed or 0.0,
+            value_fixed=cache.value_fixed or 0.0,
             number=number,
+            **scales,
         )
-        run(arguments, k, v, slots, cache.key, cache.value)
+        run(arguments, k, v, slots, cache.key, cache.value, *kept)
 
     return store_kv
 
@@ -133,6 +179,7 @@ def attention_on(runtime: Runtime) -> Attention:
         sinks = () if spec.sinks is None else (spec.sinks,)
         for each in sinks:
             require_whole("sinks", each, heads)
+        scales, kept = _scale_arguments(cache)
         result = runtime.empty(rows, heads, size)
         arguments = AttentionArguments(
             rows=rows,
@@ -159,9 +206,10 @@ def attention_on(runtime: Runtime) -> Attention:
             softcap=spec.softcap or 0.0,
             number=number,
             sinks=sinks[0].data_ptr() if sinks else None,
+            **scales,
         )
         tables = (meta.block_tables, meta.seq_lens, meta.query_starts)
-        run(arguments, q, cache.key, cache.value, *tables, *sinks, result)
+        run(arguments, q, cache.key, cache.value, *tables, *sinks, *kept, result)
         return result
 
     return attention

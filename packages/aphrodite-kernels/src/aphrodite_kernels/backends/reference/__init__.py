@@ -26,6 +26,8 @@ from aphrodite_kernels.backends.reference.sampling import (
 )
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+QUANTIZED = (torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.uint8)
+"""Kinds of KV cache with scales; uint8: two numbers of 4 bits."""
 
 DEVICE = None
 """Made for no device in particular: it runs on all of them."""
@@ -49,7 +51,7 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         summary=f"reference: slow plain torch on {device}, {dtype}, "
         f"{torch.get_num_threads()} threads",
         row_invariant=False,  # torch chooses a product's kernel by its shape
-        kv_dtypes=(*FLOATS, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8),
+        kv_dtypes=(*FLOATS, *QUANTIZED),
         any_matmul=matmul,
         any_embed=embed_as(dtype),
         matmul={},

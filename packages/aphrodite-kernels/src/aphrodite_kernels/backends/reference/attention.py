@@ -2,40 +2,75 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
+
+_EXTREMES = {
+    torch.int8: (-127, 127),
+    torch.uint8: (-8, 7),
+    torch.float8_e4m3fn: (-448, 448),
+    torch.float8_e5m2: (-57344, 57344),
+}
+"""The numbers between which a quantised cache can hold one."""
 
 
 def store_kv(k: Tensor, v: Tensor, cache: KVCache, slots: Tensor) -> None:
     """Write each token's key and value to its slot."""
     place = slots // cache.block_size, slots % cache.block_size
-    for new, stored, scale in (
-        (k, cache.key, cache.key_scale),
-        (v, cache.value, cache.value_scale),
+    for new, stored, scale, fixed in (
+        (k, cache.key, cache.key_scale, cache.key_fixed),
+        (v, cache.value, cache.value_scale, cache.value_fixed),
     ):
         if scale is None:
             stored[place] = new.to(stored.dtype)
         else:
-            stored[place], scale[place] = quantize(new, stored.dtype)
+            stored[place], scale[place] = quantize(new, stored.dtype, fixed)
 
 
-def quantize(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """x [..., D] -> (in `dtype`, the scales [...] float32): the largest number becomes the largest.
+def quantize(x: Tensor, dtype: torch.dtype, fixed: float | None = None) -> tuple[Tensor, Tensor]:
+    """x [..., D] -> (as a cache of `dtype` stores it, the scales [...] float32).
 
-    A vector of zeros gets the scale 1.
+    fixed: all scales. None: the largest number of a vector becomes the largest that there is; of 4
+    bits, -8. A vector of zeros then gets the scale 1, and one with a NaN or an infinity is NaN.
     """
-    largest = torch.iinfo(dtype).max if dtype == torch.int8 else torch.finfo(dtype).max
-    peak = x.float().abs().amax(-1)
-    scale = peak / torch.full_like(peak, largest)  # by a number, a GPU would round twice
-    scale = scale.where(scale > 0, 1.0)
-    steps = x.float() / scale[..., None]
-    return (steps.round() if dtype == torch.int8 else steps).to(dtype), scale
+    x = x.float()
+    least, most = _EXTREMES[dtype]
+    if fixed is None:
+        peak = _peak(x, signed=dtype == torch.uint8)
+        limit = least if dtype == torch.uint8 else most
+        scale = peak / torch.full_like(peak, limit)  # by a number, a GPU would round twice
+        scale = scale.masked_fill(scale == 0, 1.0).where(peak.isfinite(), torch.nan)
+    else:
+        scale = torch.full_like(x[..., 0], fixed)
+    steps = (x / scale[..., None]).clamp(least, most)
+    if dtype.is_floating_point:
+        return steps.to(dtype), scale
+    codes = steps.round().nan_to_num(0)
+    return (_pack(codes) if dtype == torch.uint8 else codes.to(dtype)), scale
 
 
-def gather_kv(stored: Tensor, scale: Tensor | None, place: tuple[Tensor, Tensor]) -> Tensor:
-    """The vectors at (block, offset), each [S]: [S, Hkv, D] float32."""
-    vectors = stored[place].float()
-    return vectors if scale is None else vectors * scale[place][..., None]
+def _peak(x: Tensor, *, signed: bool) -> Tensor:
+    """The largest magnitude of each vector; signed: the number that has it."""
+    high, low = x.amax(-1), x.amin(-1)
+    return torch.where(high >= -low, high, low if signed else -low)
+
+
+def _pack(codes: Tensor) -> Tensor:
+    """Whole numbers [..., D] from -8 to 7 -> [..., ceil(D / 2)] uint8."""
+    codes = (functional.pad(codes, (0, codes.shape[-1] % 2)) + 8).to(torch.uint8)
+    return codes[..., 0::2] | codes[..., 1::2] << 4
+
+
+def gather_kv(
+    stored: Tensor, scale: Tensor | None, place: tuple[Tensor, Tensor], size: int
+) -> Tensor:
+    """The vectors of `size` numbers at (block, offset), each [S]: [S, Hkv, D] float32."""
+    vectors = stored[place]
+    if stored.dtype == torch.uint8:
+        halves = torch.stack((vectors & 15, vectors >> 4), -1).flatten(-2)
+        vectors = halves[..., :size].float() - 8
+    return vectors.float() if scale is None else vectors.float() * scale[place][..., None]
 
 
 def attention(q: Tensor, cache: KVCache, meta: AttentionMeta, spec: AttentionSpec) -> Tensor:
@@ -55,8 +90,8 @@ def attention(q: Tensor, cache: KVCache, meta: AttentionMeta, spec: AttentionSpe
         place = block, keys % cache.block_size
         result[start:stop] = attend(
             q[start:stop].float(),
-            gather_kv(cache.key, cache.key_scale, place),
-            gather_kv(cache.value, cache.value_scale, place),
+            gather_kv(cache.key, cache.key_scale, place, q.shape[2]),
+            gather_kv(cache.value, cache.value_scale, place, q.shape[2]),
             visible(queries, keys, spec.window),
             spec,
         ).to(q.dtype)

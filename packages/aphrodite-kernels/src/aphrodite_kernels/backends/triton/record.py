@@ -46,13 +46,14 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
     parts = PartWorkspace(device)
     float8 = reads_float8(device)
     plain = reference.create(device, threads=threads, dtype=dtype)
+    unread = (torch.uint8,) if float8 else (torch.uint8, torch.float8_e4m3fn)
     fast = replace(
         plain,
         name="triton",
         summary=f"triton: kernels for {describe(device)}, {dtype}",
         capture=capture_on(device) if device.type == "cuda" else None,
         elastic=False,
-        kv_dtypes=tuple(kind for kind in plain.kv_dtypes if float8 or kind != torch.float8_e4m3fn),
+        kv_dtypes=tuple(kind for kind in plain.kv_dtypes if kind not in unread),
         pack={Dense: dense_repack(dtype), Scaled: pack_scaled, GgmlBlocks: pack_fragments},
         matmul={
             Dense: dense_matmul(workspace),

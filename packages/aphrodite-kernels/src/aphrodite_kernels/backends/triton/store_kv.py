@@ -25,15 +25,20 @@ _NEAREST = tl.constexpr(12582912.0)
 
 
 @triton.jit
-def _store(value, stored, scales, place, scale_place, there, heads, LARGEST: tl.constexpr):
-    """One token's vectors [BLOCK_KV_HEADS, BLOCK]; LARGEST: quantised, else 0."""
+def _store(value, stored, scales, place, scale_place, there, heads, fixed, LARGEST: tl.constexpr):
+    """One token's vectors [BLOCK_KV_HEADS, BLOCK]; LARGEST: quantised, else 0.
+
+    fixed: the scale of all of them; 0: each has its own.
+    """
     kind: tl.constexpr = stored.dtype.element_ty
     if LARGEST:
         value = value.to(tl.float32)
         scale = tl.math.div_rn(tl.max(tl.abs(value), 1, keep_dims=True), LARGEST)
-        scale = tl.where(scale > 0, scale, 1.0)
+        scale = tl.where(fixed > 0, fixed, tl.where(scale > 0, scale, 1.0))
         tl.store(scales + scale_place, scale, heads)
         value = tl.math.div_rn(value, tl.broadcast_to(scale, value.shape))
+        within = tl.minimum(tl.maximum(value, -LARGEST), LARGEST)
+        value = tl.where(fixed > 0, within, value)
         if kind == tl.int8:
             value = value + _NEAREST - _NEAREST
     tl.store(stored + place, value.to(kind), there)
@@ -87,6 +92,8 @@ def rotate_and_store_kernel(
     head_stride,
     scale_block_stride,
     scale_slot_stride,
+    key_fixed,
+    value_fixed,
     BLOCK_SIZE: tl.constexpr,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
@@ -126,8 +133,8 @@ def rotate_and_store_kernel(
     block, inside = slot // BLOCK_SIZE, slot % BLOCK_SIZE
     place = block * block_stride + inside * slot_stride + head * head_stride + column
     scale_place = block * scale_block_stride + inside * scale_slot_stride + head
-    _store(new_k, key, key_scale, place, scale_place, there, heads, LARGEST)
-    _store(new_v, value, value_scale, place, scale_place, there, heads, LARGEST)
+    _store(new_k, key, key_scale, place, scale_place, there, heads, key_fixed, LARGEST)
+    _store(new_v, value, value_scale, place, scale_place, there, heads, value_fixed, LARGEST)
 
 
 def rotate_and_store_on(*, overlapped: bool) -> RotateAndStore:
@@ -162,6 +169,8 @@ def rotate_and_store_on(*, overlapped: bool) -> RotateAndStore:
             *v.stride()[:2],
             *key.stride()[:3],
             *((0, 0) if scale is None else scale.stride()[:2]),
+            cache.key_fixed or 0.0,
+            cache.value_fixed or 0.0,
             BLOCK_SIZE=cache.block_size,
             HEADS=heads,
             KV_HEADS=pairs,
@@ -215,6 +224,7 @@ def _specimen(
         **quantized,
         **dict.fromkeys(_STRIDES, "i32"),
     }
+    numbers = dict.fromkeys(("key_fixed", "value_fixed"), "fp32")
     constants: dict[str, object] = {
         "BLOCK_SIZE": 16,
         "HEADS": queries,
@@ -230,7 +240,7 @@ def _specimen(
     }
     return Specimen(
         rotate_and_store_kernel,
-        {**aligned, "positions": "*i32", "slots": "*i64", "scale_slot_stride": "i32"},
+        {**aligned, **numbers, "positions": "*i32", "slots": "*i64", "scale_slot_stride": "i32"},
         constants,
         _WARPS,
         aligned=tuple(aligned),
