@@ -18,6 +18,20 @@ from torch import Tensor
 from aphrodite_kernels.errors import LayoutError
 
 
+def check_division(extent: int, unit: int, size: int) -> None:
+    """LayoutError unless `extent` is `size` parts of whole units."""
+    if extent % (size * unit):
+        raise LayoutError(
+            f"a dimension of {extent} in groups of {unit} does not divide into {size} parts"
+        )
+
+
+def share(tensor: Tensor, axis: int, rank: int, size: int) -> Tensor:
+    """Part `rank` of `size` equal ones along an axis, in memory of its own."""
+    length = tensor.shape[axis] // size
+    return tensor.narrow(axis, rank * length, length).contiguous()
+
+
 @dataclass(frozen=True, eq=False)
 class PackedWeight(ABC):
     """A matrix W [N, K] in some packed arrangement."""

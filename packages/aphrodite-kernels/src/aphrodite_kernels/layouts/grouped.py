@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aphrodite_kernels.errors import LayoutError
-from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.layouts.base import PackedWeight, share
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -169,8 +169,7 @@ class Grouped(PackedWeight):
         def cut(tensor: Tensor) -> Tensor:
             if axis == 1 and whole and tensor is not self.codes:
                 return tensor
-            length = tensor.shape[axis] // size
-            return tensor.narrow(axis, rank * length, length).contiguous()
+            return share(tensor, axis, rank, size)
 
         zero = None if self.zero is None else cut(self.zero)
         group = part if axis == 1 and whole else self.group

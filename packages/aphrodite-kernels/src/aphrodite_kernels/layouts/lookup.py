@@ -6,13 +6,14 @@ columns; SqueezeLLM has a table for every row and no scales.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from aphrodite_kernels.errors import LayoutError
-from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.layouts.base import PackedWeight, check_division, share
 from aphrodite_kernels.layouts.grouped import unpack_codes
 
 ENTRIES = 16
@@ -83,17 +84,9 @@ class Lookup(PackedWeight):
         return type(self)(self.codes[index], table, scale, self.group)
 
     def shard(self, axis: int, rank: int, size: int) -> Self:
-        extent = self.in_features if axis == 1 else self.out_features
         unit = (2 if self.scale is None else self.group) if axis == 1 else 1
-        if extent % (size * unit):
-            raise LayoutError(
-                f"a dimension of {extent} in groups of {unit} does not divide into {size} parts"
-            )
-
-        def part(tensor: Tensor) -> Tensor:
-            length = tensor.shape[axis] // size
-            return tensor.narrow(axis, rank * length, length).contiguous()
-
+        check_division(self.in_features if axis == 1 else self.out_features, unit, size)
+        part = partial(share, axis=axis, rank=rank, size=size)
         table = part(self.table) if axis == 0 and len(self.table) > 1 else self.table
         scale = None if self.scale is None else part(self.scale)
         codes = part(self.codes)

@@ -6,13 +6,14 @@ of two (E8M0) or E4M3. OCP Microscaling Formats (MX) specification 1.0, sections
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from aphrodite_kernels.errors import LayoutError
-from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.layouts.base import PackedWeight, check_division, share
 from aphrodite_kernels.layouts.grouped import unpack_codes
 
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
@@ -97,16 +98,8 @@ class Microscaled(PackedWeight):
 
     def shard(self, axis: int, rank: int, size: int) -> Self:
         unit = self.group if axis == 1 else 1
-        extent = self.in_features if axis == 1 else self.out_features
-        if extent % (size * unit):
-            raise LayoutError(
-                f"a dimension of {extent} in groups of {unit} does not divide into {size} parts"
-            )
-
-        def part(tensor: Tensor) -> Tensor:
-            length = tensor.shape[axis] // size
-            return tensor.narrow(axis, rank * length, length).contiguous()
-
+        check_division(self.in_features if axis == 1 else self.out_features, unit, size)
+        part = partial(share, axis=axis, rank=rank, size=size)
         rows = self.row_scale
         if rows is not None and axis == 0:
             rows = part(rows)

@@ -6,13 +6,14 @@ of. Scales and zero points keep their floating dtype; everything is computed in 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from aphrodite_kernels.errors import LayoutError
-from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.layouts.base import PackedWeight, share
 from aphrodite_kernels.layouts.grouped import unpack_codes
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -95,10 +96,7 @@ class RowGrouped(PackedWeight):
                 f"a dimension of {extent} of {self.bits} bits does not divide into {size} parts"
             )
 
-        def cut(tensor: Tensor) -> Tensor:
-            length = tensor.shape[axis] // size
-            return tensor.narrow(axis, rank * length, length).contiguous()
-
+        cut = partial(share, axis=axis, rank=rank, size=size)
         if axis == 0:
             return replace(self, codes=cut(self.codes), group=cut(self.group))
         return replace(self, codes=cut(self.codes), scale=cut(self.scale), zero=cut(self.zero))

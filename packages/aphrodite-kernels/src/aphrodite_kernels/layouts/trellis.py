@@ -5,7 +5,6 @@ end with its own b, and a codebook computes the number from the state. W is the 
 turned by an orthonormal 128-point Hadamard transform along either axis and scaled per channel.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.layouts.hadamard import sylvester
 
 TRELLIS_BLOCK = 128
 """Channels that one transform mixes; both dimensions are multiples of it."""
@@ -98,7 +98,7 @@ class Trellis(PackedWeight):
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The dense matrix; only a few rows of it are ever wider than `dtype`."""
         full = torch.empty(len(self.svh), self.in_features, dtype=dtype, device=self.device)
-        turn, start = _hadamard(self.device), 0
+        turn, start = sylvester(TRELLIS_BLOCK, self.device), 0
         for decoded in self._decoded():
             rows = slice(start, start + len(decoded))
             blocks = decoded.float().view(-1, TRELLIS_BLOCK, self.in_features)
@@ -215,15 +215,3 @@ def _numbers(codebook: TrellisCodebook, device: torch.device) -> Tensor:
     halves = torch.stack((mixed & 0xFFFF, mixed >> 16 & 0xFFFF))
     low, high = halves.int().short().view(torch.float16)
     return low + high
-
-
-@cache
-def _sylvester(size: int) -> Tensor:
-    matrix = torch.ones(1, 1)
-    while len(matrix) < size:
-        matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
-    return matrix / math.sqrt(size)
-
-
-def _hadamard(device: torch.device) -> Tensor:
-    return _sylvester(TRELLIS_BLOCK).to(device)

@@ -1,0 +1,62 @@
+"""Sums of codebook entries: wide rectangles, tall ones with padding, points of a lattice."""
+
+import torch
+
+from aphrodite_kernels.layouts.codebook import Book, Codebook
+from aphrodite_kernels.layouts.lattice import Lattice
+from aphrodite_kernels.testing.kinds import WeightKind
+
+
+def random_codebook(
+    rows: int,
+    columns: int,
+    shape: tuple[int, int],
+    sizes: tuple[int, ...],
+    generator: torch.Generator,
+) -> Codebook:
+    """A weight of rectangles of `shape` (height, width), one codebook for each of `sizes`."""
+    height, width = shape
+    vectors, across = -(-rows // height), columns // width
+    books = tuple(
+        Book(
+            random_codes(size, vectors, across, generator),
+            (torch.randn(size, height, width, generator=generator) / 4).half(),
+        )
+        for size in sizes
+    )
+    scale = 0.5 + torch.rand(vectors, generator=generator)
+    return Codebook(books, scale, rows)
+
+
+def random_codes(size: int, rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
+    """Codes below `size`, in the dtype that it needs."""
+    codes = torch.randint(size, (rows, columns), generator=generator)
+    return codes.to(torch.uint8) if size <= 256 else codes.to(torch.uint16).view(torch.int16)
+
+
+def random_lattice(rows: int, columns: int, generator: torch.Generator) -> Codebook:
+    """Two bits and one more for each weight."""
+    books = (
+        Book(random_codes(1 << 16, rows, columns // 8, generator), Lattice.E8P, 0.2),
+        Book(random_codes(256, rows, columns // 8, generator), Lattice.E81B, 0.1),
+    )
+    return Codebook(books, None, rows)
+
+
+KINDS = (
+    WeightKind(
+        "codebook_wide",
+        lambda rows, columns, generator: random_codebook(
+            rows, columns, (1, 8), (256, 256), generator
+        ),
+        company=False,
+    ),
+    WeightKind(
+        "codebook_tall",
+        lambda rows, columns, generator: random_codebook(
+            rows, columns, (6, 1), (1 << 12, 64), generator
+        ),
+        company=False,
+    ),
+    WeightKind("codebook_lattice", random_lattice, company=False),
+)
