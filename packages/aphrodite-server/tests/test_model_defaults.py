@@ -8,7 +8,7 @@ import pytest
 from aphrodite_server.app import create_app
 from aphrodite_server.cli.config_file import parse
 from aphrodite_server.cli.flags import run_parser
-from aphrodite_server.cli.setup import settings_of
+from aphrodite_server.cli.setup import CommandError, settings_of
 from aphrodite_server.settings import Settings
 
 COMPLETIONS, CHAT, KOBOLD = "/v1/completions", "/v1/chat/completions", "/api/v1/generate"
@@ -98,7 +98,7 @@ def test_they_are_told(engine, write, post, caplog):
     with caplog.at_level(logging.INFO):
         app = create_app(engine, Settings())
     assert "temperature 0.6, top_k 20, top_p 0.95, repetition_penalty 1.05" in caplog.text
-    assert "--generation-config none" in caplog.text
+    assert "generation_config none is without" in caplog.text
     assert post(app, "/v1/samplers").json()["model_defaults"] == {
         "temperature": 0.6,
         "top_k": 20,
@@ -125,3 +125,15 @@ def test_the_flag():
     assert given("--generation-config", "auto") == "auto"
     assert given("--generation-config", "none") == "none"
     assert given("--generation-config", "aphrodite") == "none"
+
+
+def test_another_file(ask, write, tmp_path):
+    write(RECOMMENDED)
+    other = tmp_path / "Other"
+    other.mkdir()
+    (other / "generation_config.json").write_text('{"top_k": 7}')
+    for path in (other, other / "generation_config.json"):
+        assert ask(generation_config=str(path))["top_k"].top_k == 7
+    options = parse(run_parser(), ["demo", "--generation-config", str(tmp_path / "absent")])
+    with pytest.raises(CommandError, match=r"absent does not exist; give auto, none, or the path"):
+        settings_of(options)

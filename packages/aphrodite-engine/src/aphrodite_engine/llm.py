@@ -19,13 +19,14 @@ from aphrodite_engine.build import build_engine
 from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.engine import Engine
 from aphrodite_engine.errors import InternalError, RequestError
+from aphrodite_engine.loading.generation_config import MODEL, sampling_defaults
 from aphrodite_engine.loading.text import load_text
 from aphrodite_engine.outputs import RequestOutput
 from aphrodite_engine.request import EngineRequest, FinishReason
+from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.explanation import Explanation
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
-from aphrodite_engine.sampling.tokenizer import Tokenizer
 from aphrodite_engine.text.automaton import TextAutomaton
 from aphrodite_engine.text.output import TextOutput
 
@@ -98,11 +99,24 @@ class _Job:
 
 
 class LLM:
-    """A model in memory. Keyword arguments are the fields of `EngineConfig`."""
+    """A model in memory."""
 
-    def __init__(self, model: str, **options: Any) -> None:
+    def __init__(self, model: str, *, generation_config: str = MODEL, **options: Any) -> None:
+        """Load it.
+
+        Args:
+            model: as in `EngineConfig`.
+            generation_config: sampling defaults. A stage of them acts in every request that has
+                no such stage of its own (and is no beam search): `auto`, those of the model's
+                generation_config.json; `none`; or the path of another such file or of its folder.
+            options: further fields of `EngineConfig`.
+
+        Raises:
+            EngineError, QuantError, KernelError: see loading/errors.py.
+        """
         config = EngineConfig(model=model, **options)
         text = load_text(config, _log.info)
+        self._defaults = stages_from(sampling_defaults(generation_config, text.path))
         local = msgspec.structs.replace(config, model=str(text.path))
         self._engine, info = build_engine(local, sorted(text.tokenizer.end_ids), _log.info)
         self.info = msgspec.structs.replace(info, name=model)
@@ -129,7 +143,8 @@ class LLM:
             InternalError: a request failed inside the engine.
         """
         several = _as_prompts(prompts)
-        each = _as_params(params, len(several), self.tokenizer)
+        asked = _as_params(params, len(several))
+        each = [one.completed(self._defaults).resolve(self.tokenizer) for one in asked]
         drawn = [place for place, one in enumerate(each) if not one.use_beam_search]
         made = self._draw([several[i] for i in drawn], [each[i] for i in drawn], progress=progress)
         found = dict(zip(drawn, made, strict=True))
@@ -255,11 +270,11 @@ def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
 
 
 def _as_params(
-    params: SamplingParams | Sequence[SamplingParams] | None, count: int, tokenizer: Tokenizer
+    params: SamplingParams | Sequence[SamplingParams] | None, count: int
 ) -> list[SamplingParams]:
-    """Of each prompt, with the texts of stages as tokens."""
+    """Of each prompt."""
     if params is None or isinstance(params, SamplingParams):
-        return [(params or SamplingParams()).resolve(tokenizer)] * count
+        return [params or SamplingParams()] * count
     if len(params) != count:
         raise RequestError(f"{count} prompts came with {len(params)} sampling parameters")
-    return [one.resolve(tokenizer) for one in params]
+    return list(params)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from aphrodite_engine.async_engine import AsyncEngine
 from aphrodite_engine.errors import RequestError
+from aphrodite_engine.loading.generation_config import sampling_defaults
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -18,7 +19,6 @@ from aphrodite_server.errors import RETRY_AFTER, ApiError, describe
 from aphrodite_server.fields import judge
 from aphrodite_server.generation import Generation, Order
 from aphrodite_server.metrics import Meter, Metrics
-from aphrodite_server.model_defaults import model_defaults
 from aphrodite_server.presets import load_presets
 from aphrodite_server.replies import Reply
 from aphrodite_server.schema import GenerationRequest, Wire
@@ -38,7 +38,7 @@ class Service:
         self.engine = engine
         self.settings = settings
         self.metrics = Metrics(engine)
-        defaults = model_defaults(settings, Path(engine.info.path))
+        defaults = sampling_defaults(settings.generation_config, Path(engine.info.path))
         self.presets = replace(load_presets(settings), model=defaults)
         self.names = settings.served_model_names or (engine.info.name,)
         self._logged: set[str] = set()

@@ -7,10 +7,10 @@ override them.
 from pathlib import Path
 from typing import Annotated, Literal
 
+from aphrodite_engine.loading.generation_config import MODEL, NONE
 from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-GenerationConfig = Literal["auto", "none"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -23,8 +23,9 @@ def _lower(value: object) -> object:
 
 
 def _source(value: object) -> object:
-    """Elsewhere the server's own defaults go by its name."""
-    return "none" if _lower(value) == "aphrodite" else _lower(value)
+    """Words in any case; elsewhere the server's own defaults go by its name. Else it is a path."""
+    word = _lower(value)
+    return {"aphrodite": NONE, NONE: NONE, MODEL: MODEL}.get(str(word), value)
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -51,8 +52,9 @@ class Settings(BaseSettings):
     """Names under which the model answers; none: as it was given."""
     strict_fields: bool = False
     """Refuse requests with fields that nobody knows."""
-    generation_config: Annotated[GenerationConfig, BeforeValidator(_source)] = "auto"
-    """Sampling defaults of the model for requests and presets that leave them out; none: ignore."""
+    generation_config: Annotated[str, BeforeValidator(_source)] = MODEL
+    """Sampling defaults of requests and presets that leave them out: `auto`, the model's; `none`;
+    or the path of a generation_config.json or of its folder."""
     sampler_presets: Path | None = None
     """Folder of YAML files, each a set of sampler fields; its name is the file's."""
     default_preset: str | None = None

@@ -1,5 +1,6 @@
 """What one request asks of generation: limits, stops, seed, and the stages of its sampler."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -8,6 +9,7 @@ from annotated_types import Ge, Le, Lt
 from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling.catalog import AnyStage
 from aphrodite_engine.sampling.fields import TokenId, check_struct, check_tokens
+from aphrodite_engine.sampling.stage import Stage
 from aphrodite_engine.sampling.stages.banned_strings import BannedStrings
 from aphrodite_engine.sampling.tokenizer import Tokenizer
 
@@ -91,6 +93,20 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     def reads_text(self) -> bool:
         """A stage has texts that must be tokens before it can act; see `resolve`."""
         return any(stage.reads_text for stage in self.stages)
+
+    def completed(self, defaults: Sequence[Stage]) -> "SamplingParams":
+        """With the stages of `defaults` that it has none of; a beam search stays as it is.
+
+        Each stands before the first stage that comes later in the default order.
+        """
+        if self.use_beam_search:
+            return self
+        stages = list(self.stages)
+        for stage in defaults:
+            if all(type(own) is not type(stage) for own in self.stages):
+                later = (at for at, own in enumerate(stages) if own.order > stage.order)
+                stages.insert(next(later, len(stages)), stage)
+        return msgspec.structs.replace(self, stages=tuple(stages))
 
     def resolve(self, tokenizer: Tokenizer) -> "SamplingParams":
         """The same with the texts of stages as tokens, too.

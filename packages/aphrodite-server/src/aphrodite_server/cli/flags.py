@@ -186,9 +186,9 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--generation-config",
-        choices=("auto", "none", "aphrodite"),
-        help="sampling defaults from the model's generation_config.json; none, also aphrodite: "
-        "leave them out (default auto)",
+        metavar="auto|none|PATH",
+        help="sampling defaults: auto, the model's generation_config.json; none, also aphrodite: "
+        "leave them out; or the path of another such file (default auto)",
     )
     group.add_argument(
         "--sampler-presets",

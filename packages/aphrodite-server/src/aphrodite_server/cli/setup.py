@@ -7,6 +7,8 @@ import logging
 import socket
 from collections.abc import Generator
 
+from aphrodite_engine.errors import ConfigError
+from aphrodite_engine.loading.generation_config import MODEL, NONE, named_file
 from pydantic import ValidationError
 
 from aphrodite_server.presets import PresetError, load_presets
@@ -18,13 +20,15 @@ class CommandError(Exception):
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Flags before environment. CommandError: a value is out of range, a preset is unusable."""
+    """Flags before environment. CommandError: a value, preset or file is unusable."""
     given = {name: getattr(options, name, None) for name in Settings.model_fields}
     given["priorities"] = options.scheduling_policy == "priority"
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
         load_presets(settings)
-    except PresetError as error:
+        if settings.generation_config not in (MODEL, NONE):
+            named_file(settings.generation_config)
+    except (PresetError, ConfigError) as error:
         raise CommandError(str(error)) from None
     except ValidationError as error:
         first = error.errors()[0]
