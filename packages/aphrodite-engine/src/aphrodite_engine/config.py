@@ -49,7 +49,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_dtype: str = "auto"
     """`auto`, `float32`, `float16`, `bfloat16` (or `bf16`), `fp8_e4m3` (or `fp8`), `fp8_e5m2`,
     `int8` or `int4`. Those of one byte hold nearly twice as many tokens as those of two, `int4`
-    (CPU only) nearly four times; `auto` is 16 bits."""
+    (CPU only) nearly four times. `auto` is what the checkpoint was made for, else 16 bits."""
     max_model_len: int | None = None
     """Longest prompt + completion; None: the model's own, as far as memory allows."""
     max_num_seqs: int | None = None

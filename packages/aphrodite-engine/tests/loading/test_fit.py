@@ -45,7 +45,8 @@ class Model:
 @pytest.fixture
 def source(monkeypatch):
     monkeypatch.setattr(fit, "load_model", lambda *arguments: SimpleNamespace(model=Model()))
-    return SimpleNamespace(config=CONFIG, facts=FACTS)
+    store = SimpleNamespace(names=lambda: ["lm_head.weight"])
+    return SimpleNamespace(config=CONFIG, facts=FACTS, checkpoint=SimpleNamespace(store=store))
 
 
 def fitted(source, say=print, **options):

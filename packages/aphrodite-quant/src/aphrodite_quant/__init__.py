@@ -14,6 +14,12 @@ if TYPE_CHECKING:
         TensorError,
     )
     from aphrodite_quant.format import Format, find_format, format_names
+    from aphrodite_quant.kv_cache import (
+        CacheScales,
+        is_cache_scale,
+        read_cache_scales,
+        stated_kv_cache,
+    )
     from aphrodite_quant.quantization import (
         Quantization,
         find_quantization,
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from aphrodite_quant.weights import Weights
 
 _HOME = {
+    "CacheScales": "kv_cache",
     "Checkpoint": "checkpoint",
     "CheckpointError": "errors",
     "ContainerError": "errors",
@@ -45,12 +52,16 @@ _HOME = {
     "find_quantization": "quantization",
     "find_quantizer": "quantizer_registry",
     "format_names": "format",
+    "is_cache_scale": "kv_cache",
     "open_checkpoint": "checkpoint",
     "quantization_names": "quantization",
     "quantizer_names": "quantizer_registry",
+    "read_cache_scales": "kv_cache",
+    "stated_kv_cache": "kv_cache",
 }
 
 __all__ = [
+    "CacheScales",
     "Checkpoint",
     "CheckpointError",
     "ContainerError",
@@ -71,9 +82,12 @@ __all__ = [
     "find_quantization",
     "find_quantizer",
     "format_names",
+    "is_cache_scale",
     "open_checkpoint",
     "quantization_names",
     "quantizer_names",
+    "read_cache_scales",
+    "stated_kv_cache",
 ]
 
 

@@ -9,6 +9,7 @@ import torch
 from aphrodite_kernels.attention import KVCache
 from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.backends.cpu.cores import physical_cores
+from aphrodite_quant import CacheScales, is_cache_scale, read_cache_scales
 
 from aphrodite_engine.config import EngineConfig, ResolvedConfig
 from aphrodite_engine.execution.assembly import KVMemory
@@ -57,6 +58,7 @@ def fit_model(source: OpenModel, backend: Backend, config: EngineConfig, say: Sa
     settled = _with_blocks(settled, len(caches[0].key))
     if settled.config.num_blocks < planned.config.num_blocks:
         say(_less(planned, settled))
+    caches = _with_scales(caches, source, settled.config.kv_cache_dtype, say)
     return FittedModel(loaded, KVMemory(groups=groups, caches=caches), *settled)
 
 
@@ -99,6 +101,24 @@ def _allocate(
         lambda blocks: allocate_caches(groups, blocks, size, dtype, device),
         most=resolved.num_blocks,
         least=blocks_needed(groups, size, longest, chunk) + 1,
+    )
+
+
+def _with_scales(
+    caches: tuple[KVCache, ...], source: OpenModel, dtype: str, say: Say
+) -> tuple[KVCache, ...]:
+    """The caches, with the scales that the checkpoint has for their layers."""
+    store = source.checkpoint.store
+    if not any(map(is_cache_scale, store.names())):
+        return caches
+    if KV_DTYPES[dtype] != torch.float8_e4m3fn:
+        say(f"the checkpoint's scales for a KV cache of fp8_e4m3 are not used: it is {dtype}")
+        return caches
+    stored = read_cache_scales(store)
+    fixed = (stored.get(layer, CacheScales()) for layer in range(len(caches)))
+    return tuple(
+        replace(cache, key_fixed=scales.key, value_fixed=scales.value)
+        for cache, scales in zip(caches, fixed, strict=True)
     )
 
 

@@ -22,6 +22,7 @@ from aphrodite_quant import (
     find_quantization,
     open_checkpoint,
     quantization_names,
+    stated_kv_cache,
 )
 
 from aphrodite_engine.keys import Keys
@@ -65,6 +66,7 @@ class OpenModel:
             weight_bytes=loaded_bytes(self.checkpoint.store, self.quantization),
             config=self.config,
             quantization=self.quantization,
+            kv_cache=stated_kv_cache(self.checkpoint),
         )
 
     def quantized(self, name: str | None) -> "OpenModel":

@@ -49,6 +49,8 @@ class ModelFacts:
     config: ModelConfig
     quantization: str | None = None
     """What plain weights are quantised to while they are loaded."""
+    kv_cache: str | None = None
+    """The numbers that its makers say a KV cache should hold; None: they say nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +110,7 @@ def resolve(
     _check(config, model)
     rows = config.max_num_seqs or (32 if machine.on_cpu else 256)
     tokens = config.max_num_batched_tokens or max(rows, 512 if machine.on_cpu else 8192)
-    kv_dtype = _kv_dtype(config, machine)
+    kv_dtype = _kv_dtype(config, model, machine)
     use = measured.use if measured else _estimate(model, machine, rows, tokens)
     if not machine.on_cpu:
         buffers = _device_buffers(config, model.config, machine, rows)
@@ -249,10 +251,10 @@ def _widest_row(model: ModelConfig, machine: Machine) -> int:
     return (6 * model.hidden_size + 3 * model.mlp_size) * DTYPES[machine.dtype].itemsize
 
 
-def _kv_dtype(config: EngineConfig, machine: Machine) -> str:
+def _kv_dtype(config: EngineConfig, model: ModelFacts, machine: Machine) -> str:
     """The name of the KV cache's dtype, if the backend has it."""
     if config.kv_cache_dtype == "auto":
-        return "float16" if machine.on_cpu else machine.dtype
+        return _stated_kv_dtype(model, machine) or ("float16" if machine.on_cpu else machine.dtype)
     name = _SAME.get(config.kv_cache_dtype, config.kv_cache_dtype)
     if KV_DTYPES[name] not in machine.kv_dtypes:
         present = (name for name, dtype in KV_DTYPES.items() if dtype in machine.kv_dtypes)
@@ -261,6 +263,19 @@ def _kv_dtype(config: EngineConfig, machine: Machine) -> str:
             f"keys and values in {', '.join(present)}; choose one of these, or auto"
         )
     return name
+
+
+def _stated_kv_dtype(model: ModelFacts, machine: Machine) -> str | None:
+    """What the checkpoint asks for; None: nothing, or what these kernels lack."""
+    if model.kv_cache is None:
+        return None
+    name = _SAME.get(model.kv_cache, model.kv_cache)
+    if name not in KV_DTYPES:
+        raise ConfigError(
+            f"{model.path} asks for a KV cache of {model.kv_cache}, which there is not; choose "
+            f"one with kv_cache_dtype: {', '.join(KV_DTYPES)}"
+        )
+    return name if KV_DTYPES[name] in machine.kv_dtypes else None
 
 
 def _other_format(asked: str, model: ModelFacts) -> str:

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Collection
 
-from aphrodite_quant import TensorInfo, TensorStore, find_quantization
+from aphrodite_quant import TensorInfo, TensorStore, find_quantization, is_cache_scale
 from torch import Tensor
 
 from aphrodite_engine.errors import ModelError
@@ -56,13 +56,17 @@ class RecordingStore:
     def check_all_read(self, *, tied_head: bool) -> None:
         """ModelError naming the tensors that no layer wanted.
 
-        Of a model with a tied head, a stored copy of the head is not wanted.
+        Of a model with a tied head, a stored copy of the head is not wanted; scales of a KV cache
+        are, if it is of the kind that they are for (fit.py).
         """
         spare = {"lm_head.weight"} if tied_head else set[str]()
         unread = [
             name
             for name in self.names()
-            if name not in self._seen and name not in spare and not _DERIVED.fullmatch(name)
+            if name not in self._seen
+            and name not in spare
+            and not _DERIVED.fullmatch(name)
+            and not is_cache_scale(name)
         ]
         if not unread:
             return
