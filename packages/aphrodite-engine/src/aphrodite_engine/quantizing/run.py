@@ -25,6 +25,8 @@ from aphrodite_engine.loading.weights import RecordingStore
 from aphrodite_engine.quantizing.blocks import BlockWriter, quantize_alone, reader_of
 from aphrodite_engine.quantizing.calibration import quantize_by_calibration
 from aphrodite_engine.quantizing.corpus import Corpus, read_corpus
+from aphrodite_engine.quantizing.gguf import FORMAT as GGUF
+from aphrodite_engine.quantizing.gguf import write_gguf_model
 from aphrodite_engine.quantizing.job import Job, Progress
 from aphrodite_engine.quantizing.output import Output
 from aphrodite_engine.quantizing.perplexity import perplexity_of
@@ -51,11 +53,13 @@ class _Plan:
 
 
 def quantize_model(job: Job, progress: Progress) -> Report:
-    """Write the checkpoint; what a killed run of the same job finished is kept.
+    """Write the checkpoint; what a killed run of the same job finished is kept, unless it is GGUF.
 
     Raises:
         EngineError, QuantError, KernelError: see loading/errors.py.
     """
+    if job.format_name == GGUF:
+        return write_gguf_model(job, progress)
     started = time.monotonic()
     plan = _plan(job)
     identity = job.identity(plan.path, calibrated=plan.quantizer.calibrated)

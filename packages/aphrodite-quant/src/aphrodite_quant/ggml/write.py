@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from aphrodite_kernels.layouts import GgmlBlocks, GgmlType
 from torch import Tensor
 
@@ -37,7 +36,8 @@ class Written:
 
     name: str
     type: str
-    weights: int
+    matrix: tuple[int, int]
+    """Rows and columns."""
     bytes: int
     error: float
     """Root of the summed squared error over that of the summed squares; 0 if it is exact."""
@@ -68,10 +68,37 @@ def write_model(
     kept = {key: value for key, value in metadata.items() if not key.startswith(_OF_A_SPLIT)}
     kept["general.file_type"] = recipe.file_type
     kept["general.quantization_version"] = _QUANTIZATION_VERSION
-    layers = kept.get(f"{kept.get('general.architecture')}.block_count", 0)
-    tied = all(source.name != _HEAD for source in sources)
+    infos = _infos(path, metadata, sources, recipe)
+    by_name = {source.name: source for source in sources}
+    written: list[Written] = []
+
+    def data(info: TensorInfo) -> Tensor:
+        counts = (importance or {}).get(info.name)
+        packed, error = _packed(info, by_name[info.name].read(), counts)
+        matrix = (math.prod(info.shape[:-1]), info.shape[-1])
+        kind = str(info).partition(" ")[0]
+        written.append(Written(info.name, kind, matrix, info.nbytes, error))
+        progress(len(written), len(infos))
+        return packed
+
+    write_gguf(path, kept, infos, data)
+    return written
+
+
+def size_of(
+    path: Path, metadata: Mapping[str, MetadataValue], sources: Sequence[Source], recipe: Recipe
+) -> int:
+    """Bytes of the tensors that `write_model` would write."""
+    return sum(info.nbytes for info in _infos(path, metadata, sources, recipe))
+
+
+def _infos(
+    path: Path, metadata: Mapping[str, MetadataValue], sources: Sequence[Source], recipe: Recipe
+) -> list[TensorInfo]:
+    layers = metadata.get(f"{metadata.get('general.architecture')}.block_count", 0)
     count = layers if isinstance(layers, int) else 0
-    infos = [
+    tied = all(source.name != _HEAD for source in sources)
+    return [
         TensorInfo(
             source.name,
             path,
@@ -80,20 +107,6 @@ def write_model(
         )
         for source in sources
     ]
-    by_name = {source.name: source for source in sources}
-    written: list[Written] = []
-
-    def data(info: TensorInfo) -> Tensor:
-        counts = (importance or {}).get(info.name)
-        packed, error = _packed(info, by_name[info.name].read(), counts)
-        weights = torch.Size(info.shape).numel()
-        kind = str(info).partition(" ")[0]
-        written.append(Written(info.name, kind, weights, info.nbytes, error))
-        progress(len(written), len(infos))
-        return packed
-
-    write_gguf(path, kept, infos, data)
-    return written
 
 
 def _source(store: TensorStore, name: str) -> Source:

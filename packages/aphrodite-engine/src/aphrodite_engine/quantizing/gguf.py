@@ -1,0 +1,154 @@
+"""A model becomes one GGUF file, in the types of a recipe.
+
+With a calibration text the inputs of every projection are weighed by what the text brings there.
+A run that is stopped leaves nothing and begins again: unlike a directory, the file cannot be half
+there.
+"""
+
+import shutil
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from aphrodite_kernels.backend import Backend, backend_for
+from aphrodite_quant.ggml.recipe import Recipe, find_recipe
+from aphrodite_quant.ggml.write import Written, size_of, write_model
+from torch import Tensor
+
+from aphrodite_engine.config import EngineConfig
+from aphrodite_engine.errors import ConfigError
+from aphrodite_engine.execution.device import choose_device
+from aphrodite_engine.loading.model import OpenModel, open_model, weights_of
+from aphrodite_engine.loading.source import find_model_path
+from aphrodite_engine.loading.text import load_text
+from aphrodite_engine.quantizing.corpus import Corpus, read_corpus
+from aphrodite_engine.quantizing.gguf_source import GgufContents, gguf_contents
+from aphrodite_engine.quantizing.importance import importance_of
+from aphrodite_engine.quantizing.job import Job, Progress
+from aphrodite_engine.quantizing.perplexity import perplexity_of
+from aphrodite_engine.quantizing.report import ModuleRecord, Perplexity, Report
+
+FORMAT = "gguf"
+_DEFAULT = "q4_k_m"
+_WEIGHT = ".weight"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """Everything that is known before the first weight is read."""
+
+    job: Job
+    path: Path
+    output: Path
+    source: OpenModel
+    contents: GgufContents
+    recipe: Recipe
+    backend: Backend
+    corpus: Corpus | None
+    """None: nothing is run."""
+
+
+def write_gguf_model(job: Job, progress: Progress) -> Report:
+    """Write the file.
+
+    Raises:
+        EngineError, QuantError, KernelError: see loading/errors.py.
+    """
+    started = time.monotonic()
+    plan = _plan(job)
+    _check_room(plan)
+    written = write_model(
+        plan.output,
+        plan.contents.metadata,
+        plan.contents.tensors,
+        plan.recipe,
+        importance=_importance(plan, progress),
+        progress=partial(progress, "quantising"),
+    )
+    store = plan.source.checkpoint.store
+    return Report(
+        model=job.model,
+        format=f"{FORMAT}:{plan.recipe.name}",
+        output=str(plan.output),
+        modules=tuple(_record(one) for one in written if one.error),
+        bytes_before=sum(store.info(name).nbytes for name in store.names()),
+        bytes_after=sum(one.bytes for one in written),
+        resumed=0,
+        perplexity=_perplexity(plan, progress),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _plan(job: Job) -> _Plan:
+    job.options.only(FORMAT, "variant")
+    recipe = find_recipe(job.options.variant or _DEFAULT)
+    output = Path(job.output)
+    if output.suffix != ".gguf" or output.is_dir():
+        raise ConfigError(f"--output {output}: the format gguf writes a file; name one in .gguf")
+    if output.exists() and not job.overwrite:
+        raise ConfigError(f"{output} exists; remove it, or add --overwrite")
+    path = find_model_path(job.model, job.revision, None)
+    if output.exists() and output.samefile(path):
+        raise ConfigError(f"{output} is the model itself; name another --output")
+    source = open_model(path)
+    corpus = None
+    if job.calibration is not None or job.evaluate:
+        text = load_text(EngineConfig(model=str(path)), lambda line: None)
+        corpus = read_corpus(job.calibration, text.tokenizer, job.samples, job.length)
+    return _Plan(
+        job=job,
+        path=path,
+        output=output,
+        source=source,
+        contents=gguf_contents(source),
+        recipe=recipe,
+        backend=backend_for(choose_device(job.device)),
+        corpus=corpus,
+    )
+
+
+def _check_room(plan: _Plan) -> None:
+    """ConfigError if there is no such directory, or its disk has not the room."""
+    if not plan.output.parent.is_dir():
+        raise ConfigError(f"--output {plan.output}: its directory does not exist; make it first")
+    needed = size_of(plan.output, plan.contents.metadata, plan.contents.tensors, plan.recipe)
+    free = shutil.disk_usage(plan.output.parent).free
+    if free < needed:
+        raise ConfigError(
+            f"{plan.output} needs {needed / 1e9:.2f} GB, but its disk has {free / 1e9:.2f} GB "
+            "left; free some, or name an --output elsewhere"
+        )
+
+
+def _importance(plan: _Plan, progress: Progress) -> dict[str, Tensor]:
+    """By GGUF name; empty without a calibration text of the user's."""
+    if plan.job.calibration is None or plan.corpus is None:
+        return {}
+    progress("weighing inputs", 0, 1)
+    weights = weights_of(plan.source, plan.source.checkpoint.store)
+    found = importance_of(plan.source, weights, plan.backend, plan.corpus.calibration)
+    progress("weighing inputs", 1, 1)
+    name = plan.contents.stored_name
+    return {f"{name(module)}{_WEIGHT}": squares for module, squares in found.items()}
+
+
+def _record(one: Written) -> ModuleRecord:
+    return ModuleRecord(
+        module=one.name.removesuffix(_WEIGHT),
+        shape=one.matrix,
+        error=one.error,
+        output_error=None,
+    )
+
+
+def _perplexity(plan: _Plan, progress: Progress) -> Perplexity | None:
+    if plan.corpus is None or not plan.job.evaluate:
+        return None
+    texts = plan.corpus.held_out
+    measure = partial(perplexity_of, backend=plan.backend, sequences=texts, progress=progress)
+    return Perplexity(
+        before=measure(plan.path, label="measuring the original"),
+        after=measure(plan.output, label="measuring the result"),
+        tokens=texts.shape[0] * (texts.shape[1] - 1),
+    )
