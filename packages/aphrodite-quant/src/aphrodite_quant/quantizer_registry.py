@@ -31,6 +31,7 @@ def find_quantizer(name: str) -> QuantizerFile:
     """The one of that name; FormatError if there is none."""
     if name not in quantizer_names():
         raise FormatError(
-            f"weights cannot be written as {name!r}; present are {', '.join(quantizer_names())}"
+            f"weights cannot be written as {name!r}; present are {', '.join(quantizer_names())}, "
+            "and gguf:TYPE for a GGUF file"
         )
     return cast("QuantizerFile", importlib.import_module(f"{quantizers.__name__}.{name}"))
