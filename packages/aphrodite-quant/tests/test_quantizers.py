@@ -4,9 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from aphrodite_kernels.layouts import Scaled
-from aphrodite_quant import Checkpoint, FormatError, Options, find_format, find_quantizer
+from aphrodite_kernels.layouts import Grouped, Lookup, Microscaled, Scaled
+from aphrodite_kernels.layouts.microscaled import E2M1
+from aphrodite_quant import (
+    Checkpoint,
+    FormatError,
+    Options,
+    Statistics,
+    find_format,
+    find_quantizer,
+)
 from aphrodite_quant.containers.memory import MemoryStore
+from aphrodite_quant.quantizers.nf4 import NORMAL_FLOAT
 
 ORIGIN = Path("made/here")
 SHAPES = {(96, 256)}
@@ -18,6 +27,19 @@ def weights():
     weight *= 10 ** torch.linspace(-3, 1, 96)[:, None]
     weight[7] = 0
     return weight
+
+
+def statistics():
+    """Inputs that hang together, some of them large."""
+    generator = torch.Generator().manual_seed(2)
+    mixing = torch.randn(256, 256, generator=generator) * torch.logspace(-1, 1, 256)
+    x = torch.randn(1000, 256, generator=generator) @ mixing.T
+    x[:, 5] = 0
+    return Statistics(x.T @ x / len(x), x.abs().mean(0))
+
+
+def energy(weight, known):
+    return float(((weight.double() @ known.hessian.double()) * weight).sum())
 
 
 def read_back(quantizer, tensors):
@@ -48,6 +70,67 @@ def test_eight_bits_are_read_as_they_were_meant(name, variant, blocks):
         assert (error <= 0.5001 * scale).all()
     else:  # half of the last of four significant bits, or of the smallest step
         assert (error <= torch.maximum(plain.abs() / 15.9, scale / 1000)).all()
+
+
+@pytest.mark.parametrize("name", ["mxfp4", "nvfp4", "nf4", "nf4:nested"])
+def test_four_bit_floats_are_the_nearest_to_their_scales(name):
+    name, _, variant = name.partition(":")
+    # Scales of scales reach over few decades.
+    plain = torch.nn.functional.normalize(weights()) if variant else weights()
+    quantizer = find_quantizer(name).quantizer(Options(variant=variant or None), SHAPES)
+    packed = read_back(quantizer, quantizer.quantize(plain, None))
+    if isinstance(packed, Lookup):
+        table, scale, group = torch.tensor(NORMAL_FLOAT), packed.scale, packed.group
+    else:
+        assert isinstance(packed, Microscaled)
+        table, scale, group = torch.tensor(E2M1), packed.scale.float(), packed.group
+        scale = scale if packed.row_scale is None else scale * packed.row_scale
+    candidates = table * scale.repeat_interleave(group, 1)[..., None]
+    nearest = (candidates - plain[..., None]).abs().amin(-1)
+    error = (packed.dequantize() - plain).abs()
+    slack = 0.02 if variant == "nested" else 1e-5  # of scales that were rounded afterwards
+    assert (error <= nearest + slack * scale.repeat_interleave(group, 1)).all()
+    assert float(error.norm() / plain.norm()) < 0.16
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("group", [32, -1])
+def test_gptq_loses_less_than_rounding_does(bits, group, symmetric):
+    plain, known = torch.randn(96, 256, generator=torch.Generator().manual_seed(3)), statistics()
+    lost = []
+    for act_order in (False, True):
+        options = Options(bits=bits, group_size=group, symmetric=symmetric, act_order=act_order)
+        quantizer = find_quantizer("gptq").quantizer(options, SHAPES)
+        packed = read_back(quantizer, quantizer.quantize(plain, known))
+        assert isinstance(packed, Grouped) and packed.bits == bits
+        assert (packed.columns is None) == (not act_order or group == -1)
+        lost.append(energy(packed.dequantize() - plain, known))
+    independent = Statistics(torch.eye(256), torch.ones(256))
+    quantizer = find_quantizer("gptq").quantizer(
+        Options(bits=bits, group_size=group, symmetric=symmetric), SHAPES
+    )
+    rounded = read_back(quantizer, quantizer.quantize(plain, independent))
+    assert max(lost) < 0.6 * energy(rounded.dequantize() - plain, known)
+    assert lost[1] < lost[0] * 1.05, "the order of activations does not help"
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("variant", "bits"), [("rtn", 4), ("rtn", 8), (None, 4)])
+@pytest.mark.parametrize("group", [64, -1])
+def test_packed_integers_err_by_half_a_step(variant, bits, group, symmetric):
+    plain, known = weights(), Statistics(torch.eye(256), torch.ones(256))
+    options = Options(variant=variant, bits=bits, group_size=group, symmetric=symmetric)
+    quantizer = find_quantizer("compressed_tensors").quantizer(options, SHAPES)
+    assert quantizer.calibrated == (variant is None)
+    packed = read_back(quantizer, quantizer.quantize(plain, known if variant is None else None))
+    assert isinstance(packed, Grouped) and (packed.zero is None) == symmetric
+    scale = packed.scale.float().repeat_interleave(packed.group, 1)
+    inside = (packed.unpack() > 0) & (packed.unpack() < 2**bits - 1)
+    error = (packed.dequantize() - plain).abs()
+    assert (error <= 0.501 * scale)[inside].all() or not symmetric
+    assert inside.float().mean() > 0.8
+    assert float(error.norm() / plain.norm()) < (0.13 if bits == 4 else 0.01)
 
 
 def test_options_that_a_format_has_not_are_named():

@@ -13,7 +13,7 @@ from aphrodite_engine.quantizing.job import Job
 from aphrodite_engine.quantizing.output import MANIFEST
 from aphrodite_engine.quantizing.run import quantize_model
 from aphrodite_engine.quantizing.sequences import input_of
-from aphrodite_kernels.backend import backend_for
+from aphrodite_kernels.backends import reference
 from aphrodite_quant import FormatError, Weights, open_checkpoint
 
 FORMATS = {
@@ -21,6 +21,14 @@ FORMATS = {
     "fp8:tensor": {},
     "fp8:block": {},
     "int8": {},
+    "gptq": {"bits": 4},
+    "gptq:": {"bits": 3, "symmetric": False, "act_order": True, "group_size": 32},
+    "compressed-tensors": {"symmetric": False},
+    "compressed-tensors:rtn": {"bits": 8},
+    "mxfp4": {},
+    "nvfp4": {},
+    "nf4": {},
+    "nf4:nested": {},
 }
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6, 5, 35], [2, 7, 1, 8, 2, 8, 1, 8, 2, 8]])
 
@@ -46,7 +54,7 @@ def job(tiny, tmp_path):
 
 @torch.inference_mode()
 def logits(path):
-    backend = backend_for(torch.device("cpu"), threads=1)
+    backend = reference.create(torch.device("cpu"), threads=None, dtype=None)
     source = open_model(path)
     model = load_model(source, backend, TOKENS.shape[1], lambda read, total: None).model
     return model.logits(model.forward(input_of(TOKENS, source.config, backend)))
@@ -108,7 +116,7 @@ def test_side_files_come_along(tiny, job):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "fp7"}, "'fp7'; present are .*fp8, int8"),
+        ({"name": "fp7"}, "'fp7'; present are .*fp8, gptq, int8"),
         ({"name": "fp8:row"}, "fp8:row is not known; present are fp8:channel"),
         ({"name": "fp8", "bits": 4}, "format fp8 has no option bits"),
         ({"name": "int8", "calibration": "/nowhere"}, "/nowhere cannot be read"),

@@ -37,7 +37,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def format_name(self) -> str:
-        return self.format.partition(":")[0]
+        return self.format.partition(":")[0].replace("-", "_")
 
     @property
     def options(self) -> Options:

@@ -6,6 +6,7 @@ number, less 2, the largest exponent of E2M1; what is still beyond 6 becomes 6.
 
 import torch
 from aphrodite_kernels.layouts import Dense, Microscaled
+from torch import Tensor
 
 from aphrodite_quant.errors import FormatError
 
@@ -27,7 +28,12 @@ def quantize(weight: Dense) -> Microscaled:
     largest = wide.abs().amax(2, keepdim=True)
     exponent = (largest.frexp().exponent - 3).clamp(-127, 127).where(largest > 0, -127)
     scaled = wide.double() / torch.exp2(exponent.double())
-    codes = torch.bucketize(scaled.abs().float(), torch.tensor(_BETWEEN, device=wide.device))
-    codes = (codes + 8 * (scaled < 0)).flatten(1).to(torch.uint8)
+    codes = nearest_codes(scaled.flatten(1).float())
     scale = (exponent.squeeze(2) + 127).to(torch.uint8).view(torch.float8_e8m0fnu)
     return Microscaled(codes[:, ::2] | codes[:, 1::2] << 4, scale, _GROUP)
+
+
+def nearest_codes(steps: Tensor) -> Tensor:
+    """The code, uint8, of the E2M1 number that is nearest to each."""
+    codes = torch.bucketize(steps.abs(), torch.tensor(_BETWEEN, device=steps.device))
+    return (codes + 8 * (steps < 0)).to(torch.uint8)

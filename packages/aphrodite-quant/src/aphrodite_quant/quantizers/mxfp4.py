@@ -1,0 +1,45 @@
+"""Four-bit floats with a power of two for every 32 columns (compressed-tensors' mxfp4)."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from aphrodite_kernels.layouts import Dense
+from torch import Tensor
+
+from aphrodite_quant.compressed_config import compressed_config
+from aphrodite_quant.online import mxfp4
+from aphrodite_quant.quantizer import Options, Quantizer, Statistics, common_group
+
+_GROUP = 32
+
+
+def quantizer(options: Options, shapes: Collection[tuple[int, int]]) -> Quantizer:
+    """It has no options; FormatError if columns are not a multiple of 32."""
+    options.only("mxfp4")
+    common_group("mxfp4", _GROUP, shapes)
+    return Mxfp4()
+
+
+@dataclass(frozen=True)
+class Mxfp4(Quantizer):
+    """Every number becomes the nearest there is."""
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * mxfp4.PER_WEIGHT
+
+    def config(self, plain: Sequence[str]) -> dict[str, Any]:
+        weights = {
+            "num_bits": 4,
+            "type": "float",
+            "strategy": "group",
+            "group_size": _GROUP,
+            "scale_dtype": "torch.uint8",
+        }
+        return compressed_config("mxfp4-pack-quantized", weights, plain)
+
+    def quantize(self, weight: Tensor, statistics: Statistics | None) -> dict[str, Tensor]:
+        packed = mxfp4.quantize(Dense(weight))
+        return {"weight_packed": packed.elements, "weight_scale": packed.scale.view(torch.uint8)}
