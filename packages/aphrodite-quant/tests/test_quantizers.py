@@ -29,11 +29,11 @@ def weights():
     return weight
 
 
-def statistics():
-    """Inputs that hang together, some of them large."""
+def statistics(sizes=1.0):
+    """Inputs that hang together."""
     generator = torch.Generator().manual_seed(2)
     mixing = torch.randn(256, 256, generator=generator) * torch.logspace(-1, 1, 256)
-    x = torch.randn(1000, 256, generator=generator) @ mixing.T
+    x = torch.randn(1000, 256, generator=generator) @ mixing.T * sizes
     x[:, 5] = 0
     return Statistics(x.T @ x / len(x), x.abs().mean(0))
 
@@ -113,6 +113,21 @@ def test_gptq_loses_less_than_rounding_does(bits, group, symmetric):
     rounded = read_back(quantizer, quantizer.quantize(plain, independent))
     assert max(lost) < 0.6 * energy(rounded.dequantize() - plain, known)
     assert lost[1] < lost[0] * 1.05, "the order of activations does not help"
+
+
+@pytest.mark.parametrize("group", [64, -1])
+def test_awq_balances_large_inputs(group):
+    plain = torch.randn(96, 256, generator=torch.Generator().manual_seed(3))
+    known = statistics(torch.where(torch.arange(256) % 32 == 31, 30.0, 1.0))
+    quantizer = find_quantizer("awq").quantizer(Options(group_size=group), SHAPES)
+    factors = quantizer.balance([plain], known)
+    assert factors is not None and factors.max() > 1 > factors.min()
+    assert sorted(factors.argsort()[-8:].tolist()) == list(range(31, 256, 32))
+    packed = read_back(quantizer, quantizer.quantize(plain * factors, known.divided_by(factors)))
+    assert isinstance(packed, Grouped) and packed.zero is not None
+    alone = read_back(quantizer, quantizer.quantize(plain, known))
+    lost = energy(packed.dequantize() / factors - plain, known)
+    assert lost < 0.8 * energy(alone.dequantize() - plain, known)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

@@ -23,6 +23,7 @@ FORMATS = {
     "int8": {},
     "gptq": {"bits": 4},
     "gptq:": {"bits": 3, "symmetric": False, "act_order": True, "group_size": 32},
+    "awq": {"group_size": 32},
     "compressed-tensors": {"symmetric": False},
     "compressed-tensors:rtn": {"bits": 8},
     "mxfp4": {},
@@ -70,6 +71,8 @@ def test_the_result_is_the_model_of_its_numbers(name, tiny, job):
         for module, layer in rounded.named_modules():
             if module.endswith("_proj"):
                 layer.weight.copy_(weights.packed(module).dequantize())
+            elif "norm" in module:
+                layer.weight.copy_(weights.tensor(f"{module}.weight"))
         expected = rounded(TOKENS).logits.flatten(0, 1)
         plain = tiny[1](TOKENS).logits.flatten(0, 1)
     found = logits(report.output)

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_FACTORS = tuple(1 - step / 32 for step in range(13))
-"""Of the scale that reaches the largest weight: a smaller one cuts it off and rounds the others
-more finely."""
+_CUT = 1 / 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +17,9 @@ class Grid:
     """The zero point is 2**(bits - 1)."""
     dtype: torch.dtype = torch.float16
     """Of scales on disk."""
+    cuts: int = 13
+    """Scales that are tried, each smaller than the one before by 1/32 of that which reaches the
+    largest weight: it is cut off, and the others are rounded more finely."""
 
     @property
     def most(self) -> int:
@@ -39,7 +40,8 @@ class Grid:
         widest = (high - low) / self.most
         best = torch.full_like(widest, torch.inf)
         scale, zero = widest, widest
-        for factor in _FACTORS:
+        for cut in range(self.cuts):
+            factor = 1 - _CUT * cut
             tried = self._stored(widest * factor)
             shift = self._zero(low * factor, tried)
             error = (self.round(weight, tried, shift) - weight).square()

@@ -63,6 +63,8 @@ class Quantizer(ABC):
 
     calibrated: bool = False
     """Statistics are needed."""
+    balances: bool = False
+    """`balance` is of use."""
 
     @property
     @abstractmethod
@@ -83,7 +85,7 @@ class Quantizer(ABC):
     def balance(self, weights: Sequence[Tensor], statistics: Statistics) -> Tensor | None:
         """Factors [K], by which weights of one input had better be multiplied and it divided.
 
-        The weights [N, K] are float32. None: the format has no use for it.
+        The weights [N, K] are float32. None: by nothing.
         """
         return None
 

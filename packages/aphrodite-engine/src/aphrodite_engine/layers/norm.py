@@ -8,17 +8,18 @@ class Norm:
     """x / rms(x) * weight, alone or behind the residual addition."""
 
     def __init__(self, backend: Backend, weight: Tensor, eps: float) -> None:
-        self._weight = weight.to(backend.device)
+        self.weight = weight.to(backend.device)
+        """[K] float32, as it is applied."""
         self._eps = eps
         self._norm = backend.rms_norm
         self._add_norm = backend.add_rms_norm
 
     def __call__(self, x: Tensor) -> Tensor:
         """Norm over the last dimension of [T, K] or [T, H, D]."""
-        return self._norm(x, self._weight, self._eps)
+        return self._norm(x, self.weight, self._eps)
 
     def add(self, update: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
         """(norm(sum), sum) of update and residual [T, K]; None: the first block, nothing to add."""
         if residual is None:
             return self(update), update
-        return self._add_norm(update, residual, self._weight, self._eps)
+        return self._add_norm(update, residual, self.weight, self._eps)
