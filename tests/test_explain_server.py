@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from aphrodite_client import Client
 from aphrodite_engine import LLM, SamplingParams
 from aphrodite_engine.sampling.catalog import stages_from
 
@@ -54,6 +55,24 @@ def test_a_conversation(server):
     assert answer["token"]["text"] == chat.json["choices"][0]["message"]["content"]
     assert len(answer["final"]["tokens"]) == 20
     assert answer["final"]["tokens"][0]["id"] == answer["token"]["id"]
+
+
+def test_the_client(server):
+    """What it declares is what the server says, nothing is left over."""
+    asked = {"seed": 5, "top": 7, **SAMPLERS}
+    answer = server.request("POST", PATH, {"prompt": PROMPT, **asked}).json
+    described = server.request("GET", "/v1/samplers").json
+    with Client(f"{server.url}/v1") as client:
+        explained = client.explain(PROMPT, **asked)
+        samplers = client.samplers()
+    told = explained.model_dump(mode="json")
+    volatile = {"created", "usage"}
+    assert {k: v for k, v in told.items() if k not in volatile} == {
+        k: v for k, v in answer.items() if k not in volatile
+    }
+    assert samplers.model_dump(mode="json", exclude_unset=True) == described
+    models = [explained, *explained.samplers, *samplers.samplers, samplers.samplers[0].fields[0]]
+    assert not any(set(model.model_extra or ()) - {"object", *volatile} for model in models)
 
 
 def test_offline(server):

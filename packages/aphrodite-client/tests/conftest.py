@@ -31,7 +31,59 @@ ANSWERS = {
     "/v1/chat/completions": CHAT,
     "/v1/completions": TEXT,
     "/v1/tokenize": {"count": 2, "max_model_len": 64, "tokens": [5, 6]},
+    "/v1/samplers/explain": {
+        "object": "sampler.explanation",
+        "created": 1,
+        "model": "m",
+        "greedy": False,
+        "token": {"id": 5, "text": "Red"},
+        "samplers": [
+            {
+                "name": "min_p",
+                "fields": {"min_p": 0.05},
+                "candidates": {"before": 64, "after": 1},
+                "entropy": {"before": 2.5, "after": 0.0},
+                "tokens": [{"id": 5, "text": "Red", "before": 0.75, "after": 1.0}],
+            }
+        ],
+        "final": {
+            "candidates": 1,
+            "entropy": 0.0,
+            "tokens": [{"id": 5, "text": "Red", "probability": 1.0}],
+        },
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    },
     "/v1/detokenize": {"prompt": "Red."},
+}
+
+
+GETS = {
+    "/v1/samplers": {
+        "samplers": [
+            {
+                "name": "min_p",
+                "number": 2,
+                "order": 1,
+                "docs": "Removes tokens.",
+                "fields": [
+                    {
+                        "name": "min_p",
+                        "type": "number",
+                        "minimum": 0,
+                        "maximum": 1,
+                        "range": "at least 0 and at most 1",
+                        "step": 0.01,
+                        "default": 0.0,
+                        "off": [0.0],
+                        "docs": "",
+                    }
+                ],
+            }
+        ],
+        "order": [],
+        "presets": {"calm": {"temperature": 0.3}},
+        "model_defaults": {"top_k": 20},
+    }
 }
 
 
@@ -51,9 +103,12 @@ class Recorder(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.seen.append((self.path, {k.lower(): v for k, v in self.headers.items()}, None))
+        answer = json.dumps(GETS[self.path]).encode() if self.path in GETS else b""
         self.send_response(200 if self.server.healthy else 503)
-        self.send_header("content-length", "0")
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(answer)))
         self.end_headers()
+        self.wfile.write(answer)
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))

@@ -82,6 +82,32 @@ def test_tokens(client, server):
     assert bodies[2] == {"tokens": [5, 6]}
 
 
+def test_samplers(client):
+    found = client.samplers()
+    (sampler,) = found.samplers
+    assert (sampler.name, sampler.number, sampler.fields[0].maximum) == ("min_p", 2, 1)
+    assert list(sampler.fields[0].aliases) == []
+    assert found.presets["calm"] == {"temperature": 0.3}
+    assert found.model_defaults == {"top_k": 20}
+
+
+def test_explanations(client, server):
+    found = client.explain("A colour:", min_p=0.05, seed=3, top=5, extra={"brand_new": 1})
+    assert found.token.text == "Red"
+    assert found.samplers[0].candidates.after == 1
+    assert found.samplers[0].fields == {"min_p": 0.05}
+    assert found.final.tokens[0].probability == 1
+    client.explain([5, 6])
+    client.explain(message for message in ASK)
+    bodies = [seen[2] for seen in server.seen]
+    fields = {"min_p": 0.05, "seed": 3, "top": 5, "brand_new": 1}
+    assert bodies == [
+        {"prompt": "A colour:", "model": "default", **fields},
+        {"prompt": [5, 6], "model": "default"},
+        {"messages": ASK, "model": "default"},
+    ]
+
+
 def test_health(client, server):
     assert client.health()
     assert server.seen[0][0] == "/health"
@@ -100,6 +126,8 @@ def test_asynchronous_client(server):
             assert [chunk.choices[0].text async for chunk in stream] == ["Red."]
             assert (await client.tokenize("Red.")).tokens == [5, 6]
             assert await client.detokenize([5, 6]) == "Red."
+            assert (await client.samplers()).samplers[0].name == "min_p"
+            assert (await client.explain(ASK, min_p=0.05)).token.id == 5
             assert await client.health()
 
     asyncio.run(go())
@@ -112,7 +140,7 @@ def test_readme_runs(server, capsys):
     assert "http://localhost:2242/v1" in example
     # The example's stream and answer come in the same shape from this server.
     exec(example.replace("http://localhost:2242/v1", server.url), {})
-    assert capsys.readouterr().out == "Red.\nRed.2\n"
+    assert capsys.readouterr().out == "Red.\nRed.2\nmin_p 64 1\n"
 
 
 def test_needs_neither_torch_nor_the_engine():

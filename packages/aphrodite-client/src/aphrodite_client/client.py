@@ -20,11 +20,13 @@ from aphrodite_client.keywords import (
     DEFAULT_MODEL,
     DEFAULT_URL,
     Prompt,
+    explain_body,
     health_url,
     sort_keywords,
     token_body,
 )
-from aphrodite_client.wire.bodies import ChatFields, CompletionFields
+from aphrodite_client.wire.bodies import ChatFields, CompletionFields, ExplainFields
+from aphrodite_client.wire.samplers import Explanation, Samplers
 from aphrodite_client.wire.tokens import Text, Tokens
 
 
@@ -151,6 +153,25 @@ class Client(openai.OpenAI):
         """The text of tokens."""
         body = {"tokens": list(tokens)}
         return (self.post("/detokenize", body=body, cast_to=Text)).prompt
+
+    def samplers(self) -> Samplers:
+        """Every sampler of the server with its fields, its presets, and the model's defaults."""
+        return self.get("/samplers", cast_to=Samplers)
+
+    def explain(
+        self,
+        text: str | Sequence[int] | Iterable[ChatCompletionMessageParam],
+        *,
+        model: str = DEFAULT_MODEL,
+        extra: Mapping[str, object] | None = None,
+        **fields: Unpack[ExplainFields],
+    ) -> Explanation:
+        """How each sampler changes the candidates for the next token of a text or conversation.
+
+        `extra` holds fields newer than this client.
+        """
+        body = explain_body(text, model, fields, extra)
+        return self.post("/samplers/explain", body=body, cast_to=Explanation)
 
     def health(self) -> bool:
         """The server answers, and so does its engine."""

@@ -29,6 +29,16 @@ def token_body(text: object, *, add_special_tokens: bool, return_token_strs: boo
     return {"messages": list(cast("Any", text)), **options}
 
 
+def explain_body(
+    text: object, model: str, fields: Mapping[str, Any], extra: Mapping[str, object] | None
+) -> object:
+    """Body of an explain request: of a prompt, text or tokens, or of a conversation."""
+    prompt = text if isinstance(text, str) else list(cast("Sequence[Any]", text))
+    conversation = bool(prompt) and isinstance(prompt[0], Mapping)
+    given = {"messages" if conversation else "prompt": prompt}
+    return {**given, "model": model, **fields, **(extra or {})}
+
+
 def health_url(base_url: object) -> str:
     """Beside the API, not under it."""
     return f"{str(base_url).rstrip('/').removesuffix('/v1')}/health"

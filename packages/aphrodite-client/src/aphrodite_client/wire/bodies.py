@@ -60,3 +60,18 @@ class ChatFields(GenerationFields, total=False):
     """Let the model go on inside the last message."""
     chat_template_kwargs: Mapping[str, object] | None
     """Further values for the chat template."""
+
+
+class ExplainFields(SamplingFields, total=False):
+    """Keywords of `explain`."""
+
+    top: int | None
+    """Tokens told of each sampler; None: 20."""
+    seed: int | None
+    """The draw is the same for the same seed; None: drawn at random."""
+    add_special_tokens: bool | None
+    """Put begin-of-text before a prompt that is text (default)."""
+    add_generation_prompt: bool | None
+    """End a conversation with the opening of the assistant's turn (default)."""
+    continue_final_message: bool | None
+    """Let the model go on inside a conversation's last message."""
