@@ -83,14 +83,19 @@ def write_module(tmp_path):
 
 @pytest.fixture
 def opened(write_module):
-    """A golden module, some of its tensors and settings replaced; also its effective weight."""
+    """A golden module (`file` or `file:case`), partly replaced; also its effective weight."""
 
     def write(name, stated=None, **changes):
+        name, _, case = name.partition(":")
         file = GOLDEN / f"{name}.safetensors"
-        tensors = load_file(file) | changes
+        start = f"{case}." if case else ""
+        found = {
+            n.removeprefix(start): t for n, t in load_file(file).items() if n.startswith(start)
+        }
+        tensors = found | changes
         expected = tensors.pop("effective_weight")
         with safe_open(file, "pt") as reader:
-            config = json.loads(reader.metadata()["quantization_config"]) | (stated or {})
+            config = json.loads(reader.metadata()[case or "quantization_config"]) | (stated or {})
         return write_module(config, tensors), expected
 
     return write

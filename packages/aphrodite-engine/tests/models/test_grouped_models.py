@@ -60,8 +60,12 @@ def test_a_checkpoint_of_four_bits_is_read(make_checkpoint, backend, native, dec
     config = json.loads((path / "config.json").read_text())
     config["quantization_config"] = {"quant_method": method, "bits": 4, "group_size": GROUP}
     (path / "config.json").write_text(json.dumps(config))
+    found = []
     for each in (backend, native):
         made = decoder_on(path, each)
         made.start(0, TOKENS)
-        found = made.step((0, 0, len(TOKENS)))[0]
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        found.append(made.step((0, 0, len(TOKENS)))[0])
+    exact, compiled = found
+    torch.testing.assert_close(exact, expected, rtol=1e-4, atol=1e-4)
+    # Compiled kernels may round activations to eight bits.
+    assert (compiled - expected).norm() < 0.05 * expected.norm()

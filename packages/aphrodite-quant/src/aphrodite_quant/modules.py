@@ -27,6 +27,13 @@ def named_modules(where: Path, stated: Mapping[str, Any], *fields: str) -> list[
     return names
 
 
+def is_path_or_pattern(module: str, name: str) -> bool:
+    """Whether `name` is the path `module`, or `re:` and a pattern of its beginning."""
+    if name.startswith("re:"):
+        return re.match(name.removeprefix("re:"), module) is not None
+    return name == module
+
+
 def matched(module: str, names: list[str]) -> str | None:
     """The first of `names` that means the path `module`, or a part of the tree that holds it.
 
@@ -34,13 +41,8 @@ def matched(module: str, names: list[str]) -> str | None:
     wildcards for the whole of it (`*.self_attn*`), or starts with `re:` and matches its beginning.
     """
     for name in names:
-        if name.startswith("re:"):
-            hit = re.match(name.removeprefix("re:"), module) is not None
-        elif "*" in name or "?" in name:
-            hit = fnmatchcase(module, name)
-        else:
-            hit = f".{name}." in f".{module}."
-        if hit:
+        wild = fnmatchcase(module, name) if "*" in name or "?" in name else False
+        if wild or is_path_or_pattern(module, name) or f".{name}." in f".{module}.":
             return name
     return None
 

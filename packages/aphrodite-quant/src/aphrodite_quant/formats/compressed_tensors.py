@@ -1,33 +1,48 @@
 """Weights that llm-compressor wrote (`quant_method: compressed-tensors`).
 
-`<prefix>.weight_packed` int32 [N, K * bits / 32], consecutive columns from the lowest bits up and
-2**(bits - 1) added, with `weight_scale` [N, K / group], and perhaps `weight_zero_point` int32
-[N * bits / 32, K / group] packed along N; `weight` int8 or float8_e4m3fn [N, K] with `weight_scale`
-for the matrix, each row, block or 32 columns (uint8, powers of two); `weight_packed` uint8
-[N, K / 2] of E2M1 with `weight_scale` uint8 [N, K / 32] (MXFP4), or float8_e4m3fn [N, K / 16] and
-`weight_global_scale`, which divides (NVFP4). A module's tensors say which of these it is; modules
-that were ignored have a plain weight. Activations are not quantised, which is more exact.
+`config_groups` and `ignore` state what each module is (`schemes.py`); its tensors are just that.
+
+Integers: `<prefix>.weight_packed` int32 [N, ceil(K * bits / 32)], consecutive columns from the
+lowest bits up and 2**(bits - 1) added, with `weight_shape` (pack-quantized), or `weight` int8
+[N, K] (int-quantized, naive-quantized). `weight_scale` is one for the matrix, each row, group or
+block; `weight_zero_point` of asymmetric ones is packed along N, or int8 as `weight_scale`.
+`weight_g_idx` int32 [K] is the group of each column (`actorder: group`).
+
+Floats: `weight` float8_e4m3fn [N, K] with `weight_scale` (float-quantized), or uint8 powers of two
+for 32 columns (mxfp8); `weight_packed` uint8 [N, K / 2] of E2M1 with `weight_scale` uint8
+[N, K / 32] (mxfp4), or float8_e4m3fn [N, K / 16] and `weight_global_scale`, which divides (nvfp4).
+
+2:4 sparsity (sparse-24-bitmask): `compressed` [N, K / 2] in place of `weight`, with `bitmask` uint8
+[N, K / 8], lowest bit first, and `shape`.
+
+Scales of activations (`input_scale`, `input_global_scale`, `input_zero_point`) are checked and not
+used: activations are not quantised, which is more exact.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
-from aphrodite_kernels.layouts import Grouped, Microscaled, PackedWeight
+from aphrodite_kernels.errors import LayoutError
+from aphrodite_kernels.layouts import Dense, Grouped, Microscaled, PackedWeight, Scaled
 from aphrodite_kernels.layouts.grouped import unpack_codes
 from torch import Tensor
 
-from aphrodite_quant.blocks import scaled
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorInfo, TensorStore
 from aphrodite_quant.errors import FormatError, TensorError
-from aphrodite_quant.formats import dense
-from aphrodite_quant.numbers import exact, finite, matrix, positive
+from aphrodite_quant.numbers import column_order, exact, finite, floating, matrix, positive
 from aphrodite_quant.reader import Reader
+from aphrodite_quant.schemes import Scheme, Schemes
 
-_MX_GROUP, _NV_GROUP, _BLOCK = 32, 16, (128, 128)
-_EIGHT_BITS = (torch.int8, torch.float8_e4m3fn)
-_BITS = (4, 8)
+_MX_GROUP, _NV_GROUP = 32, 16
+_PLAIN = (torch.float32, torch.float16, torch.bfloat16)
+_SPARSE = "sparse-24-bitmask"
+_FORMATS = (
+    "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision",
+    "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized", "dense", _SPARSE,
+)  # fmt: skip
 
 
 def claims(checkpoint: Checkpoint) -> bool:
@@ -37,51 +52,103 @@ def claims(checkpoint: Checkpoint) -> bool:
 
 
 def reader(checkpoint: Checkpoint) -> Reader:
-    """Weights as `read` has them, once nothing is stated that would change them further."""
+    """Weights as `read` has them, each as the configuration states of its module."""
+    where: str = str(checkpoint.path)
     stated: Mapping[str, Any] = checkpoint.quant_config or {}
-    for name in ("transform_config", "sparsity_config"):
-        if stated.get(name):
-            raise FormatError(
-                f"{checkpoint.path}: quantization_config has a {name}, which is not supported"
-            )
-    return read
-
-
-def read(store: TensorStore, prefix: str) -> PackedWeight:
-    """The weight of module `prefix`, by the tensors that it has."""
-    if f"{prefix}.weight_packed" in store.names():
-        info = matrix(store, f"{prefix}.weight_packed", torch.int32, torch.uint8)
-        read_codes = _integers if info.type == torch.int32 else _four_bit_floats
-        return read_codes(store, prefix, info)
-    if store.info(f"{prefix}.weight").type not in _EIGHT_BITS:
-        return dense.read(store, prefix)
-    return _eight_bits(store, prefix, matrix(store, f"{prefix}.weight", *_EIGHT_BITS))
-
-
-def _eight_bits(store: TensorStore, prefix: str, info: TensorInfo) -> PackedWeight:
-    name, zero = f"{prefix}.weight_scale", f"{prefix}.weight_zero_point"
-    if zero in store.names():
-        raise TensorError(
-            f"{info.file}: tensor {zero!r} shifts the eight-bit weights of {info.name!r}; only "
-            "symmetric ones are read, quantise it again with symmetric weights"
+    if stated.get("transform_config"):
+        raise FormatError(
+            f"{where}: quantization_config has a transform_config, which is not supported"
         )
-    rows, columns = info.shape
-    if store.info(name).type == torch.uint8 and info.type == torch.float8_e4m3fn:
-        return Microscaled(store.read(info.name), _powers(store, name, rows, columns), _MX_GROUP)
-    return scaled(store, info, name, _BLOCK)
+    groups: object = stated.get("config_groups")
+    listed = cast("dict[str, object]", groups).values() if isinstance(groups, dict) else ()
+    for holder in (stated, stated.get("sparsity_config"), *listed):
+        name = cast("dict[str, object]", holder).get("format") if isinstance(holder, dict) else None
+        if name is not None and name not in _FORMATS:
+            raise FormatError(
+                f"{where}: format {name!r} is not supported, present are {', '.join(_FORMATS)}"
+            )
+    schemes = Schemes.of(checkpoint.path, stated)
+    return lambda store, prefix: read(store, prefix, schemes.find(prefix))
 
 
-def _four_bit_floats(store: TensorStore, prefix: str, info: TensorInfo) -> Microscaled:
+def read(store: TensorStore, prefix: str, scheme: Scheme | None) -> PackedWeight:
+    """The weight of module `prefix`, which must be as `scheme` states; None: plain."""
+    _check_activations(store, prefix)
+    packed = f"{prefix}.weight_packed"
+    if packed in store.names():
+        info = matrix(store, packed, torch.int32, torch.uint8)
+        if scheme is None:
+            raise _unexpected(info)
+        if scheme.kind == "int" and info.type == torch.int32:
+            return _packed_integers(store, prefix, info, scheme)
+        if (scheme.kind, scheme.bits, info.type) == ("float", 4, torch.uint8):
+            return _four_bit_floats(store, prefix, info, scheme)
+        raise scheme.contradicts(info)
+    info, weight = _weight(store, prefix)
+    if scheme is None and info.type in _PLAIN:
+        return Dense(weight)
+    if scheme is None:
+        raise _unexpected(info)
+    if (scheme.kind, scheme.bits, info.type) == ("float", 8, torch.float8_e4m3fn):
+        return _eight_bit_floats(store, prefix, info, weight, scheme)
+    if scheme.kind == "int" and info.type == torch.int8:
+        return _integers(store, prefix, info, weight, scheme)
+    raise scheme.contradicts(info)
+
+
+def _check_activations(store: TensorStore, prefix: str) -> None:
+    for leaf in ("input_scale", "input_zero_point", "input_global_scale"):
+        name = f"{prefix}.{leaf}"
+        if name in store.names() and not store.read(name).float().isfinite().all():
+            raise TensorError(f"{store.info(name).file}: tensor {name!r} is not finite")
+
+
+def _unexpected(info: TensorInfo) -> TensorError:
+    return TensorError(
+        f"{info.file}: tensor {info.name!r} is {info}, but no group of config_groups has this "
+        "module as a target, or ignore leaves it unquantised"
+    )
+
+
+def _weight(store: TensorStore, prefix: str) -> tuple[TensorInfo, Tensor]:
+    """The matrix [N, K] as stored, filled up with zeros if only half of it is."""
+    types = (*_PLAIN, torch.int8, torch.float8_e4m3fn)
+    if f"{prefix}.compressed" not in store.names():
+        info = matrix(store, f"{prefix}.weight", *types)
+        return info, store.read(info.name)
+    info = matrix(store, f"{prefix}.compressed", *types)
     rows, columns = info.shape[0], 2 * info.shape[1]
-    name, outer = f"{prefix}.weight_scale", f"{prefix}.weight_global_scale"
-    if outer not in store.names():
-        scale = _powers(store, name, rows, columns)
-        return Microscaled(store.read(info.name), scale, _MX_GROUP)
-    scale = exact(store, name, torch.float8_e4m3fn, (rows, columns // _NV_GROUP))
-    finite(store, name)
-    divisor = positive(store, outer, (1,), ())
-    row_scale = (1 / divisor).reshape(1, 1).repeat(rows, 1)
-    return Microscaled(store.read(info.name), scale, _NV_GROUP, row_scale)
+    shape = [int(extent) for extent in store.read(f"{prefix}.shape").flatten()]
+    mask = exact(store, f"{prefix}.bitmask", torch.uint8, (rows, -(-columns // 8)))
+    kept = unpack_codes(mask.contiguous(), 1)[:, :columns].bool()
+    if shape != [rows, columns] or bool(
+        (kept.unflatten(1, (-1, 2)).flatten(1).sum(1) * 2 != columns).any()
+    ):
+        raise TensorError(
+            f"{info.file}: tensor {info.name!r} is {info}, but '{prefix}.shape' is {shape} and "
+            f"'{prefix}.bitmask' does not keep half of each row"
+        )
+    # Torch cannot scatter eight-bit floats on every device; as bytes it can.
+    stored = store.read(info.name)
+    view = stored.view(torch.uint8) if stored.itemsize == 1 else stored
+    full = torch.zeros(rows, columns, dtype=view.dtype, device=view.device)
+    full[kept] = view.flatten()
+    return replace(info, shape=(rows, columns)), full.view(stored.dtype)
+
+
+def _scale(
+    store: TensorStore, prefix: str, info: TensorInfo, scheme: Scheme, shape: tuple[int, ...]
+) -> tuple[Tensor, tuple[int, int]]:
+    """Scales [rows, columns] of a matrix of `shape`, and the block that each is for."""
+    rows, columns = shape
+    block = scheme.blocks(rows, columns)
+    if scheme.strategy in ("group", "tensor_group") and columns % block[1]:
+        raise scheme.contradicts(info)
+    expected = (-(-rows // block[0]), -(-columns // block[1]))
+    shapes: list[tuple[int, ...]] = [expected]
+    if expected[1] == 1:
+        shapes += [expected[:1]] + ([()] if expected[0] == 1 else [])
+    return floating(store, f"{prefix}.weight_scale", *shapes).reshape(expected), block
 
 
 def _powers(store: TensorStore, name: str, rows: int, columns: int) -> Tensor:
@@ -91,33 +158,103 @@ def _powers(store: TensorStore, name: str, rows: int, columns: int) -> Tensor:
     return scale.view(torch.float8_e8m0fnu)
 
 
-def _integers(store: TensorStore, prefix: str, info: TensorInfo) -> Grouped:
-    rows, words = info.shape
-    name = f"{prefix}.weight_shape"
-    shape = [int(extent) for extent in exact(store, name, torch.int64, (2,))]
-    bits = next((bits for bits in _BITS if shape == [rows, words * 32 // bits]), None)
-    if bits is None or f"{prefix}.weight_g_idx" in store.names():
-        raise TensorError(
-            f"{info.file}: tensor {info.name!r} is {info} for a weight {shape}; "
-            f"expected {_BITS[0]} or {_BITS[1]} bits for each, and no weight_g_idx"
-        )
-    columns = shape[1]
-    scale = finite(store, f"{prefix}.weight_scale")
-    if scale.ndim != 2 or len(scale) != rows or not scale.numel() or columns % scale.shape[1]:
-        raise TensorError(
-            f"{info.file}: tensor '{prefix}.weight_scale' is {list(scale.shape)}; "
-            f"expected [{rows}, groups of {columns} columns]"
-        )
-    zero = None
+def _eight_bit_floats(
+    store: TensorStore, prefix: str, info: TensorInfo, weight: Tensor, scheme: Scheme
+) -> PackedWeight:
+    name = f"{prefix}.weight_scale"
+    if store.info(name).type == torch.uint8:
+        if scheme.block != (1, _MX_GROUP) or info.shape[1] % _MX_GROUP:
+            raise scheme.contradicts(info)
+        return Microscaled(weight, _powers(store, name, *info.shape), _MX_GROUP)
+    if _zero_is_stored(store, prefix, scheme):
+        raise scheme.contradicts(store.info(f"{prefix}.weight_zero_point"))
+    scale, block = _scale(store, prefix, info, scheme, info.shape)
+    return Scaled(weight, scale.float(), block)
+
+
+def _four_bit_floats(
+    store: TensorStore, prefix: str, info: TensorInfo, scheme: Scheme
+) -> Microscaled:
+    rows, columns = info.shape[0], 2 * info.shape[1]
+    name, outer = f"{prefix}.weight_scale", f"{prefix}.weight_global_scale"
+    group = _MX_GROUP if scheme.strategy == "group" else _NV_GROUP
+    if scheme.block != (1, group) or columns % group:
+        raise scheme.contradicts(info)
+    if scheme.strategy == "group":
+        return Microscaled(store.read(info.name), _powers(store, name, rows, columns), group)
+    scale = exact(store, name, torch.float8_e4m3fn, (rows, columns // group))
+    finite(store, name)
+    row_scale = (1 / positive(store, outer, (1,), ())).reshape(1, 1).repeat(rows, 1)
+    return Microscaled(store.read(info.name), scale, group, row_scale)
+
+
+def _zero_is_stored(store: TensorStore, prefix: str, scheme: Scheme) -> bool:
+    """Whether zero points shift the weights; symmetric ones may have zeros only."""
     name = f"{prefix}.weight_zero_point"
-    if name in store.names():
+    if not scheme.symmetric:
+        store.info(name)
+        return True
+    if name in store.names() and bool((store.read(name) != 0).any()):
+        raise scheme.contradicts(store.info(name))
+    return False
+
+
+def _integers(
+    store: TensorStore, prefix: str, info: TensorInfo, weight: Tensor, scheme: Scheme
+) -> PackedWeight:
+    """One integer to a byte."""
+    scale, block = _scale(store, prefix, info, scheme, info.shape)
+    order = column_order(store, f"{prefix}.weight_g_idx", info.shape[1], block[1])
+    if not _zero_is_stored(store, prefix, scheme) and order is None:
+        return Scaled(weight, scale.float(), block)
+    if block[0] != 1:
+        scale = scale.repeat_interleave(block[0], 0)[: info.shape[0]]
+    zero = None
+    if not scheme.symmetric:
+        name = f"{prefix}.weight_zero_point"
+        stored = store.read(name)
+        if stored.dtype not in (torch.int8, torch.int32) or stored.numel() not in (
+            1,
+            scale.numel(),
+        ):
+            raise scheme.contradicts(store.info(name))
+        zero = stored.to(scale.dtype).reshape(-1, scale.shape[1]).expand(scale.shape) + 128
+    codes = (weight.view(torch.uint8) ^ 128).contiguous()
+    return _grouped(info, codes, scale, zero, 8, block[1], order)
+
+
+def _packed_integers(store: TensorStore, prefix: str, info: TensorInfo, scheme: Scheme) -> Grouped:
+    """Integers packed to words, row by row: the bit stream of the layout."""
+    shape = exact(store, f"{prefix}.weight_shape", torch.int64, (2,))
+    rows, columns, bits = int(shape[0]), int(shape[1]), scheme.bits
+    if info.shape != (rows, -(-columns * bits // 32)) or columns * bits % 8:
+        raise TensorError(
+            f"{info.file}: tensor {info.name!r} is {info} for a weight {[rows, columns]}, but "
+            f"{scheme.where} states {scheme}"
+        )
+    scale, block = _scale(store, prefix, info, scheme, (rows, columns))
+    scale = scale.expand(rows, -1).contiguous() if block[0] != 1 else scale
+    zero = None
+    if _zero_is_stored(store, prefix, scheme):
         height = -(-rows * bits // 32)
-        packed = exact(store, name, torch.int32, (height, scale.shape[1]))
-        zero = _codes(packed.T, bits)[:, :rows].T.float()
-    codes = _codes(store.read(info.name), bits)
-    return Grouped.pack(codes, scale, zero, bits, columns // scale.shape[1])
+        name = f"{prefix}.weight_zero_point"
+        words = exact(store, name, torch.int32, (height, scale.shape[1])).T.contiguous()
+        whole = torch.nn.functional.pad(words, (0, -height % bits)).view(torch.uint8)
+        zero = unpack_codes(whole, bits)[:, :rows].T.to(scale.dtype).contiguous()
+    codes = store.read(info.name).contiguous().view(torch.uint8)[:, : columns * bits // 8]
+    order = column_order(store, f"{prefix}.weight_g_idx", columns, block[1])
+    return _grouped(info, codes.contiguous(), scale, zero, bits, block[1], order)
 
 
-def _codes(words: Tensor, bits: int) -> Tensor:
-    """[R, W] int32 to [R, W * 32 / bits] uint8, the lowest bits first."""
-    return unpack_codes(words.contiguous().view(torch.uint8), bits)
+def _grouped(
+    info: TensorInfo, codes: Tensor, scale: Tensor, zero: Tensor | None, bits: int, group: int,
+    order: Tensor | None,
+) -> Grouped:  # fmt: skip
+    """Codes as a bit stream, their columns put in the order of their groups."""
+    try:
+        weight = Grouped(codes, scale, zero, bits, group)
+        if order is None:
+            return weight
+        return Grouped.pack(weight.unpack()[:, order], scale, zero, bits, group, order)
+    except LayoutError as error:
+        raise TensorError(f"{info.file}: tensor {info.name!r}: {error}") from error
