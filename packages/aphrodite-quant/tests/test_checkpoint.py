@@ -83,14 +83,6 @@ def test_nothing_there(tmp_path):
         open_checkpoint(tmp_path)
 
 
-def test_pickles_are_refused(tmp_path):
-    path = tmp_path / "pytorch_model.bin"
-    path.write_bytes(b"\x80\x02")
-    for given in (path, tmp_path):
-        with pytest.raises(CheckpointError, match="pickled weights, which are not supported"):
-            open_checkpoint(given)
-
-
 def test_several_files_are_ambiguous(small_gguf, small_safetensors):
     (small_gguf.parent / "other.gguf").write_bytes(small_gguf.read_bytes())
     with pytest.raises(CheckpointError, match=r"name one: other.gguf, small.gguf"):
@@ -98,7 +90,7 @@ def test_several_files_are_ambiguous(small_gguf, small_safetensors):
     weights = small_safetensors / "model.safetensors"
     (small_safetensors / "b.safetensors").write_bytes(weights.read_bytes())
     weights.rename(small_safetensors / "a.safetensors")
-    with pytest.raises(CheckpointError, match=r"several safetensors files but no"):
+    with pytest.raises(CheckpointError, match=r"several files of weights but no"):
         open_checkpoint(small_safetensors)
 
 

@@ -6,15 +6,16 @@ It knows nothing of models, nor of how weights are packed.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from aphrodite_quant.containers.gguf import open_gguf
 from aphrodite_quant.containers.gguf_header import MetadataValue
+from aphrodite_quant.containers.pickled import open_pickled, open_pickled_index
 from aphrodite_quant.containers.safetensors import open_index, open_safetensors
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import CheckpointError
 from aphrodite_quant.json_object import read_json_object
-from aphrodite_quant.location import INDEX, find_weights
+from aphrodite_quant.location import Kind, find_weights
 
 _SIDE_FILES = (
     ("quantize_config.json", "", "gptq"),
@@ -30,12 +31,12 @@ class Checkpoint:
 
     path: Path
     """As given: a file or a directory."""
-    kind: Literal["gguf", "safetensors"]
+    kind: Kind
     store: TensorStore
     config: Mapping[str, Any]
     """config.json of a directory; empty if it has none."""
     metadata: Mapping[str, MetadataValue]
-    """Typed metadata of a GGUF file; empty for safetensors."""
+    """Typed metadata of a GGUF file; empty for other kinds."""
 
     @property
     def quant_config(self) -> Mapping[str, Any] | None:
@@ -60,7 +61,9 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path | str) -> Checkpoint:
-    """Open a .gguf file (of a split: the first) or a directory with safetensors or one GGUF.
+    """Open a .gguf file (of a split: the first), or a directory with weights of one kind.
+
+    Of several kinds, safetensors come first, then GGUF, then what torch pickled.
 
     Raises:
         QuantError: nothing there, not weights, or weights that are corrupt.
@@ -71,5 +74,8 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     if location.kind == "gguf":
         store = open_gguf(location.file)
         return Checkpoint(location.path, "gguf", store, config, store.metadata)
-    opened = open_index if location.file.name == INDEX else open_safetensors
-    return Checkpoint(location.path, "safetensors", opened(location.file), config, {})
+    if location.kind == "pickle":
+        opened = open_pickled_index if location.is_index else open_pickled
+    else:
+        opened = open_index if location.is_index else open_safetensors
+    return Checkpoint(location.path, location.kind, opened(location.file), config, {})

@@ -16,7 +16,20 @@ from aphrodite_quant.errors import CheckpointError, listed
 from aphrodite_quant.json_object import read_json_object
 
 INDEX = "model.safetensors.index.json"
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+PICKLED_INDEX = "pytorch_model.bin.index.json"
+_PICKLED = "pytorch_model.bin"
+_PICKLES = (".bin", ".pt", ".pth")
+_NO_WEIGHTS = (
+    "training_args.bin",
+    "optimizer.bin",
+    "scheduler.bin",
+    "optimizer.pt",
+    "scheduler.pt",
+)
+"""What training leaves beside pickled weights."""
+
+Kind = Literal["gguf", "safetensors", "pickle"]
+"""A container: a pickle is what torch saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +38,14 @@ class Location:
 
     path: Path
     """As given: a file or a directory."""
-    kind: Literal["gguf", "safetensors"]
+    kind: Kind
     file: Path
-    """To open first: a GGUF file (of a split: the first), an index, or a safetensors file."""
+    """To open first: a GGUF file (of a split: the first), an index, or the only file."""
+
+    @property
+    def is_index(self) -> bool:
+        """Whether `file` says which other files hold what."""
+        return self.file.name in (INDEX, PICKLED_INDEX)
 
     def weight_files(self) -> tuple[Path, ...]:
         """All files that hold weights, as far as an index that may be wrong tells.
@@ -37,7 +55,7 @@ class Location:
         """
         if self.kind == "gguf":
             return split_parts(self.file)
-        if self.file.name != INDEX:
+        if not self.is_index:
             return (self.file,)
         shards = read_json_object(self.file).get("weight_map")
         if not isinstance(shards, dict):
@@ -48,10 +66,10 @@ class Location:
     def check_files(self) -> None:
         """CheckpointError if a file of weights is missing, empty or evidently something else."""
         for file in self.weight_files():
-            refuse_impostors(file)
+            refuse_impostors(file, pickled=self.kind == "pickle")
 
     def read_metadata(self) -> Mapping[str, MetadataValue]:
-        """Typed metadata of a GGUF file; empty for safetensors.
+        """Typed metadata of a GGUF file; empty for other kinds.
 
         Raises:
             QuantError: the file is not GGUF, or corrupt.
@@ -74,10 +92,8 @@ def find_weights(path: Path | str) -> Location:
         return _in_directory(path)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist")
-    if path.suffix == ".safetensors":
+    if path.suffix in (".safetensors", *_PICKLES):
         raise CheckpointError(f"{path}: give the directory, its config.json is needed too")
-    if path.suffix in _PICKLES:
-        raise _pickled(path)
     return Location(path, "gguf", path)
 
 
@@ -91,24 +107,33 @@ def _in_directory(path: Path) -> Location:
     ggufs = [name for name in names if name.endswith(".gguf")]
     if ggufs:
         return Location(path, "gguf", _only_gguf(path, ggufs))
-    for name in names:
-        if name.endswith(_PICKLES):
-            raise _pickled(path / name)
+    pickles = [name for name in names if name.endswith(_PICKLES) and name not in _NO_WEIGHTS]
+    if pickles or PICKLED_INDEX in names:
+        return Location(path, "pickle", _first_pickle(path, names, pickles))
     found = listed(names) or "nothing"
-    raise CheckpointError(f"{path} holds no weights (.safetensors or .gguf); found: {found}")
+    raise CheckpointError(f"{path} holds no weights (.safetensors, .gguf or .bin); found: {found}")
 
 
 def _first_safetensors(path: Path, names: list[str]) -> Path:
-    if "config.json" not in names:
-        raise CheckpointError(f"{path} has safetensors but no config.json")
-    if INDEX in names:
-        return path / INDEX
     weights = [name for name in names if name.endswith(".safetensors")]
-    if "model.safetensors" not in weights and len(weights) > 1:
+    return _first(path, names, weights, "model.safetensors", INDEX)
+
+
+def _first_pickle(path: Path, names: list[str], pickles: list[str]) -> Path:
+    return _first(path, names, pickles, _PICKLED, PICKLED_INDEX)
+
+
+def _first(path: Path, names: list[str], weights: list[str], usual: str, index: str) -> Path:
+    """The index, the file of the usual name, or the only one."""
+    if "config.json" not in names:
+        raise CheckpointError(f"{path} has {listed(weights) or index} but no config.json")
+    if index in names:
+        return path / index
+    if usual not in weights and len(weights) > 1:
         raise CheckpointError(
-            f"{path} has several safetensors files but no {INDEX}: {listed(weights)}"
+            f"{path} has several files of weights but no {index}: {listed(weights)}"
         )
-    return path / ("model.safetensors" if "model.safetensors" in weights else weights[0])
+    return path / (usual if usual in weights else weights[0])
 
 
 def _only_gguf(path: Path, names: list[str]) -> Path:
@@ -117,9 +142,3 @@ def _only_gguf(path: Path, names: list[str]) -> Path:
     if len(names) > 1 and {path / name for name in names} != set(split_parts(first)):
         raise CheckpointError(f"{path} has several GGUF files, name one: {listed(names)}")
     return first
-
-
-def _pickled(path: Path) -> CheckpointError:
-    return CheckpointError(
-        f"{path} holds pickled weights, which are not supported: convert them to safetensors"
-    )

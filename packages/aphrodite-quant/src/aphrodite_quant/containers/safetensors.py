@@ -1,18 +1,17 @@
 """Safetensors files, one or several behind an index; the library parses and maps them."""
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from aphrodite_quant.containers.shards import read_shards
 from aphrodite_quant.containers.store import TensorInfo
 from aphrodite_quant.containers.weight_file import refuse_impostors
-from aphrodite_quant.errors import ContainerError, TensorError, listed
-from aphrodite_quant.json_object import read_json_object
+from aphrodite_quant.errors import ContainerError, TensorError
 
 _DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -32,7 +31,6 @@ _DTYPES: Mapping[str, torch.dtype] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_SHARD = re.compile(r"[^/\\]+\.safetensors")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -63,10 +61,7 @@ def open_safetensors(path: Path) -> SafetensorsStore:
 
 def open_index(path: Path) -> SafetensorsStore:
     """Open every shard that an index file names; the index decides where a tensor is."""
-    shards = _shards(path)
-    missing = [name for name in shards if not (path.parent / name).exists()]
-    if missing:
-        raise ContainerError(f"{path} names files that are missing: {listed(missing)}")
+    shards = read_shards(path, ".safetensors")
     infos: dict[str, TensorInfo] = {}
     handles: dict[Path, Any] = {}
     for name, tensors in shards.items():
@@ -85,22 +80,6 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     mode = path.stat().st_mode
     save_file(whole, path, metadata={"format": "pt"})
     path.chmod(mode)  # the library makes private files
-
-
-def _shards(path: Path) -> dict[str, list[str]]:
-    """Tensor names per shard."""
-    weight_map = read_json_object(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ContainerError(f"{path} has no weight_map that says which file holds which tensor")
-    shards: dict[str, list[str]] = {}
-    for tensor, file in cast("dict[str, object]", weight_map).items():
-        if not isinstance(file, str) or not _SHARD.fullmatch(file):
-            raise ContainerError(
-                f"{path}: tensor {tensor!r} is said to lie in {file!r}, which is no "
-                "safetensors file beside the index"
-            )
-        shards.setdefault(file, []).append(tensor)
-    return shards
 
 
 def _open(path: Path) -> Any:

@@ -13,16 +13,21 @@ _IMPOSTORS = (
     (b"<!doctype html", "a web page: the download went wrong, fetch it again"),
     (b"<html", "a web page: the download went wrong, fetch it again"),
     (b"<?xml", "an XML document: the download went wrong, fetch it again"),
-    (b"\x80\x02", "a Python pickle, which is not supported: convert it to safetensors"),
+)
+_PICKLES = (
+    (b"\x80\x02", "a Python pickle, whose name does not say so: rename it to pytorch_model.bin"),
     (
         b"pk\x03\x04",
-        "a zip archive (a torch pickle?), which is not supported: convert it to safetensors",
+        "a zip archive: if torch wrote it, rename it to pytorch_model.bin",
     ),
 )
 
 
-def refuse_impostors(path: Path) -> None:
-    """CheckpointError if `path` is missing, empty, or known to be something other than weights."""
+def refuse_impostors(path: Path, *, pickled: bool = False) -> None:
+    """CheckpointError if `path` is missing, empty, or known to be something other than weights.
+
+    Pickles are weights only where they are expected.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(64).lstrip().lower()
@@ -33,7 +38,7 @@ def refuse_impostors(path: Path) -> None:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     if size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes): fetch it again")
-    for start, description in _IMPOSTORS:
+    for start, description in _IMPOSTORS if pickled else _IMPOSTORS + _PICKLES:
         if head.startswith(start):
             raise CheckpointError(f"{path} is {description}")
 

@@ -36,9 +36,9 @@ _PLAIN_BITS = 16
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config says so."""
+    """A directory whose config says so."""
     stated = checkpoint.quant_config or {}
-    return checkpoint.kind == "safetensors" and stated.get("quant_method") in _METHODS
+    return checkpoint.kind != "gguf" and stated.get("quant_method") in _METHODS
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

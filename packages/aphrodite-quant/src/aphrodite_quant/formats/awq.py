@@ -35,9 +35,9 @@ _SPAN = 64
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config, or a side file in its place, says so."""
+    """A directory whose config, or a side file in its place, says so."""
     stated = checkpoint.quant_config or {}
-    return checkpoint.kind == "safetensors" and stated.get("quant_method") in _METHODS
+    return checkpoint.kind != "gguf" and stated.get("quant_method") in _METHODS
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

@@ -35,9 +35,9 @@ _SMALLEST_MEAN = 1e-5
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config says so."""
+    """A directory whose config says so."""
     stated = checkpoint.quant_config or {}
-    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "bitnet"
+    return checkpoint.kind != "gguf" and stated.get("quant_method") == "bitnet"
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

@@ -29,9 +29,9 @@ _STATES = ("nf4", "fp4")
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config says so."""
+    """A directory whose config says so."""
     stated = checkpoint.quant_config or {}
-    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "bitsandbytes"
+    return checkpoint.kind != "gguf" and stated.get("quant_method") == "bitsandbytes"
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

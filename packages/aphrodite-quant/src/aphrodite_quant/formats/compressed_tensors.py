@@ -46,9 +46,9 @@ _FORMATS = (
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config says so."""
+    """A directory whose config says so."""
     stated = checkpoint.quant_config or {}
-    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "compressed-tensors"
+    return checkpoint.kind != "gguf" and stated.get("quant_method") == "compressed-tensors"
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

@@ -12,8 +12,8 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors of which neither config nor a side file says that they are quantised."""
-    return checkpoint.kind == "safetensors" and checkpoint.quant_config is None
+    """A directory of which neither config nor a side file says that they are quantised."""
+    return checkpoint.kind != "gguf" and checkpoint.quant_config is None
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

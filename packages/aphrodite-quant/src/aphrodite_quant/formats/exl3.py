@@ -22,9 +22,9 @@ _MULTIPLIERS = {TrellisCodebook.MCG: 0xCBAC1FED, TrellisCodebook.MUL1: 0x83DCD12
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config says so."""
+    """A directory whose config says so."""
     stated = checkpoint.quant_config or {}
-    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "exl3"
+    return checkpoint.kind != "gguf" and stated.get("quant_method") == "exl3"
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

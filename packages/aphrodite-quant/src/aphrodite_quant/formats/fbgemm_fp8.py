@@ -12,9 +12,9 @@ from aphrodite_quant.reader import Reader
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config says so."""
+    """A directory whose config says so."""
     stated = checkpoint.quant_config or {}
-    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "fbgemm_fp8"
+    return checkpoint.kind != "gguf" and stated.get("quant_method") == "fbgemm_fp8"
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

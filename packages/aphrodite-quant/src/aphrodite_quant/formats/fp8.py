@@ -30,9 +30,9 @@ _LISTS = ("ignored_layers", "modules_to_not_convert")
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config says so."""
+    """A directory whose config says so."""
     stated = checkpoint.quant_config or {}
-    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "fp8"
+    return checkpoint.kind != "gguf" and stated.get("quant_method") == "fp8"
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

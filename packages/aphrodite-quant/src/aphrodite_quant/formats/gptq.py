@@ -66,9 +66,9 @@ def arrangement(stated: Mapping[str, Any]) -> str | None:
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config, or a side file in its place, says so."""
+    """A directory whose config, or a side file in its place, says so."""
     found = arrangement(checkpoint.quant_config or {})
-    return checkpoint.kind == "safetensors" and found not in (None, *_ELSEWHERE)
+    return checkpoint.kind != "gguf" and found not in (None, *_ELSEWHERE)
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

@@ -24,11 +24,11 @@ from aphrodite_quant.reader import Reader
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config, or a side file in its place, says so."""
+    """A directory whose config, or a side file in its place, says so."""
     stated = checkpoint.quant_config or {}
     method, packing = stated.get("quant_method"), gptq.arrangement(stated)
     ours = method == "gptq_marlin_24" or packing == "marlin_24"
-    return checkpoint.kind == "safetensors" and ours
+    return checkpoint.kind != "gguf" and ours
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

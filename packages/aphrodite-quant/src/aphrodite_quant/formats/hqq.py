@@ -41,9 +41,9 @@ _BESIDE = (
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config says so."""
+    """A directory whose config says so."""
     stated = checkpoint.quant_config or {}
-    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "hqq"
+    return checkpoint.kind != "gguf" and stated.get("quant_method") == "hqq"
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

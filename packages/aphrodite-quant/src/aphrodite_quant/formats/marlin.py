@@ -24,10 +24,10 @@ _BITS = 4
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config, or a side file in its place, says so."""
+    """A directory whose config, or a side file in its place, says so."""
     stated = checkpoint.quant_config or {}
     ours = stated.get("quant_method") == "marlin" or gptq.arrangement(stated) == "marlin"
-    return checkpoint.kind == "safetensors" and ours
+    return checkpoint.kind != "gguf" and ours
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

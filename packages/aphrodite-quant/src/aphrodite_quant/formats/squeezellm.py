@@ -23,9 +23,9 @@ _SPARSE = ("rows", "cols", "vals", "full_rows", "full_row_indices")
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config, or a side file in its place, says so."""
+    """A directory whose config, or a side file in its place, says so."""
     stated = checkpoint.quant_config or {}
-    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "squeezellm"
+    return checkpoint.kind != "gguf" and stated.get("quant_method") == "squeezellm"
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

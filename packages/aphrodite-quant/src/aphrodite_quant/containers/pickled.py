@@ -1,0 +1,121 @@
+"""Files that torch saved (.bin, .pt, .pth), one or several behind an index: names and tensors.
+
+They are pickles, which may ask for any code to be run. Torch's restricted unpickler knows tensors
+and plain containers alone and refuses the rest; the numbers stay in the mapped file until they are
+read, unless the file is of the kind that torch wrote before 1.6, which is read whole.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import cast
+from zipfile import is_zipfile
+
+import torch
+from torch import Tensor
+
+from aphrodite_quant.containers.shards import read_shards
+from aphrodite_quant.containers.store import TensorInfo
+from aphrodite_quant.containers.weight_file import refuse_impostors
+from aphrodite_quant.errors import ContainerError, TensorError
+
+_ASKED = re.compile(r"GLOBAL ([\w.]+)")
+"""What a pickle asks for beyond tensors, in the words of torch's unpickler."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PickledStore:
+    """The tensors of one or several files that torch saved."""
+
+    files: tuple[Path, ...]
+    _infos: Mapping[str, TensorInfo]
+    _tensors: Mapping[str, Tensor]
+
+    def names(self) -> Collection[str]:
+        return self._infos.keys()
+
+    def info(self, name: str) -> TensorInfo:
+        if name not in self._infos:
+            raise TensorError(f"{self.files[0]} has no tensor {name!r}")
+        return self._infos[name]
+
+    def read(self, name: str) -> Tensor:
+        self.info(name)
+        return self._tensors[name].contiguous()
+
+
+def open_pickled(path: Path) -> PickledStore:
+    """Open one file."""
+    tensors = _load(path)
+    return PickledStore((path,), _infos(path, tensors), tensors)
+
+
+def open_pickled_index(path: Path) -> PickledStore:
+    """Open every file that an index names; the index decides where a tensor is."""
+    infos: dict[str, TensorInfo] = {}
+    tensors: dict[str, Tensor] = {}
+    shards = read_shards(path, ".bin")
+    for name, wanted in shards.items():
+        file = path.parent / name
+        found = _load(file)
+        absent = [tensor for tensor in wanted if tensor not in found]
+        if absent:
+            raise ContainerError(
+                f"{file} does not hold tensor {absent[0]!r}, though the index says so"
+            )
+        chosen = {tensor: found[tensor] for tensor in wanted}
+        tensors |= chosen
+        infos |= _infos(file, chosen)
+    return PickledStore(tuple(path.parent / name for name in shards), infos, tensors)
+
+
+def _load(path: Path) -> Mapping[str, Tensor]:
+    """All tensors of a file, by name; ContainerError if it is anything else."""
+    refuse_impostors(path, pickled=True)
+    try:
+        found: object = torch.load(
+            path, map_location="cpu", mmap=is_zipfile(path), weights_only=True
+        )
+    except UnpicklingError as error:
+        asked = _ASKED.search(str(error))
+        raise ContainerError(
+            f"{path} is refused: to open it would call {asked[1]}; fetch weights in safetensors"
+            if asked
+            else f"{path} holds more than tensors, or is damaged; fetch weights in safetensors"
+        ) from error
+    except Exception as error:
+        # Damaged bytes make the unpickler fail in any way; none of them is more than damage.
+        raise ContainerError(
+            f"{path} ({path.stat().st_size} bytes) is not a whole file that torch saved "
+            f"({type(error).__name__}); if it was downloaded, fetch it again"
+        ) from error
+    if not isinstance(found, dict):
+        raise ContainerError(f"{path} holds a {type(found).__name__}; expected tensors by name")
+    tensors: dict[str, Tensor] = {}
+    for name, value in cast("dict[object, object]", found).items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ContainerError(
+                f"{path}: {name!r} is a {type(value).__name__}; expected tensors by name"
+            )
+        tensors[name] = value.detach()
+    return tensors
+
+
+def _infos(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
+    infos: dict[str, TensorInfo] = {}
+    for name, tensor in tensors.items():
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        if not plain or tensor.is_complex() or tensor.is_quantized:
+            raise ContainerError(
+                f"{path}: tensor {name!r} is {tensor.dtype} of layout {tensor.layout} on "
+                f"{tensor.device}; expected plain numbers"
+            )
+        if tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise ContainerError(
+                f"{path}: tensor {name!r} of {list(tensor.shape)} claims {tensor.nbytes} bytes; "
+                f"the file has {tensor.untyped_storage().nbytes()} for it"
+            )
+        infos[name] = TensorInfo(name, path, tensor.dtype, tuple(tensor.shape))
+    return infos
