@@ -28,7 +28,12 @@ REPOSITORIES = {
     "owner/one-gguf": {"model.gguf": b"GGUF", "README.md": b"not wanted"},
     "owner/many-ggufs": {"a.Q4_0.gguf": b"small", "a.Q8_0.gguf": b"large"},
     "owner/split": {f"x-0000{i}-of-00003.gguf": b"part %d" % i for i in (2, 1, 3)},
-    "owner/pickles": {"pytorch_model.bin": b"no"},
+    "owner/pickles": {
+        "pytorch_model.bin": b"torch",
+        "config.json": b"{}",
+        "training_args.bin": b"not wanted",
+    },
+    "owner/nothing": {"flax_model.msgpack": b"no"},
 }
 
 
@@ -165,6 +170,10 @@ def test_of_a_directory_only_what_is_needed(hub, tmp_path):
     assert (folder / "model-00002-of-00002.safetensors").read_bytes() == b"two"
 
 
+def test_pickles_where_there_is_nothing_else(hub, tmp_path):
+    assert files_in(find("owner/pickles", tmp_path)) == {"config.json", "pytorch_model.bin"}
+
+
 def test_the_one_gguf(hub, tmp_path):
     assert find("owner/one-gguf", tmp_path).read_bytes() == b"GGUF"
 
@@ -220,7 +229,7 @@ REFUSALS = {
     "owner/gated": (ModelNotFoundError, "owner/gated is gated: accept its terms"),
     "owner/many-ggufs": (ModelError, "name one as owner/many-ggufs:FILE of a.Q4_0.gguf, a.Q8_0"),
     "owner/one-gguf:b.gguf": (ModelNotFoundError, "has no file b.gguf; its GGUF files are model"),
-    "owner/pickles": (ModelError, "holds no weights (.safetensors or .gguf); found: pytorch_model"),
+    "owner/nothing": (ModelError, "holds no weights (.safetensors, .gguf or .bin); found: flax_m"),
     "owner/broken": (ModelNotFoundError, "is not in the download cache, and the hub cannot be"),
     "no-such-name": (ModelNotFoundError, "no-such-name does not exist; give a path, `demo`, or"),
     "models/none.gguf": (ModelNotFoundError, "models/none.gguf does not exist"),

