@@ -162,6 +162,10 @@ def book(codes=(4, 3), entries=(256, 1, 8), dtype=torch.uint8):
         (lambda: book(dtype=torch.int32), "matrix of uint8 or int16, not torch.int32"),
         (lambda: book(entries=(256, 8)), r"\[E, height, width\] .* not \[256, 8\]"),
         (lambda: book(entries=(300, 1, 8)), "codes of torch.uint8 do not reach 300 entries"),
+        (
+            lambda: Book.pack(torch.tensor([[3, 5]]), torch.ones(5, 1, 8)),
+            "code 5 names none of 5 entries",
+        ),
         (lambda: Codebook((), None, 4), "needs one at least"),
         (lambda: Codebook((book(), book((5, 3))), None, 4), "are of one shape, not"),
         (lambda: Codebook((book(),), None, 9), "9 rows in rectangles of 1 need 9 of them, not 4"),

@@ -72,6 +72,36 @@ def exl3(rows, columns, generator):
     return {"trellis": trellis, "su": signs, "svh": svh, "mcg": mark}
 
 
+def vptq(rows, columns, generator):
+    return {
+        "indices": torch.randint(
+            -(1 << 31), 1 << 31, (1, -(-rows // 6), columns * 12 // 32), generator=generator
+        ).int(),
+        "centroids.weight": (torch.randn(1, 256 * 6, generator=generator) / 12).half(),
+        "res_centroids.weight": (torch.randn(1, 16 * 6, generator=generator) / 24).half(),
+        "perm": torch.randperm(columns, generator=generator).short(),
+        "weight_scale": (0.5 + torch.rand(columns, generator=generator)).half(),
+        "weight_bias": (torch.randn(columns, generator=generator) / 100).half(),
+    }
+
+
+def vptq_settings(rows, columns):
+    return {
+        "out_features": rows, "group_num": 1, "group_size": columns, "outlier_size": 0,
+        "vector_lens": [-1, 6], "num_centroids": [-1, 256], "num_res_centroids": [-1, 16],
+    }  # fmt: skip
+
+
+def quip(rows, columns, generator):
+    codes = torch.randint(-(1 << 15), 1 << 15, (rows, columns // 8), generator=generator)
+    return {
+        "Qidxs": codes.short(),
+        "Wscale": torch.tensor(0.06),
+        "SU": (torch.randint(2, (columns,), generator=generator) * 2 - 1).half(),
+        "SV": (torch.randint(2, (rows,), generator=generator) * 2 - 1).half(),
+    }
+
+
 FORMATS = {
     "bitnet": (bitnet, {"linear_class": "bitlinear"}),
     "squeezellm": (squeezellm, {"wbits": 3}),
@@ -84,6 +114,15 @@ FORMATS = {
     ),
     "exl2": (exl2, {"bits": 3.0, "head_bits": 6}),
     "exl3": (exl3, {"bits": 4.0, "head_bits": 6}),
+    "vptq": (
+        vptq,
+        {
+            "shared_layer_config": {f"{name}_proj": vptq_settings(128, 128) for name in "qkvo"}
+            | {f"{name}_proj": vptq_settings(256, 128) for name in ("gate", "up")}
+            | {"down_proj": vptq_settings(128, 256)}
+        },
+    ),
+    "QUiP": (quip, {"codebook": "E8P12", "use_rand": False}),
 }  # fmt: skip
 WITH_HEAD = ("exl2", "exl3")
 

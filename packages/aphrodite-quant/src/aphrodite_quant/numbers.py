@@ -10,6 +10,7 @@ from aphrodite_quant.containers.store import TensorInfo, TensorStore
 from aphrodite_quant.errors import TensorError
 
 _KEPT = (torch.float32, torch.float16, torch.bfloat16)
+_INDICES = (torch.int16, torch.int32, torch.int64)
 
 
 def floating(store: TensorStore, name: str, *shapes: tuple[int, ...]) -> Tensor:
@@ -99,3 +100,17 @@ def column_order(store: TensorStore, name: str, columns: int, group: int) -> Ten
             f"groups {group} of {columns} columns"
         )
     return found.indices
+
+
+def permutation(store: TensorStore, name: str, columns: int) -> Tensor:
+    """Each number below `columns` once, int64; int16 is unsigned."""
+    info = store.info(name)
+    if info.type not in _INDICES or info.shape != (columns,):
+        raise TensorError(f"{info.file}: tensor {name!r} is {info}; expected integers [{columns}]")
+    order = store.read(name).long()
+    order = order & 0xFFFF if info.type == torch.int16 else order
+    if not torch.equal(order.sort().values, torch.arange(columns, device=order.device)):
+        raise TensorError(
+            f"{info.file}: tensor {name!r} does not name each of {columns} input features once"
+        )
+    return order

@@ -46,6 +46,18 @@ class Book:
         if len(table) > _ENTRIES[self.codes.dtype]:
             raise LayoutError(f"codes of {self.codes.dtype} do not reach {len(table)} entries")
 
+    @classmethod
+    def pack(cls, codes: Tensor, entries: Tensor | Lattice) -> Self:
+        """From codes [V, K / width] of a wider integer dtype, all below E."""
+        found = cls(torch.zeros(0, 0, dtype=torch.int16, device=codes.device), entries)
+        size, largest = len(found.table), int(codes.max()) if codes.numel() else 0
+        if largest >= size:
+            raise LayoutError(f"code {largest} names none of {size} entries")
+        if size <= _ENTRIES[torch.uint8]:
+            return cls(codes.to(torch.uint8), entries)
+        signed = torch.where(codes < 1 << 15, codes, codes - (1 << 16))
+        return cls(signed.to(torch.int16), entries)
+
     @property
     def table(self) -> Tensor:
         """[E, height, width]."""

@@ -88,13 +88,13 @@ def read(store: TensorStore, prefix: str, packing: Packing, plain: list[str]) ->
     shape = (packing.count, 1 << packing.bits, packing.height, packing.width)
     entries = floating(store, f"{prefix}.codebooks", shape)
     scale = floating(store, f"{prefix}.scales", (rows, 1, 1, 1)).reshape(rows)
-    codes = _unsigned(store, name, packing.bits)
-    books = tuple(Book(codes[..., c].contiguous(), entries[c]) for c in range(packing.count))
+    codes = _codes(store, name, packing.bits)
+    books = tuple(Book.pack(codes[..., c], entries[c]) for c in range(packing.count))
     return Codebook(books, scale, rows * packing.height)
 
 
-def _unsigned(store: TensorStore, name: str, bits: int) -> Tensor:
-    """Codes as uint8, or as int16 whose bits are an unsigned number."""
+def _codes(store: TensorStore, name: str, bits: int) -> Tensor:
+    """Codes as unsigned numbers, int32."""
     stored = store.read(name).int()
     wrong = (stored < -(1 << bits - 1)) | (stored >= 1 << bits)
     if bool(wrong.any()):
@@ -102,7 +102,4 @@ def _unsigned(store: TensorStore, name: str, bits: int) -> Tensor:
             f"{store.info(name).file}: tensor {name!r} holds the code {int(stored[wrong][0])}; "
             f"expected {bits} bits"
         )
-    codes = stored & (1 << bits) - 1
-    if bits <= 8:
-        return codes.to(torch.uint8)
-    return torch.where(codes < 1 << 15, codes, codes - (1 << 16)).to(torch.int16)
+    return stored & (1 << bits) - 1

@@ -23,12 +23,11 @@ from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorInfo, TensorStore
 from aphrodite_quant.errors import TensorError
 from aphrodite_quant.formats import dense
-from aphrodite_quant.numbers import exact, floating, matrix
+from aphrodite_quant.numbers import exact, floating, matrix, permutation
 from aphrodite_quant.reader import Reader
 
 _BITS = (2, 3, 4, 5, 6, 8)
 _WORD = 32
-_INDICES = (torch.int16, torch.int32, torch.int64)
 Group = tuple[int, int, int]
 """Bits, first row of words, number of rows of words."""
 
@@ -108,26 +107,14 @@ def _scale(store: TensorStore, prefix: str, groups: int, out: int) -> Tensor:
 
 def _columns(store: TensorStore, prefix: str, width: int) -> Tensor:
     """The input feature of each stored one."""
-    places = _permutation(store, f"{prefix}.q_invperm", width)
+    places = permutation(store, f"{prefix}.q_invperm", width)
     columns = places.argsort()
     name = f"{prefix}.q_perm"
-    if name in store.names() and not torch.equal(_permutation(store, name, width), columns):
+    if name in store.names() and not torch.equal(permutation(store, name, width), columns):
         raise TensorError(
             f"{store.info(name).file}: tensor {name!r} is not the inverse of '{prefix}.q_invperm'"
         )
     return columns
-
-
-def _permutation(store: TensorStore, name: str, width: int) -> Tensor:
-    info = store.info(name)
-    if info.type not in _INDICES or info.shape != (width,):
-        raise TensorError(f"{info.file}: tensor {name!r} is {info}; expected integers [{width}]")
-    order = store.read(name).long() & 0xFFFF
-    if not torch.equal(order.sort().values, torch.arange(width, device=order.device)):
-        raise TensorError(
-            f"{info.file}: tensor {name!r} does not name each of {width} input features once"
-        )
-    return order
 
 
 def _check_group_map(store: TensorStore, name: str, groups: list[Group], width: int) -> None:

@@ -1,5 +1,7 @@
 """Sums of codebook entries: wide rectangles, tall ones with padding, points of a lattice."""
 
+from dataclasses import replace
+
 import torch
 
 from aphrodite_kernels.layouts.codebook import Book, Codebook
@@ -18,8 +20,8 @@ def random_codebook(
     height, width = shape
     vectors, across = -(-rows // height), columns // width
     books = tuple(
-        Book(
-            random_codes(size, vectors, across, generator),
+        Book.pack(
+            torch.randint(size, (vectors, across), generator=generator),
             (torch.randn(size, height, width, generator=generator) / 4).half(),
         )
         for size in sizes
@@ -28,18 +30,14 @@ def random_codebook(
     return Codebook(books, scale, rows)
 
 
-def random_codes(size: int, rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
-    """Codes below `size`, in the dtype that it needs."""
-    codes = torch.randint(size, (rows, columns), generator=generator)
-    return codes.to(torch.uint8) if size <= 256 else codes.to(torch.uint16).view(torch.int16)
-
-
 def random_lattice(rows: int, columns: int, generator: torch.Generator) -> Codebook:
     """Two bits and one more for each weight."""
-    books = (
-        Book(random_codes(1 << 16, rows, columns // 8, generator), Lattice.E8P, 0.2),
-        Book(random_codes(256, rows, columns // 8, generator), Lattice.E81B, 0.1),
+    shape = (rows, columns // 8)
+    main, residual = (
+        Book.pack(torch.randint(size, shape, generator=generator), lattice)
+        for size, lattice in ((1 << 16, Lattice.E8P), (256, Lattice.E81B))
     )
+    books = (replace(main, factor=0.2), replace(residual, factor=0.1))
     return Codebook(books, None, rows)
 
 

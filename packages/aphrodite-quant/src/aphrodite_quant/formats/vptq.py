@@ -1,0 +1,189 @@
+"""VPTQ weights (`quant_method: vptq`): vectors of output features from codebooks, with residuals.
+
+With vectors of v and C centroids, G groups of g input features: `<prefix>.indices` int32
+[G, ceil(N / v), words], rows of which are little-endian streams of a code of log2(C) bits, and
+above it a residual code; `centroids.weight` [G, C * v], `res_centroids.weight` [G, R * v]. The
+first input features may be outliers: `outlier_indices` int16, unsigned, [1, ceil(N / u), columns]
+into `outlier_centroids.weight` [1, D * u]. Then columns move to `perm` [K], int16, and are
+multiplied by `weight_scale` [K] and shifted by `weight_bias` [K]. Modules without indices have a
+plain weight.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from aphrodite_kernels.errors import LayoutError
+from aphrodite_kernels.layouts import PackedWeight
+from aphrodite_kernels.layouts.codebook import Book, Codebook
+from aphrodite_kernels.layouts.runs import Runs
+from torch import Tensor
+
+from aphrodite_quant.checkpoint import Checkpoint
+from aphrodite_quant.containers.store import TensorStore
+from aphrodite_quant.errors import FormatError, TensorError
+from aphrodite_quant.formats import dense
+from aphrodite_quant.numbers import exact, finite, floating, permutation
+from aphrodite_quant.reader import Reader
+
+_WORD = 32
+_MOST_CENTROIDS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How one module is packed."""
+
+    rows: int
+    """N."""
+    groups: int
+    size: int
+    """Input features of a group."""
+    vectors: tuple[int, int]
+    """Lengths: of outliers, of the others."""
+    centroids: tuple[int, int]
+    residual: int
+    """Residual centroids; 0: none."""
+    outliers: int
+    """Input features that are outliers."""
+    permuted: bool
+    scaled: bool
+
+    @classmethod
+    def of(cls, where: str, stated: Mapping[str, Any]) -> Self:
+        """From the settings of a module; FormatError if they are not what this format has."""
+        if stated.get("is_indice_packed") is False:
+            raise FormatError(f"{where} has is_indice_packed false; only packed indices are read")
+        vectors = _pair(where, stated, "vector_lens")
+        centroids, residuals = (
+            _pair(where, stated, name) for name in ("num_centroids", "num_res_centroids")
+        )
+        apart = vectors[0] > 1 and centroids[0] > 0
+        if vectors[1] < 1 or not 2 <= centroids[1] <= _MOST_CENTROIDS:
+            raise FormatError(
+                f"{where} has vector_lens {list(vectors)} and num_centroids {list(centroids)}; "
+                "expected vectors of 1 or more and 2 to 65536 centroids"
+            )
+        if residuals[0] > 0 or residuals[1] > _MOST_CENTROIDS or residuals[1] == 1:
+            raise FormatError(
+                f"{where} has num_res_centroids {list(residuals)}; expected none for outliers and "
+                "2 to 65536, or none, for the others"
+            )
+        rows, groups, size = (
+            _count(where, stated, name) for name in ("out_features", "group_num", "group_size")
+        )
+        outliers = _count(where, stated, "outlier_size") if apart else 0
+        permuted, scaled = (bool(stated.get(f"enable_{name}", True)) for name in ("perm", "norm"))
+        return cls(
+            rows, groups, size, vectors, centroids, max(0, residuals[1]), outliers, permuted, scaled
+        )
+
+
+def claims(checkpoint: Checkpoint) -> bool:
+    """Safetensors whose config says so."""
+    stated = checkpoint.quant_config or {}
+    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "vptq"
+
+
+def reader(checkpoint: Checkpoint) -> Reader:
+    """Weights as `read` has them, each packed as the configuration says of its module."""
+    stated: Mapping[str, Any] = checkpoint.quant_config or {}
+    layers, shared = (
+        _object(checkpoint.path, stated, name)
+        for name in ("config_for_layers", "shared_layer_config")
+    )
+
+    def read_module(store: TensorStore, prefix: str) -> PackedWeight:
+        if f"{prefix}.indices" not in store.names():
+            return dense.read(store, prefix)
+        settings = layers.get(prefix) or shared.get(prefix.rpartition(".")[2])
+        where = f"{checkpoint.path}: the configuration of {prefix!r}"
+        if not isinstance(settings, dict):
+            raise FormatError(f"{where} is {settings!r}, expected an object of config_for_layers")
+        return read(store, prefix, Packing.of(where, cast("dict[str, Any]", settings)))
+
+    return read_module
+
+
+def read(store: TensorStore, prefix: str, packing: Packing) -> Runs:
+    """The matrix of module `prefix`: a run for outliers, if any, and one for every group."""
+    width = packing.outliers + packing.groups * packing.size
+    parts = [_outliers(store, prefix, packing)] if packing.outliers else list[Codebook]()
+    parts += _groups(store, prefix, packing)
+    columns = scale = shift = None
+    if packing.permuted:
+        columns = permutation(store, f"{prefix}.perm", width)
+    if packing.scaled:
+        scale, shift = (
+            finite(store, f"{prefix}.weight_{name}", (width,)) for name in ("scale", "bias")
+        )
+    return Runs(tuple(parts), columns, scale, shift)
+
+
+def _groups(store: TensorStore, prefix: str, packing: Packing) -> list[Codebook]:
+    length, count = packing.vectors[1], packing.centroids[1]
+    bits, more = (max(0, n - 1).bit_length() for n in (count, packing.residual))
+    vectors, words = -(-packing.rows // length), -(-packing.size * (bits + more) // _WORD)
+    name = f"{prefix}.indices"
+    stored = exact(store, name, torch.int32, (packing.groups, vectors, words))
+    tables = floating(store, f"{prefix}.centroids.weight", (packing.groups, count * length))
+    rest = None
+    if packing.residual:
+        shape = (packing.groups, packing.residual * length)
+        rest = floating(store, f"{prefix}.res_centroids.weight", shape)
+    parts: list[Codebook] = []
+    for group in range(packing.groups):
+        codes = _fields(stored[group], bits + more, packing.size)
+        books = [_book(store, name, codes & (1 << bits) - 1, tables[group], length)]
+        if rest is not None:
+            books.append(_book(store, name, codes >> bits, rest[group], length))
+        parts.append(Codebook(tuple(books), None, packing.rows))
+    return parts
+
+
+def _outliers(store: TensorStore, prefix: str, packing: Packing) -> Codebook:
+    length, count = packing.vectors[0], packing.centroids[0]
+    name, shape = f"{prefix}.outlier_indices", (1, -(-packing.rows // length), packing.outliers)
+    codes = exact(store, name, torch.int16, shape)[0].long() & 0xFFFF
+    table = floating(store, f"{prefix}.outlier_centroids.weight", (1, count * length))
+    return Codebook((_book(store, name, codes, table[0], length),), None, packing.rows)
+
+
+def _book(store: TensorStore, name: str, codes: Tensor, table: Tensor, length: int) -> Book:
+    try:
+        return Book.pack(codes, table.view(-1, length, 1))
+    except LayoutError as error:
+        raise TensorError(f"{store.info(name).file}: tensor {name!r}: {error}") from error
+
+
+def _fields(words: Tensor, bits: int, count: int) -> Tensor:
+    """The first `count` fields of `bits` (32 at most) in rows of int32 words, int64."""
+    start = torch.arange(count, device=words.device) * bits
+    wide = torch.nn.functional.pad(words.long() & 0xFFFFFFFF, (0, 1))
+    word, shift = start // _WORD, start % _WORD
+    low, high = wide[:, word] >> shift, wide[:, word + 1] << (_WORD - shift)
+    return (low | high) & (1 << bits) - 1
+
+
+def _object(where: Path, stated: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value: object = stated.get(name) or {}
+    if not isinstance(value, dict):
+        raise FormatError(f"{where}: {name} is {value!r}, expected an object")
+    return cast("dict[str, Any]", value)
+
+
+def _pair(where: str, stated: Mapping[str, Any], name: str) -> tuple[int, int]:
+    value = stated.get(name)
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    if len(items) != 2 or not all(isinstance(item, int) for item in items):
+        raise FormatError(f"{where} has {name} {value!r}; expected two numbers")
+    return cast("tuple[int, int]", tuple(items))
+
+
+def _count(where: str, stated: Mapping[str, Any], name: str) -> int:
+    value = stated.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise FormatError(f"{where} has {name} {value!r}; expected a number above 0")
+    return value
