@@ -1,6 +1,7 @@
 // The numbers of a quantised cache: of eight bits, or two of four bits in a byte.
 //
 // Each vector has a scale beside the cache; what is loaded here is what the scale is multiplied with.
+// Weights that are floats of eight bits are read as they are here.
 #pragma once
 
 #include "numbers.h"

@@ -72,6 +72,20 @@ APH_INLINE void store(Half* p, Floats a) {
   _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(a.low, _MM_FROUND_TO_NEAREST_INT));
   _mm_storeu_si128((__m128i*)(p + 8), _mm256_cvtps_ph(a.high, _MM_FROUND_TO_NEAREST_INT));
 }
+// table[code] for eight codes of four bits.
+APH_INLINE __m256 look_up_eight(Floats table, const uint8_t* codes) {
+  int32_t word;
+  std::memcpy(&word, codes, 4);
+  const __m256i shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+  const __m256i index = _mm256_srlv_epi32(_mm256_set1_epi32(word), shifts);  // of it, 3 bits count
+  const __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));
+  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.low, index),
+                          _mm256_permutevar8x32_ps(table.high, index), upper);
+}
+// table[code] for sixteen codes of four bits, the even ones in the low halves of bytes.
+APH_INLINE Floats look_up(Floats table, const uint8_t* codes) {
+  return {look_up_eight(table, codes), look_up_eight(table, codes + 4)};
+}
 APH_INLINE __m256 widen_bfloat(__m128i bits) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }

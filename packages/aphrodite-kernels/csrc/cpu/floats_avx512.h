@@ -84,6 +84,17 @@ APH_INLINE void store(Bfloat* p, Floats a, int64_t count) {
   _mm256_mask_storeu_epi16(p, first_lanes(count), narrow_bfloat(a));
 }
 
+// table[code] for sixteen codes of four bits, the even ones in the low halves of bytes.
+APH_INLINE Floats look_up(Floats table, const uint8_t* codes) {
+  int32_t low, high;
+  std::memcpy(&low, codes, 4);
+  std::memcpy(&high, codes + 4, 4);
+  const __m512i words = _mm512_mask_set1_epi32(_mm512_set1_epi32(low), 0xff00, high);
+  const __m512i shifts =
+      _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+  return {_mm512_permutexvar_ps(_mm512_srlv_epi32(words, shifts), table.v)};  // four bits count
+}
+
 APH_INLINE float sum(Floats a) {
   const __m256 eight = _mm256_add_ps(low_half(a), high_half(a));
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

@@ -46,6 +46,10 @@ APH_INLINE Floats times_power_of_two(Floats a, Floats power) {
     return a.v[i] * float_of(static_cast<uint32_t>(static_cast<int32_t>(power.v[i]) + 127) << 23);
   });
 }
+// table[code] for sixteen codes of four bits, the even ones in the low halves of bytes.
+APH_INLINE Floats look_up(Floats table, const uint8_t* codes) {
+  return each([&](int i) { return table.v[codes[i / 2] >> i % 2 * 4 & 15]; });
+}
 // x < limit ? 0 : a
 APH_INLINE Floats zero_where_below(Floats x, Floats limit, Floats a) {
   return each([&](int i) { return x.v[i] < limit.v[i] ? 0.0f : a.v[i]; });

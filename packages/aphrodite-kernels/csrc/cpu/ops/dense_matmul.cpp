@@ -1,12 +1,10 @@
 // y = x Wᵀ (+ bias) for an unquantised weight, row-major as it lies in its file.
 //
-// Weights are widened to float32 in registers. Each result is summed in 16 lanes along K, across
-// the lanes at the end of every run of kRun inputs, and over the runs: in this order for any number
-// of rows, so that a row's result does not depend on its company.
+// Weights are widened to float32 in registers.
 
 #include "runtime.h"
 
-#include "floats.h"
+#include "dense_product.h"
 #include "numbers.h"
 
 struct aph_dense_matmul_args {
@@ -22,72 +20,6 @@ struct aph_dense_matmul_args {
 };
 
 namespace aph::APH_LEVEL {
-
-#if defined(__AVX512BW__)
-constexpr int kSide = 4;  // rows and outputs at a time: 16 accumulators
-#else
-constexpr int kSide = 2;
-#endif
-constexpr int64_t kRun = 2048;
-constexpr int64_t kRowBlock = 64;  // their run of inputs stays in the second-level cache
-constexpr int64_t kPiece = 32;     // outputs
-
-// A run of inputs of a few rows and outputs.
-template <typename Stored>
-struct Patch {
-  const float* x;
-  const Stored* weight;
-  float* result;
-  int64_t x_stride, weight_stride, result_stride;
-  int64_t length;
-};
-
-// The sums of sixteen vectors, each in the order of sum().
-APH_INLINE Floats sums(Floats (&vectors)[kLanes]) {
-  transpose(vectors);
-  for (int half = kLanes / 2; half; half /= 2)
-    for (int i = 0; i < half; ++i) vectors[i] = vectors[i] + vectors[i + half];
-  return vectors[0];
-}
-
-// result [rows, outputs] += the products of the patch.
-template <int rows, int outputs, typename Stored>
-static void multiply(const Patch<Stored>& patch) {
-  Floats total[rows * outputs];
-  for (Floats& one : total) one = zero();
-  for_lanes(patch.length, [&](int64_t i, auto lanes) {
-    Floats w[outputs];
-    for (int o = 0; o < outputs; ++o) w[o] = lanes.get(patch.weight + o * patch.weight_stride + i);
-    for (int r = 0; r < rows; ++r) {
-      const Floats x = lanes.get(patch.x + r * patch.x_stride + i);
-      for (int o = 0; o < outputs; ++o)
-        total[r * outputs + o] = multiply_add(w[o], x, total[r * outputs + o]);
-    }
-  });
-  float across[rows * outputs];
-  if constexpr (rows * outputs == kLanes) store(across, sums(total));
-  else for (int i = 0; i < rows * outputs; ++i) across[i] = sum(total[i]);
-  for (int r = 0; r < rows; ++r)
-    for (int o = 0; o < outputs; ++o)
-      patch.result[r * patch.result_stride + o] += across[r * outputs + o];
-}
-
-// The same for any number of rows.
-template <int outputs, typename Stored>
-static void multiply_rows(Patch<Stored> patch, int64_t rows) {
-  while (rows > 0) {
-    const int64_t count = rows < kSide ? rows : kSide;
-    if (count == 1) multiply<1, outputs>(patch);
-    else if (count == 2) multiply<2, outputs>(patch);
-    else if constexpr (kSide == 4) {
-      if (count == 3) multiply<3, outputs>(patch);
-      else multiply<4, outputs>(patch);
-    }
-    rows -= count;
-    patch.x += count * patch.x_stride;
-    patch.result += count * patch.result_stride;
-  }
-}
 
 // Rows [begin, end) by outputs [first, last).
 template <typename Stored>

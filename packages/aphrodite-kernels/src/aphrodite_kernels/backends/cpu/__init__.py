@@ -12,7 +12,6 @@ from aphrodite_kernels.backend import Backend, instruction_set_limit
 from aphrodite_kernels.backends import reference
 from aphrodite_kernels.backends.cpu.activation import gated_on
 from aphrodite_kernels.backends.cpu.attention import attention_on
-from aphrodite_kernels.backends.cpu.coded import CODED_LAYOUTS
 from aphrodite_kernels.backends.cpu.cores import physical_cores
 from aphrodite_kernels.backends.cpu.fallback import any_embed_on, any_matmul_on
 from aphrodite_kernels.backends.cpu.gather import embed_dense_on, select_on
@@ -25,12 +24,13 @@ from aphrodite_kernels.backends.cpu.keep import (
 )
 from aphrodite_kernels.backends.cpu.library import open_library
 from aphrodite_kernels.backends.cpu.matmul import dense_matmul_on, tiled_matmul_on
+from aphrodite_kernels.backends.cpu.narrow import Narrow, narrow_matmul_on, narrow_rows_on
 from aphrodite_kernels.backends.cpu.norm import add_rms_norm_on, rms_norm_on
 from aphrodite_kernels.backends.cpu.program import capture_on
 from aphrodite_kernels.backends.cpu.rope import rotate_and_store_on
 from aphrodite_kernels.backends.cpu.runtime import Runtime
 from aphrodite_kernels.backends.cpu.sampling import argmax_on, draw_on, logsumexp_on, uniform_on
-from aphrodite_kernels.backends.cpu.tile_pack import pack_tiles_on
+from aphrodite_kernels.backends.cpu.tile_pack import PACKED_LAYOUTS, pack_on
 from aphrodite_kernels.backends.cpu.tiled import Tiled, tiled_rows_on
 from aphrodite_kernels.errors import BackendError
 from aphrodite_kernels.layouts.dense import Dense
@@ -71,9 +71,17 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         kv_dtypes=(*reference.FLOATS, *reference.QUANTIZED),
         any_matmul=any_matmul_on(runtime),
         any_embed=any_embed_on(runtime),
-        matmul={Dense: dense_matmul_on(runtime), Tiled: tiled_matmul_on(runtime)},
-        embed={Dense: embed_dense_on(runtime), Tiled: tiled_rows_on(runtime)},
-        pack=dict.fromkeys(CODED_LAYOUTS, pack_tiles_on(runtime)),
+        matmul={
+            Dense: dense_matmul_on(runtime),
+            Narrow: narrow_matmul_on(runtime),
+            Tiled: tiled_matmul_on(runtime),
+        },
+        embed={
+            Dense: embed_dense_on(runtime),
+            Narrow: narrow_rows_on(runtime),
+            Tiled: tiled_rows_on(runtime),
+        },
+        pack=dict.fromkeys(PACKED_LAYOUTS, pack_on(runtime)),
         rms_norm=rms_norm_on(runtime),
         add_rms_norm=add_rms_norm_on(runtime),
         rotate_and_store=rotate_and_store_on(runtime),

@@ -7,14 +7,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from aphrodite_kernels.backends.cpu.coded import BLOCK, Coded, coded
+from aphrodite_kernels.backends.cpu.coded import BLOCK, CODED_LAYOUTS, Coded, coded
+from aphrodite_kernels.backends.cpu.narrow import Narrow
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
 from aphrodite_kernels.backends.cpu.tile_format import FormatArgument, TileFormat
 from aphrodite_kernels.backends.cpu.tiled import TILE, Tiled
 from aphrodite_kernels.backends.cpu.weight_memory import WeightMemory
 from aphrodite_kernels.errors import LayoutError
-from aphrodite_kernels.layouts import GgmlBlocks, PackedWeight
+from aphrodite_kernels.layouts import GgmlBlocks, Lookup, PackedWeight
 from aphrodite_kernels.protocols import Repack
+
+PACKED_LAYOUTS = (*CODED_LAYOUTS, Lookup)
+"""What there may be kernels for, once it is packed."""
 
 _SLAB = 1 << 22
 """Weights of which codes and scales are made at a time."""
@@ -47,8 +51,22 @@ class CodesArguments(Arguments):
     )
 
 
+def pack_on(runtime: Runtime) -> Repack:
+    """Packing: to tiles, or if there are none for the weight, to narrow floats.
+
+    One that has neither stays as it is.
+    """
+    pack_tiles = pack_tiles_on(runtime)
+
+    def pack(weight: PackedWeight) -> PackedWeight:
+        tiled = pack_tiles(weight)
+        return tiled if isinstance(tiled, Tiled) else Narrow.of(weight) or weight
+
+    return pack
+
+
 def pack_tiles_on(runtime: Runtime) -> Repack:
-    """Packing; a weight that has no tiles stays as it is."""
+    """Packing to tiles; a weight that has none stays as it is."""
     packer = _Packer(runtime)
 
     def pack_tiles(weight: PackedWeight) -> PackedWeight:

@@ -22,6 +22,6 @@ def _codes(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
 
 
 KINDS = (
-    WeightKind("lookup_shared", _shared, company=False),
-    WeightKind("lookup_by_row", _by_row, company=False),
+    WeightKind("lookup_shared", _shared),
+    WeightKind("lookup_by_row", _by_row),
 )

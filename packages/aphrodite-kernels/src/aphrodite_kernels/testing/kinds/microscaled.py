@@ -32,6 +32,6 @@ def _powers(rows: int, columns: int, top: int, generator: torch.Generator) -> to
 
 KINDS = (
     WeightKind("mxfp4", _mxfp4, Rounding.STEPS),
-    WeightKind("mxfp8", _mxfp8, company=False),
+    WeightKind("mxfp8", _mxfp8),
     WeightKind("nvfp4", _nvfp4, Rounding.STEPS),
 )

@@ -1,0 +1,199 @@
+"""Weights of narrow floats, widened to float32 as they are read: csrc/cpu/narrow.h.
+
+Codes stay where the canonical layout has them, perhaps in a mapped file; only scales are made anew.
+"""
+
+from collections.abc import Sequence
+from ctypes import Structure, c_float, c_int64, c_void_p
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
+from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
+from aphrodite_kernels.errors import LayoutError
+from aphrodite_kernels.layouts import Lookup, Microscaled, PackedWeight, Scaled
+from aphrodite_kernels.protocols import Embed, MatMul
+
+
+class NarrowArgument(Structure):
+    """A weight as the compiled library takes it."""
+
+    _fields_ = (
+        ("codes", c_void_p),
+        ("table", c_void_p),
+        ("scale", c_void_p),
+        ("code_stride", c_int64),
+        ("table_stride", c_int64),
+        ("scale_stride", c_int64),
+        ("depth", c_int64),
+        ("width", c_int64),
+        ("height", c_int64),
+        ("group", c_int64),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Narrow(PackedWeight):
+    """`source`, and its parts as kernels read them."""
+
+    source: PackedWeight
+    codes: Tensor
+    """[N, bytes of a row] uint8: float8_e4m3fn, or two codes of four bits."""
+    table: Tensor | None
+    """[N or 1, 16] float32, of codes of four bits."""
+    scale: Tensor | None
+    """[ceil(N / block[0]), ceil(K / block[1])] float32; None: all are 1."""
+    block: tuple[int, int]
+
+    @property
+    def in_features(self) -> int:
+        return self.source.in_features
+
+    @property
+    def out_features(self) -> int:
+        return self.source.out_features
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts())
+
+    @property
+    def device(self) -> torch.device:
+        return self.codes.device
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """The tensors that kernels read."""
+        return tuple(part for part in (self.codes, self.table, self.scale) if part is not None)
+
+    def argument(self) -> NarrowArgument:
+        """The weight for the library."""
+        table, scale = self.table, self.scale
+        return NarrowArgument(
+            codes=self.codes.data_ptr(),
+            table=None if table is None else table.data_ptr(),
+            scale=None if scale is None else scale.data_ptr(),
+            code_stride=self.codes.stride(0),
+            table_stride=0 if table is None or len(table) == 1 else 16,
+            scale_stride=0 if scale is None else scale.shape[1],
+            depth=self.in_features,
+            width=self.out_features,
+            height=self.block[0],
+            group=self.block[1],
+        )
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.source.dequantize(dtype)
+
+    def rows(self, index: Tensor) -> Self:
+        return self._of(self.source.rows(index))
+
+    def shard(self, axis: int, rank: int, size: int) -> Self:
+        return self._of(self.source.shard(axis, rank, size))
+
+    @classmethod
+    def stack(cls, weights: Sequence[PackedWeight]) -> Self:
+        sources = [weight.source for weight in cls.all_of(weights)]
+        return cls._of(type(sources[0]).stack(sources))
+
+    def to(self, device: torch.device) -> Self:
+        if device.type != "cpu":
+            raise LayoutError(f"a weight of the CPU backend cannot be sent to {device}")
+        return self
+
+    @classmethod
+    def of(cls, source: PackedWeight) -> Self | None:
+        """The weight, if its elements are narrow floats."""
+        if isinstance(source, Scaled) and source.weight.dtype == torch.float8_e4m3fn:
+            codes = source.weight.contiguous().view(torch.uint8)
+            return cls(source, codes, None, source.scale.contiguous(), source.block)
+        if isinstance(source, Microscaled) and source.elements.dtype == torch.float8_e4m3fn:
+            scale = source.scale.float()
+            if source.row_scale is not None:
+                scale = scale * source.row_scale
+            codes = source.elements.contiguous().view(torch.uint8)
+            return cls(source, codes, None, scale.contiguous(), (1, source.group))
+        if isinstance(source, Lookup) and source.group % 2 == 0:
+            scale = None if source.scale is None else source.scale.contiguous()
+            codes, table = source.codes.contiguous(), source.table.contiguous()
+            return cls(source, codes, table, scale, (1, source.group))
+        return None
+
+    @classmethod
+    def _of(cls, source: PackedWeight) -> Self:
+        made = cls.of(source)
+        assert made is not None, "parts of a weight are of its kind"
+        return made
+
+
+class NarrowMatmulArguments(Arguments):
+    """Of csrc/cpu/ops/floats/narrow_matmul.cpp."""
+
+    _fields_ = (
+        ("x", c_void_p),
+        ("bias", c_void_p),
+        ("result", c_void_p),
+        ("x_stride", c_int64),
+        ("result_stride", c_int64),
+        ("weight", NarrowArgument),
+    )
+
+
+class NarrowRowsArguments(Arguments):
+    """Of csrc/cpu/ops/floats/narrow_rows.cpp."""
+
+    _fields_ = (
+        ("index", c_void_p),
+        ("result", c_void_p),
+        ("weight", NarrowArgument),
+        ("factor", c_float),
+    )
+
+
+def narrow_matmul_on(runtime: Runtime) -> MatMul:
+    """The product with narrow floats, in float32, for any number of rows."""
+    run = runtime.op("narrow_matmul")
+
+    def narrow_matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+        assert isinstance(weight, Narrow), f"bound to {type(weight).__name__}"
+        width = weight.out_features
+        require_rows("x", x, None, weight.in_features)
+        if bias is not None:
+            require_whole("bias", bias, width)
+        result = runtime.empty(x.shape[0], width)
+        arguments = NarrowMatmulArguments(
+            rows=x.shape[0],
+            x=x.data_ptr(),
+            bias=None if bias is None else bias.data_ptr(),
+            result=result.data_ptr(),
+            x_stride=x.stride(0),
+            result_stride=width,
+            weight=weight.argument(),
+        )
+        run(arguments, x, *weight.parts(), result, *(() if bias is None else (bias,)))
+        return result
+
+    return narrow_matmul
+
+
+def narrow_rows_on(runtime: Runtime) -> Embed:
+    """The look-up of rows."""
+    run = runtime.op("narrow_rows")
+
+    def narrow_rows(tokens: Tensor, weight: PackedWeight, scale: float) -> Tensor:
+        assert isinstance(weight, Narrow), f"bound to {type(weight).__name__}"
+        require_whole("tokens", tokens, None, dtype=torch.int32)
+        result = runtime.empty(tokens.shape[0], weight.in_features)
+        arguments = NarrowRowsArguments(
+            rows=tokens.shape[0],
+            index=tokens.data_ptr(),
+            result=result.data_ptr(),
+            weight=weight.argument(),
+            factor=scale,
+        )
+        run(arguments, tokens, *weight.parts(), result)
+        return result
+
+    return narrow_rows
