@@ -64,6 +64,34 @@ def test_completions_and_scores_are_those_of_transformers(model, width, n, penal
         assert beam.score(penalty) == pytest.approx(score, abs=1e-3)
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_bans_are_those_of_transformers(model):
+    free = SamplingParams(use_beam_search=True, n=3, max_tokens=8)
+    banned = sorted({token for beam in searched(model, free) for token in beam.tokens} - {END})[:3]
+    params = SamplingParams(
+        use_beam_search=True, n=3, max_tokens=8, stages=stages_from({"custom_token_bans": banned})
+    )  # fmt: skip
+    expected = model.generate(
+        torch.tensor([PROMPT]), attention_mask=torch.ones(1, 3, dtype=torch.long), do_sample=False,
+        num_beams=3, num_return_sequences=3, max_new_tokens=8, suppress_tokens=banned,
+        output_scores=True, return_dict_in_generate=True,
+    )  # fmt: skip
+    beams = searched(model, params)
+    assert [list(beam.tokens) for beam in beams] != [list(b.tokens) for b in searched(model, free)]
+    for beam, tokens, score in zip(
+        beams, expected.sequences.tolist(), expected.sequences_scores.tolist(), strict=True
+    ):
+        assert tokens[3:] == [*beam.tokens] + [2] * (len(tokens) - 3 - len(beam.tokens))
+        assert beam.score(1.0) == pytest.approx(score, abs=1e-3)
+
+
+def test_bans_of_everything_are_none(model):
+    stages = stages_from({"custom_token_bans": list(range(VOCABULARY))})
+    params = SamplingParams(use_beam_search=True, n=2, max_tokens=4, stages=stages)
+    free = SamplingParams(use_beam_search=True, n=2, max_tokens=4)
+    assert searched(model, params) == searched(model, free)
+
+
 def test_beams_end_at_end_of_text_and_at_the_limit(model):
     params = SamplingParams(use_beam_search=True, n=6, length_penalty=0.0, max_tokens=12)
     lengths = {len(beam.tokens) for beam in searched(model, params) if beam.tokens[-1] == END}
@@ -96,6 +124,13 @@ def test_samplers_are_refused_by_name():
         ({"best_of": 1, "n": 2}, "best_of must be at least n, found 1 and 2"),
         ({"early_stopping": "soon"}, 'early_stopping must be true, false or "never"'),
         ({"use_beam_search": True, "max_tokens": 0}, "max_tokens must be at least 1"),
+        (
+            {
+                "use_beam_search": True,
+                "stages": stages_from({"custom_token_bans": list(range(60001))}),
+            },
+            "custom_token_bans holds 60001 tokens",
+        ),
     ],
 )
 def test_contradictions_are_refused(fields, message):

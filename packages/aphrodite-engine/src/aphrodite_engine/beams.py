@@ -63,6 +63,7 @@ class BeamSearch:
         self._end_tokens = end_tokens
         own = frozenset(params.stop_token_ids)
         self._stops = own if params.ignore_eos else own | end_tokens
+        self._banned = params.banned_tokens
         self._ends = ends
         self._live = [Beam()]
         self._finished: list[Beam] = []
@@ -82,10 +83,11 @@ class BeamSearch:
     @property
     def step(self) -> SamplingParams:
         """How to ask for one token of each prompt; the token itself is of no interest."""
+        width = self._params.width
         return SamplingParams(
             max_tokens=1,
             ignore_eos=True,
-            logprobs=max(2 * self._params.width, self._params.width + len(self._stops)),
+            logprobs=max(2 * width, width + len(self._stops)) + len(self._banned),
             prompt_logprobs=None if self._length else self._params.prompt_logprobs,
         )
 
@@ -115,7 +117,9 @@ class BeamSearch:
     def _candidates(self, scores: Sequence[TokenLogprobs]) -> Iterator[Beam]:
         early = self._length < self._params.min_tokens
         for beam, score in zip(self._live, scores, strict=True):
-            for rank, (token, logprob) in enumerate(score.top, 1):
+            ranked = list(enumerate(score.top, 1))
+            allowed = [each for each in ranked if each[1][0] not in self._banned]
+            for rank, (token, logprob) in allowed or ranked:  # bans of all tokens are none
                 if logprob <= _IMPOSSIBLE or (early and token in self._stops):
                     continue
                 top = score.top[: self._params.logprobs or 0]

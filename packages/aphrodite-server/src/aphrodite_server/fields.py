@@ -66,11 +66,9 @@ HARMLESS: Final = frozenset(
 _PARAMETERS: Final = frozenset(
     {
         "adaptive_decay",
-        "early_stopping",
         "guidance_scale",
         "guided_decoding_backend",
         "guided_whitespace_pattern",
-        "length_penalty",
         "mirostat_eta",
         "mirostat_tau",
     }
@@ -92,7 +90,6 @@ _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
     "token_healing": (False,),
     "top_k": (0, -1),
     "top_p": (1,),
-    "use_beam_search": (False,),
     # Constraints, tools and the rest of the protocol.
     "audio": (),
     "chat_template": (),
@@ -164,7 +161,7 @@ class Judgement:
         return (*self.harmless, *self.unknown)
 
 
-def judge(extra: Mapping[str, Any], body: Mapping[str, Any]) -> Judgement:
+def judge(extra: Mapping[str, Any]) -> Judgement:
     """Sort the undeclared fields of a body.
 
     Raises:
@@ -175,9 +172,7 @@ def judge(extra: Mapping[str, Any], body: Mapping[str, Any]) -> Judgement:
     for name, value in extra.items():
         if value is None or name in stage_names() or name in _PARAMETERS:
             continue
-        if name == "best_of":
-            _check_best_of(value, body)
-        elif name in HARMLESS:
+        if name in HARMLESS:
             harmless.append(name)
         elif name not in _UNAVAILABLE:
             unknown.append(name)
@@ -213,12 +208,3 @@ def _is_off(name: str, value: object) -> bool:
     if name == "adaptive_target":
         return isinstance(value, int | float) and value < 0
     return is_empty(value) or value in _UNAVAILABLE[name]
-
-
-def _check_best_of(value: object, body: Mapping[str, Any]) -> None:
-    if value not in (1, body.get("n") or 1):
-        raise RequestError(
-            f"best_of is not available in this version, found {value!r:.60}; "
-            "leave it out, or let it equal n",
-            "best_of",
-        )

@@ -16,13 +16,22 @@ from aphrodite_engine.sampling.params import SamplingParams
 
 from aphrodite_server.kobold_schema import KoboldRequest
 from aphrodite_server.presets import Presets
-from aphrodite_server.translate import Prompt, encode
+from aphrodite_server.translate import Prompt, completed, encode
 
 DEFAULT_LENGTH: Final = 180
 """max_length where a request names none."""
 CLAMPED_HEADER: Final = "X-Aphrodite-Clamped-Fields"
 
-_PLAIN_LIMITS = ("n", "min_tokens", "stop_token_ids", "spaces_between_special_tokens")
+_PLAIN_LIMITS = (
+    "n",
+    "best_of",
+    "use_beam_search",
+    "length_penalty",
+    "early_stopping",
+    "min_tokens",
+    "stop_token_ids",
+    "spaces_between_special_tokens",
+)
 _ORDER, _BANS = "sampler_order", "custom_token_bans"
 _NUMBERS: Final[tuple[tuple[str, ...], ...]] = (
     ("top_k",),
@@ -107,7 +116,7 @@ def kobold_params(
         RequestError: a value is out of range, two contradict each other, or there is no such
             preset.
     """
-    given = presets.fill({**body.given, _ORDER: _named(body.sampler_order)})
+    given = completed({**body.given, _ORDER: _named(body.sampler_order)}, presets)
     limits = {name: given[name] for name in _PLAIN_LIMITS if given.get(name) is not None}
     if body.use_default_badwordsids or body.ban_eos_token:
         given[_BANS] = _joined(given.get(_BANS), ends)

@@ -12,7 +12,6 @@ from pydantic.config import JsonDict
 
 from aphrodite_server.fields import fold_aliases
 from aphrodite_server.schema import (
-    BEAM_LIMITS,
     OWN_LIMITS,
     Flag,
     SeedNumber,
@@ -31,7 +30,7 @@ KOBOLD_ALIASES: Final[Mapping[str, str]] = {
 """Other names of the fields below."""
 
 _ORDER: JsonDict = {"type": "array", "items": {"anyOf": [{"type": "integer"}, {"type": "string"}]}}
-_OWN = OWN_LIMITS | BEAM_LIMITS | {"max_tokens", "prompt_logprobs"}
+_OWN = OWN_LIMITS | {"max_tokens", "prompt_logprobs"}
 
 
 class KoboldRequest(sampling_fields(_OWN)):

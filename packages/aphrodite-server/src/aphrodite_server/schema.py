@@ -29,8 +29,6 @@ from aphrodite_server.fields import ALIASES, fold_aliases
 _LIMITS = {field.name: field for field in fields_of(SamplingParams)}
 OWN_LIMITS: Final = frozenset({"stop", "seed", "logprobs", "explain", "stages"})
 """Limits that look different on the wire, or belong to a path of their own."""
-BEAM_LIMITS: Final = frozenset({"best_of", "use_beam_search", "length_penalty", "early_stopping"})
-"""Limits that need a whole answer; Kobold's bodies do not have them."""
 
 
 class Wire(BaseModel):

@@ -54,7 +54,7 @@ class Service:
             known = ", ".join(self.names)
             message = f"The model `{model}` does not exist; this server has: {known}"
             raise ApiError(404, message, param="model", code="model_not_found")
-        judgement = judge(body.model_extra or {}, body.given)
+        judgement = judge(body.model_extra or {})
         if judgement.unknown and self.settings.strict_fields:
             name = judgement.unknown[0]
             raise RequestError(f"{name} is not a field that this server knows; leave it out", name)

@@ -106,17 +106,26 @@ def _params(body: GenerationRequest, presets: Presets, **limits: Any) -> Samplin
     if given.get("prompt_logprobs") is not None and body.stream:
         raise RequestError("prompt_logprobs and stream exclude each other", "prompt_logprobs")
     plain = {name: given[name] for name in _PLAIN_LIMITS if given.get(name) is not None}
-    beams = given.get("use_beam_search") is True
-    filled = presets.own(given) if beams else presets.fill(given)
+    filled = completed(given, presets)
     params = SamplingParams(
         **{**plain, **limits}, stop=tuple(body.stop or ()), stages=stages_from(filled)
     )
     if body.stream:
-        _check_streams(params)
+        check_streams(params)
     return params
 
 
-def _check_streams(params: SamplingParams) -> None:
+def completed(given: Mapping[str, Any], presets: Presets) -> dict[str, Any]:
+    """Fields of a request with those of presets; a beam search has nobody's defaults.
+
+    Raises:
+        RequestError: it names a preset that is not there.
+    """
+    beams = given.get("use_beam_search") is True
+    return presets.own(given) if beams else presets.fill(given)
+
+
+def check_streams(params: SamplingParams) -> None:
     """RequestError: what is told is only known at the end."""
     if params.use_beam_search:
         raise RequestError(

@@ -267,7 +267,9 @@ class SamplingFields(TypedDict, total=False):
     """
 
     use_beam_search: bool | None
-    """Search for the likeliest completions instead of drawing them; no sampler acts."""
+    """Search for the likeliest completions instead of drawing them; of the samplers only
+    custom_token_bans act.
+    """
 
     length_penalty: float | None
     """A beam's log-probability is divided by its length to this power; higher is longer. Must

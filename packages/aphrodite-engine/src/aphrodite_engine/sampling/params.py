@@ -1,7 +1,7 @@
 """What one request asks of generation: limits, stops, seed, and the stages of its sampler."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from annotated_types import Ge, Le, Lt
@@ -11,7 +11,11 @@ from aphrodite_engine.sampling.catalog import AnyStage
 from aphrodite_engine.sampling.fields import TokenId, check_struct, check_tokens
 from aphrodite_engine.sampling.stage import Stage
 from aphrodite_engine.sampling.stages.banned_strings import BannedStrings
+from aphrodite_engine.sampling.stages.custom_token_bans import CustomTokenBans
 from aphrodite_engine.sampling.tokenizer import Tokenizer
+
+_MOST_BEAM_BANS: Final = 60_000
+"""So many likeliest tokens of a beam may have to be looked at in vain."""
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +27,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """Completions to generate, of which the n with the highest log-probability per token are
     kept, best first; the width of a beam search. None: n."""
     use_beam_search: bool = False
-    """Search for the likeliest completions instead of drawing them; no sampler acts."""
+    """Search for the likeliest completions instead of drawing them; of the samplers only
+    custom_token_bans act."""
     length_penalty: Annotated[float, Ge(-16), Le(16)] = 1.0
     """A beam's log-probability is divided by its length to this power; higher is longer."""
     early_stopping: Literal["never"] | bool = False
@@ -72,7 +77,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
     def _check_beams(self) -> None:
         """RequestError: something that a beam search would have to ignore."""
-        names = [stage.name() for stage in self.stages if getattr(stage, "temperature", None) != 0]
+        names = [
+            stage.name()
+            for stage in self.stages
+            if getattr(stage, "temperature", None) != 0 and not isinstance(stage, CustomTokenBans)
+        ]
         if self.explain is not None:
             names.append("explain")
         if names:
@@ -81,8 +90,20 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
                 "or use_beam_search",
                 names[0],
             )
+        if len(self.banned_tokens) > _MOST_BEAM_BANS:
+            raise RequestError(
+                f"custom_token_bans holds {len(self.banned_tokens)} tokens; beside a beam search "
+                f"send at most {_MOST_BEAM_BANS}",
+                "custom_token_bans",
+            )
         if self.max_tokens == 0:
             raise RequestError("max_tokens must be at least 1 in a beam search", "max_tokens")
+
+    @property
+    def banned_tokens(self) -> frozenset[int]:
+        """Tokens that never occur in the output."""
+        bans = (stage for stage in self.stages if isinstance(stage, CustomTokenBans))
+        return frozenset(token for stage in bans for token in stage.custom_token_bans)
 
     @property
     def width(self) -> int:

@@ -15,6 +15,7 @@ from aphrodite_server.kobold_runs import ERROR_EVENT, Key, Run, Runs
 from aphrodite_server.kobold_schema import KoboldKey, KoboldRequest
 from aphrodite_server.service import Service, answer_whole, new_id
 from aphrodite_server.streaming import EventStream
+from aphrodite_server.translate import check_streams
 
 
 def router(service: Service) -> APIRouter:
@@ -35,7 +36,7 @@ def router(service: Service) -> APIRouter:
         """Continue a prompt, piece by piece."""
         if body.given.get("n") not in (None, 1):
             raise RequestError("n must be 1 on a stream, whose events name no choice", "n")
-        generation, run, headers = await _begun(service, request, body)
+        generation, run, headers = await _begun(service, request, body, streamed=True)
         events = runs.events(_key(request, body.genkey), run)
         tell = partial(_told, generation)
         return EventStream(events, tell, headers, error_head=ERROR_EVENT, end=b"")
@@ -59,13 +60,15 @@ def router(service: Service) -> APIRouter:
 
 
 async def _begun(
-    service: Service, request: Request, body: KoboldRequest
+    service: Service, request: Request, body: KoboldRequest, *, streamed: bool = False
 ) -> tuple[Generation, Run, dict[str, str]]:
     """The generation of a body, how it is read, and the headers of its answer."""
     headers = service.check(body, None)
     made = await fitted(service.engine, body)
     ends = service.engine.tokenizer.end_ids
     params = kobold_params(body, made.max_tokens, ends, service.presets)
+    if streamed:
+        check_streams(params)
     generation = service.begin(request, Order(new_id("kobold"), [made.prompt], params))
     return generation, Run(generation, params.n), {**headers, **made.headers}
 
