@@ -214,15 +214,21 @@ class LLM:
         whole.completions = [Completion() for _ in beams.search.best]
         for completion, text in zip(whole.completions, beams.texts(), strict=True):
             completion.append(text)
+        whole.prompt = self._text_of(whole)
         return whole
 
     def _job(self, prompt: Prompt, params: SamplingParams) -> _Job:
+        text = prompt if isinstance(prompt, str) else ""
         tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        text = prompt if isinstance(prompt, str) else self.tokenizer.decode(tokens)
+        self.tokenizer.check(tokens)
         completions = [Completion() for _ in range(params.n)]
         automata = TextAutomaton.each(self.tokenizer, params, tokens)
         generation = Generation(prompt=text, prompt_tokens=tokens, completions=completions)
         return _Job(generation, automata)
+
+    def _text_of(self, generation: Generation) -> str:
+        """Of a prompt that came as tokens: read while the device is at work on others."""
+        return generation.prompt or self.tokenizer.decode(generation.prompt_tokens)
 
     def _enqueue(self, jobs: dict[str, _Job], params: Sequence[SamplingParams]) -> None:
         for (request_id, job), each in zip(jobs.items(), params, strict=True):
@@ -245,6 +251,7 @@ class LLM:
                         raise InternalError(output.error)
                     job.take(output, self._engine)
                     if job.done and output.id in unfinished:
+                        job.generation.prompt = self._text_of(job.generation)
                         unfinished.discard(output.id)
                         bar.update()
                 yield

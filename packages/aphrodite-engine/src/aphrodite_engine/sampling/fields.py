@@ -101,7 +101,7 @@ def check_tokens(struct: msgspec.Struct, vocabulary: int) -> None:
     Raises:
         RequestError: an id that is no token; names field and id.
     """
-    for field in fields_of(type(struct)):
+    for field in _token_fields(type(struct)):
         for token in _tokens_in(getattr(struct, field.name), field.annotation):
             if token >= vocabulary:
                 raise RequestError(
@@ -109,6 +109,18 @@ def check_tokens(struct: msgspec.Struct, vocabulary: int) -> None:
                     f"{vocabulary - 1}",
                     field.name,
                 )
+
+
+@cache
+def _token_fields(cls: type[msgspec.Struct]) -> tuple[Field, ...]:
+    """Those that can hold a `TokenId`: few, and every request is checked."""
+    return tuple(field for field in fields_of(cls) if _holds_tokens(field.annotation))
+
+
+def _holds_tokens(annotation: Any) -> bool:
+    if annotation == TokenId:
+        return True
+    return any(_holds_tokens(part) for part in _declaration(annotation).arguments)
 
 
 def _tokens_in(value: Any, annotation: Any) -> Iterator[int]:

@@ -115,14 +115,22 @@ class Tokenizer:
         return max(len(self.token_bytes(token)) for token in range(self.vocab_size))
 
     def decode(self, tokens: Sequence[int], *, skip_special: bool = True) -> str:
-        """Text of tokens; bytes that are no UTF-8 read as U+FFFD."""
-        for token in tokens:
+        """Text of tokens; bytes that are no UTF-8 read as U+FFFD.
+
+        Raises:
+            RequestError: see `check`.
+        """
+        self.check(tokens)
+        return self._join(tokens, skip_special=skip_special).decode(errors="replace")
+
+    def check(self, tokens: Sequence[int]) -> None:
+        """RequestError: an id that is no token."""
+        for token in (min(tokens), max(tokens)) if tokens else ():
             if not 0 <= token < len(self.vocabulary):
                 raise RequestError(
                     f"token id {token} is outside the vocabulary; "
                     f"send ids from 0 to {len(self.vocabulary) - 1}"
                 )
-        return self._join(tokens, skip_special=skip_special).decode(errors="replace")
 
     def _join(self, tokens: Iterable[int], *, skip_special: bool) -> bytes:
         hidden = self.vocabulary.special if skip_special else frozenset[int]()

@@ -64,10 +64,21 @@ class Vocabulary:
 
     def bytes_of(self, token: int) -> bytes:
         """What a token stands for; nothing for the ids with which models pad their output."""
+        known = self._known.get(token)
+        if known is None:
+            known = self._known[token] = self._spell(token)
+        return known
+
+    def _spell(self, token: int) -> bytes:
         if not 0 <= token < len(self.pieces):
             return b""
         piece = self.pieces[token]
         return piece.encode() if token in self.verbatim else self.spelling(piece)
+
+    @cached_property
+    def _known(self) -> dict[int, bytes]:
+        """What was spelled before: at most one entry for each token."""
+        return {}
 
     @cached_property
     def ids(self) -> Mapping[str, int]:

@@ -39,6 +39,18 @@ def open_library() -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise BackendError(f"the compiled CPU library does not load: {error}") from error
+    try:
+        _declare(library)
+    except AttributeError as error:
+        raise BackendError(
+            f"the compiled CPU library is older than the Python files ({error}); "
+            "reinstall aphrodite-kernels"
+        ) from error
+    return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """Arguments and results of its functions; AttributeError if one is not there."""
     library.aph_runtime_new.argtypes = (ctypes.c_int, ctypes.c_int)
     library.aph_runtime_new.restype = ctypes.c_void_p
     library.aph_runtime_delete.argtypes = (ctypes.c_void_p,)
@@ -53,4 +65,3 @@ def open_library() -> ctypes.CDLL:
     library.aph_program_patch.restype = None
     library.aph_program_run.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
     library.aph_program_run.restype = ctypes.c_int64
-    return library

@@ -20,7 +20,7 @@ from aphrodite_kernels.protocols import MatMul, Repack
 
 Choice = TypeVar("Choice", Cut, Tiling, Mapping[int, Tiling])
 
-CUTS = {1: Cut(1, 1024, 4), 2: Cut(1, 2048, 8)}
+CUTS = {1: Cut(1, 512, 4), 2: Cut(1, 2048, 8)}
 """By the largest number of rows."""
 
 TILINGS = {

@@ -189,12 +189,16 @@ SPECIMENS = (
     *(
         _specimen(width, rows, cut)
         for width in (4096, 14336)
-        for rows, cut in ((1, Cut(1, 1024, 4)), (2, Cut(1, 2048, 8)))
+        for rows, cut in ((1, Cut(1, 512, 4)), (2, Cut(1, 2048, 8)))
     ),
     *(
-        _specimen(width, 1, Cut(2, 2048, 4), kind, block)
+        _specimen(width, 1, cut, kind)
+        for width, cut in ((4096, Cut(1, 512, 2)), (4096, Cut(2, 512, 1)), (14336, Cut(1, 512, 4)))
+        for kind in ("fp8e4nv", "u8")
+    ),
+    *(
+        _specimen(width, 1, Cut(1, 2048, 4), kind, (128, 128))
         for width in (4096, 14336)
         for kind in ("fp8e4nv", "u8")
-        for block in ((1, 0), (128, 128))
     ),
 )
