@@ -66,7 +66,7 @@ def usual(kind: torch.dtype) -> Walk:
 
 def walks_of(kind: torch.dtype) -> tuple[Walk, ...]:
     """Two of each way."""
-    folded, plain = folded_walk(kind.itemsize), plain_walk(SIZE, kind.itemsize)
+    folded, plain = folded_walk(kind.itemsize), plain_walk(SIZE, kind.itemsize, HEADS // PAIRS)
     return (
         folded,
         replace(folded, least=folded.least // 2),
@@ -187,7 +187,7 @@ def checked(kind: torch.dtype, spec: str) -> dict[str, Callable[..., Tensor]]:
         return variants(kind)
     walks = {
         "folded": folded_walk(kind.itemsize),
-        "plain": plain_walk(SIZE, kind.itemsize),
+        "plain": plain_walk(SIZE, kind.itemsize, HEADS // PAIRS),
     }
     return {name: partial(decode, walk=walk) for name, walk in walks.items()}
 

@@ -44,7 +44,7 @@ def walk_for(size: int, itemsize: int, group: int, block_size: int) -> Walk:
     """
     if itemsize <= _FOLDED_BYTES and foldable(size, itemsize, group, block_size):
         return folded_walk(itemsize)
-    return plain_walk(size, itemsize)
+    return plain_walk(size, itemsize, group)
 
 
 def foldable(size: int, itemsize: int, group: int, block_size: int) -> bool:
@@ -62,10 +62,11 @@ def folded_walk(itemsize: int) -> Walk:
     return Walk(tile, num_warps=1, num_stages=1, resident=8, least=64 // tile, folded=True)
 
 
-def plain_walk(size: int, itemsize: int) -> Walk:
+def plain_walk(size: int, itemsize: int, group: int) -> Walk:
     """For caches of every kind."""
     vector = triton.next_power_of_2(size) * itemsize
     tile = min(64, max(16, (1 << 14) // vector))
     # Blocks are looked up two stages before keys are loaded: five keep two tiles on their way.
-    warps = 2 if vector <= _FEW_WARPS_BYTES else 4
+    few = vector <= _FEW_WARPS_BYTES and group <= 16  # more rows do not fit their registers
+    warps = 2 if few else 4
     return Walk(tile, num_warps=warps, num_stages=5, resident=2, least=1)
