@@ -8,8 +8,9 @@ hidden rows to logits, through backend ops alone, so that a step can be recorded
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from aphrodite_quant import MetadataValue
 from torch import Tensor
 
 from aphrodite_engine.keys import Keys
@@ -92,6 +93,8 @@ class GgufDialect:
     """Parts of a block that are called other than in the general map: our name -> theirs."""
     keys: Callable[[Keys], dict[str, object]] = lambda metadata: {}
     """Further configuration keys, from the metadata of this architecture."""
+    describe: Callable[[Any], dict[str, MetadataValue]] = lambda config: {}
+    """The inverse of `keys`: further metadata, from a configuration of this architecture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,3 +104,5 @@ class Architecture:
     read: Callable[[Keys], ModelConfig]
     """Configuration from the keys of a Hugging Face `config.json`."""
     gguf: GgufDialect | None = None
+    gguf_as: str | None = None
+    """The model type in whose dialect GGUF files have it, if it has none of its own."""

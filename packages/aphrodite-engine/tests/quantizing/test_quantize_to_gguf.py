@@ -4,7 +4,7 @@ import gguf
 import numpy
 import pytest
 import torch
-from aphrodite_engine.errors import ConfigError, ModelError
+from aphrodite_engine.errors import ConfigError
 from aphrodite_engine.loading.model import load_model, open_model, weights_of
 from aphrodite_engine.quantizing.importance import importance_of
 from aphrodite_engine.quantizing.job import Job
@@ -148,8 +148,3 @@ def test_files_are_not_overwritten_unasked(job, model, tmp_path):
         quantize_model(job("gguf:q8_0", output=str(model), overwrite=True), ignore)
     quantize_model(job("gguf:q8_0", overwrite=True, evaluate=False), ignore)
     assert open_checkpoint(tmp_path / "out.gguf").metadata["general.file_type"] == 7
-
-
-def test_a_directory_is_refused(tiny, job):
-    with pytest.raises(ModelError, match="is a directory, and only GGUF files"):
-        quantize_model(job("gguf:q8_0", model=str(tiny[0])), ignore)

@@ -40,8 +40,10 @@ _BLOCK = {
     "post_attention_layernorm": "ffn_norm",
 }
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
-_NORM = re.compile(r".*norm\.weight")
-_ROPE_FACTORS = "rope_freqs.weight"
+NORM = re.compile(r".*norm\.weight")
+"""Tensors to which a dialect's `norm_offset` is added."""
+ROPE_FACTORS = "rope_freqs.weight"
+"""Divisors of the rotary frequencies."""
 _CONFIG = {
     "embedding_length": "hidden_size",
     "feed_forward_length": "intermediate_size",
@@ -70,11 +72,16 @@ class GgufModel:
 
     def stored_name(self, module: str) -> str | None:
         """The name in the file of a module called `module` in Hugging Face checkpoints."""
-        if (match := _LAYER.fullmatch(module)) is None:
-            return _TOP.get(module)
-        layer, part = match.groups()
-        name = self.dialect.names.get(part) or _BLOCK.get(part)
-        return None if name is None else f"blk.{layer}.{name}"
+        return stored_name(self.dialect, module)
+
+
+def stored_name(dialect: GgufDialect, module: str) -> str | None:
+    """The name in files of a dialect of a module called `module` in Hugging Face checkpoints."""
+    if (match := _LAYER.fullmatch(module)) is None:
+        return _TOP.get(module)
+    layer, part = match.groups()
+    name = dialect.names.get(part) or _BLOCK.get(part)
+    return None if name is None else f"blk.{layer}.{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +96,19 @@ class GgufWeights:
         weight = self.weights.packed(name, shape)
         if not name.endswith(self.model.dialect.permuted):
             return weight
-        return weight.rows(_halves(weight.out_features, self.model.head_dim, weight.device))
+        return weight.rows(halves(weight.out_features, self.model.head_dim, weight.device))
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A plain tensor as float32."""
         tensor = self.weights.tensor(name, shape)
-        if self.model.dialect.norm_offset and _NORM.fullmatch(name):
+        if self.model.dialect.norm_offset and NORM.fullmatch(name):
             return tensor - self.model.dialect.norm_offset
         if name.removesuffix(".bias").endswith(self.model.dialect.permuted):
-            return tensor[_halves(len(tensor), self.model.head_dim, tensor.device)]
+            return tensor[halves(len(tensor), self.model.head_dim, tensor.device)]
         return tensor
 
 
-def _halves(rows: int, head_dim: int, device: torch.device) -> Tensor:
+def halves(rows: int, head_dim: int, device: torch.device) -> Tensor:
     """Row numbers that gather interleaved pairs a0 b0 a1 b1 … of every head into halves a, b."""
     numbers = torch.arange(rows, device=device)
     return numbers.view(-1, head_dim // 2, 2).transpose(1, 2).flatten()
@@ -150,8 +157,8 @@ def _rope(checkpoint: Checkpoint, metadata: Keys, head_dim: int) -> dict[str, ob
     rotary = metadata.positive("rope.dimension_count", head_dim)
     found: dict[str, object] = {"partial_rotary_factor": rotary / head_dim}
     kind = metadata.text("rope.scaling.type", "none")
-    if _ROPE_FACTORS in checkpoint.store.names():
-        factors = [float(factor) for factor in checkpoint.store.read(_ROPE_FACTORS)]
+    if ROPE_FACTORS in checkpoint.store.names():
+        factors = [float(factor) for factor in checkpoint.store.read(ROPE_FACTORS)]
         found["rope_scaling"] = {"rope_type": "divided", "factors": factors}
     elif kind == "linear":
         found["rope_scaling"] = {

@@ -8,6 +8,7 @@ of their own.
 from dataclasses import dataclass
 
 from aphrodite_kernels.protocols import Activation
+from aphrodite_quant import MetadataValue
 from torch import Tensor
 
 from aphrodite_engine.keys import Keys
@@ -188,6 +189,13 @@ def _gguf_keys(metadata: Keys) -> dict[str, object]:
     }
 
 
+def _gguf_description(config: Config) -> dict[str, MetadataValue]:
+    found: dict[str, MetadataValue] = {"rope.freq_base_swa": config.local_rope.theta}
+    if config.softcap is not None:
+        found["final_logit_softcapping"] = config.softcap
+    return found
+
+
 ARCHITECTURE = Architecture(
     read=read_gemma3,
     gguf=GgufDialect(
@@ -199,5 +207,6 @@ ARCHITECTURE = Architecture(
             "post_feedforward_layernorm": "post_ffw_norm",
         },
         keys=_gguf_keys,
+        describe=_gguf_description,
     ),
 )

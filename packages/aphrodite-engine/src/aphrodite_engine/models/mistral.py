@@ -17,4 +17,4 @@ def read_mistral(keys: Keys) -> Config:
     return replace(config, windows=read_windows(keys, len(config.windows), lambda layer: True))
 
 
-ARCHITECTURE = Architecture(read=read_mistral)
+ARCHITECTURE = Architecture(read=read_mistral, gguf_as="llama")

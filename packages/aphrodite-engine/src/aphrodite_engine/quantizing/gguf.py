@@ -92,18 +92,19 @@ def _plan(job: Job) -> _Plan:
     if output.exists() and output.samefile(path):
         raise ConfigError(f"{output} is the model itself; name another --output")
     source = open_model(path)
+    backend = backend_for(choose_device(job.device))
+    text = load_text(EngineConfig(model=str(path)), lambda line: None)
     corpus = None
     if job.calibration is not None or job.evaluate:
-        text = load_text(EngineConfig(model=str(path)), lambda line: None)
         corpus = read_corpus(job.calibration, text.tokenizer, job.samples, job.length)
     return _Plan(
         job=job,
         path=path,
         output=output,
         source=source,
-        contents=gguf_contents(source),
+        contents=gguf_contents(source, text, backend),
         recipe=recipe,
-        backend=backend_for(choose_device(job.device)),
+        backend=backend,
         corpus=corpus,
     )
 

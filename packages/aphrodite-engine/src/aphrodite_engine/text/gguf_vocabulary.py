@@ -14,6 +14,7 @@ NORMAL: Final = 1
 UNKNOWN: Final = 2
 CONTROL: Final = 3
 USER_DEFINED: Final = 4
+UNUSED: Final = 5
 BYTE: Final = 6
 
 _PREFIX = "tokenizer.ggml."
