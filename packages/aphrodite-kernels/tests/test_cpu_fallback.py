@@ -6,6 +6,7 @@ import pytest
 import torch
 from aphrodite_kernels import Dense
 from aphrodite_kernels.backends import cpu
+from aphrodite_kernels.layouts.rotated import Rotated, Rotation
 from aphrodite_kernels.testing.kinds import weight_kinds
 
 if cpu.obstacle() is not None:
@@ -40,6 +41,27 @@ def test_a_product_dequantises_a_slab_at_a_time(backend):
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-3)
     assert sum(weight.sizes) == weight.weight.numel()
     assert max(weight.sizes) * 4 == 4 << 20
+
+
+@pytest.mark.parametrize("base", [None, 3])
+def test_a_rotated_weight_is_decoded_once_in_slabs(backend, base):
+    generator = torch.Generator().manual_seed(0)
+    normal = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
+    order = base or 1
+    inner = Watched(normal(1024 * order, 2048 * order) / 50)
+    left, right = (
+        Rotation(normal(channels), size * order, base and torch.linalg.qr(normal(base, base)).Q)
+        for channels, size in ((1000, 1024), (1999, 2048))
+    )
+    weight, x, bias = Rotated(inner, left, right), normal(3, 1999), normal(1000)
+    picked = torch.tensor([999, 0, 5])
+    for made, wanted in ((weight, bias), (weight.rows(picked), bias[picked])):
+        expected = x.double() @ made.dequantize().double().T + wanted
+        inner.sizes.clear()
+        y = backend.matmul_for(made)(x, made, wanted)
+        torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-3)
+        assert sum(inner.sizes) == inner.weight.numel()
+        assert max(inner.sizes) <= 1 << 20
 
 
 def test_a_look_up_dequantises_the_wanted_rows(backend):

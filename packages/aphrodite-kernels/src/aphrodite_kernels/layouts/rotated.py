@@ -9,6 +9,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts.base import PackedWeight
@@ -61,6 +62,14 @@ class Rotation:
             blocks = x.unflatten(1, (len(self.base), -1))
             turned = (self.base @ hadamard(blocks)).flatten(1)
         return turned[:, : len(self.scale)] * self.scale
+
+    def turned_back(self, x: Tensor) -> Tensor:
+        """[R, C] float32 to [R, inner]: by the transpose of what `turned` multiplies with."""
+        padded = functional.pad(x * self.scale, (0, self.inner - len(self.scale)))
+        if self.base is None:
+            return hadamard(padded)
+        blocks = padded.unflatten(1, (len(self.base), -1))
+        return (self.base.T @ hadamard(blocks)).flatten(1)
 
     def to(self, device: torch.device) -> Self:
         """The same on `device`."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from aphrodite_kernels.backends.cpu.runtime import Runtime
 from aphrodite_kernels.backends.reference.matmul import embed_as, matmul
 from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.layouts.rotated import Rotated
 from aphrodite_kernels.protocols import Embed, MatMul
 
 _SLAB = 1 << 20
@@ -39,6 +40,8 @@ def any_embed_on(runtime: Runtime) -> Embed:
 
 
 def _by_slabs(x: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
+    if isinstance(weight, Rotated):
+        return _rotated(x, weight, bias)
     result = torch.empty(len(x), weight.out_features)
     height = max(1, _SLAB // max(1, _LEAST * weight.in_features)) * _LEAST
     for first in range(0, weight.out_features, height):
@@ -47,3 +50,12 @@ def _by_slabs(x: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:
         part = None if bias is None else bias[slab]
         result[:, slab] = matmul(x, weight.rows(rows), part)
     return result
+
+
+def _rotated(x: Tensor, weight: Rotated, bias: Tensor | None) -> Tensor:
+    """Activations are turned in the place of the weight, any row of which takes all of it."""
+    between = _by_slabs(weight.right.turned_back(x.float()), weight.weight, None)
+    product = weight.left.turned(between)
+    if weight.picked is not None:
+        product = product[:, weight.picked]
+    return product if bias is None else product + bias
