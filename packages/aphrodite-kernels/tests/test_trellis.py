@@ -47,6 +47,26 @@ def test_rows_shards_and_stacks_agree_with_the_dense_matrix():
     assert torch.equal(weight.to(torch.device("cpu")).dequantize(), dense)
 
 
+def test_padding_is_cut():
+    weight = made()
+    dense = weight.dequantize()
+    for rows, columns in ((200, 300), (256, 257), (129, 384)):
+        cut = weight.cropped(rows, columns)
+        assert (cut.out_features, cut.in_features) == (rows, columns)
+        torch.testing.assert_close(cut.dequantize(), dense[:rows, :columns])
+        index = torch.tensor([100, 3])
+        torch.testing.assert_close(cut.rows(index).dequantize(), dense[index, :columns])
+        twice = Trellis.stack([cut, cut]).dequantize()
+        torch.testing.assert_close(twice, dense[:rows, :columns].repeat(2, 1))
+    for rows, columns in ((128, 384), (200, 256), (257, 384)):
+        with pytest.raises(LayoutError, match=rf"\[256, 384\] is not one of \[{rows}, {columns}\]"):
+            weight.cropped(rows, columns)
+    with pytest.raises(LayoutError, match="384 columns, padded, has no equal parts"):
+        weight.cropped(256, 300).shard(1, 0, 3)
+    with pytest.raises(LayoutError, match="different bits"):
+        Trellis.stack([weight, weight.cropped(256, 300)])
+
+
 def test_the_transform_is_orthonormal():
     weight = made()
     ones = Trellis(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from aphrodite_kernels.layouts import Dense
 from aphrodite_kernels.layouts.trellis import Trellis
-from aphrodite_quant import TensorError, Weights, open_checkpoint
+from aphrodite_quant import FormatError, TensorError, Weights, open_checkpoint
 from safetensors.torch import load_file, save_file
 
 GOLDEN = load_file(Path(__file__).parent / "golden" / "exl3.safetensors")
@@ -18,10 +18,11 @@ MARKS = {"mcg": 0xCBAC1FED - (1 << 32), "mul1": 0x83DCD12D - (1 << 32)}
 def written(tmp_path):
     """A checkpoint of some tensors of one module, opened."""
 
-    def write(**tensors):
+    def write(stated=(), **tensors):
         names = {f"layer.{name}": tensor for name, tensor in tensors.items()}
         save_file(names, tmp_path / "model.safetensors")
-        config = {"quantization_config": {"quant_method": "exl3", "bits": 3.0, "head_bits": 6}}
+        settings = {"quant_method": "exl3", "bits": 3.0, "head_bits": 6} | dict(stated)
+        config = {"quantization_config": settings}
         (tmp_path / "config.json").write_text(json.dumps(config))
         return Weights.of(open_checkpoint(tmp_path))
 
@@ -90,3 +91,28 @@ def test_what_is_wrong_is_named(written, change, message):
     }
     with pytest.raises(TensorError, match=rf"model.safetensors.*{message}"):
         written(**tensors).packed("layer")
+
+
+def test_padding_is_cut_where_the_model_asks(written):
+    weights = written(**golden("mcg.2bit"))
+    full = weights.packed("layer").dequantize()
+    rows, columns = full.shape
+    found = weights.packed("layer", (rows - 100, columns - 60)).dequantize()
+    torch.testing.assert_close(found, full[: rows - 100, : columns - 60])
+    with pytest.raises(
+        TensorError, match=rf"'layer' is \[{rows}, {columns}\], expected \[{rows}, 1"
+    ):
+        weights.packed("layer", (rows, 1 if columns > 128 else 129))
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"bits": 0.5}, "bits is a number from 1 to 8, found 0.5"),
+        ({"bits": "4"}, "bits is a number from 1 to 8, found '4'"),
+        ({"head_bits": 17}, "head_bits is a number from 1 to 16, found 17"),
+    ],
+)
+def test_bits_that_are_impossible(written, stated, message):
+    with pytest.raises(FormatError, match=message):
+        written(stated, **golden("mcg.2bit"))

@@ -62,9 +62,14 @@ class Weights:
                 f"{file}: the tensors of {stored!r} fit no layout: {error}"
             ) from error
         found = (weight.out_features, weight.in_features)
-        if shape is not None and found != shape:
-            raise TensorError(f"weight {stored!r} is {list(found)}, expected {list(shape)}")
-        return weight
+        if shape is None or found == shape:
+            return weight
+        try:
+            return weight.cropped(*shape)
+        except LayoutError as error:
+            raise TensorError(
+                f"weight {stored!r} is {list(found)}, expected {list(shape)}"
+            ) from error
 
     def tensor(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
         """Tensor `<module>.<leaf>` in float32, of `shape` if one is given."""

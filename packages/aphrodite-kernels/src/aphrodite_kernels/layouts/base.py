@@ -85,3 +85,8 @@ class PackedWeight(ABC):
     @abstractmethod
     def to(self, device: torch.device) -> Self:
         """The same weight on `device`."""
+
+    def cropped(self, rows: int, columns: int) -> Self:
+        """The first rows and columns, if the others only pad it to whole blocks of its layout."""
+        found = [self.out_features, self.in_features]
+        raise LayoutError(f"a weight {found} is not one of {[rows, columns]} with padding")

@@ -46,6 +46,8 @@ class Trellis(PackedWeight):
     codebook: TrellisCodebook
     picked: Tensor | None = None
     """[R] int64: the rows of W that the weight consists of; None: all."""
+    width: int | None = None
+    """The columns of W that the weight consists of, from the first one; None: all."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.trellis.shape)
@@ -76,7 +78,7 @@ class Trellis(PackedWeight):
 
     @property
     def in_features(self) -> int:
-        return len(self.suh)
+        return len(self.suh) if self.width is None else self.width
 
     @property
     def out_features(self) -> int:
@@ -92,7 +94,7 @@ class Trellis(PackedWeight):
         return self.trellis.device
 
     def decode(self) -> Tensor:
-        """D [N, K] float16: before transforms and scales, rows that are not picked included."""
+        """D [N, K] float16: before transforms and scales, with what is not picked and padding."""
         return torch.cat(list(self._decoded()))
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -101,10 +103,10 @@ class Trellis(PackedWeight):
         turn, start = sylvester(TRELLIS_BLOCK, self.device), 0
         for decoded in self._decoded():
             rows = slice(start, start + len(decoded))
-            blocks = decoded.float().view(-1, TRELLIS_BLOCK, self.in_features)
+            blocks = decoded.float().view(-1, TRELLIS_BLOCK, len(self.suh))
             wide = (turn @ blocks).view(-1, TRELLIS_BLOCK) @ turn
             wide = wide.view(len(decoded), -1) * self.suh.float()
-            full[rows] = wide * self.svh[rows].float()[:, None]
+            full[rows] = wide[:, : self.in_features] * self.svh[rows].float()[:, None]
             start = rows.stop
         return full if self.picked is None else full[self.picked]
 
@@ -124,6 +126,8 @@ class Trellis(PackedWeight):
     def shard(self, axis: int, rank: int, size: int) -> Self:
         if axis == 0 and self.picked is not None:
             raise LayoutError("picked rows of a trellis do not divide; divide it, then pick")
+        if axis == 1 and self.width is not None:
+            raise LayoutError(f"a trellis of {len(self.suh)} columns, padded, has no equal parts")
         extent = len(self.svh if axis == 0 else self.suh)
         if extent % (size * TRELLIS_BLOCK):
             raise LayoutError(
@@ -141,9 +145,8 @@ class Trellis(PackedWeight):
         parts = cls.all_of(weights)
         first = parts[0]
         for part in parts[1:]:
-            if (part.bits, part.codebook) != (first.bits, first.codebook) or not torch.equal(
-                part.suh, first.suh
-            ):
+            kinds = [(each.bits, each.codebook, each.in_features) for each in (part, first)]
+            if kinds[0] != kinds[1] or not torch.equal(part.suh, first.suh):
                 raise LayoutError("cannot stack trellises of different bits, codebook or suh")
         picked = None
         if any(part.picked is not None for part in parts):
@@ -151,14 +154,22 @@ class Trellis(PackedWeight):
             moved = zip(parts, starts, strict=False)  # the last start is the end
             picked = torch.cat([part._all_rows() + start for part, start in moved])
         trellis = torch.cat([part.trellis for part in parts], 1)
-        return cls(
-            trellis, first.suh, torch.cat([part.svh for part in parts]), first.codebook, picked
+        return replace(
+            first, trellis=trellis, svh=torch.cat([part.svh for part in parts]), picked=picked
         )
+
+    def cropped(self, rows: int, columns: int) -> Self:
+        full = (self.out_features, self.in_features)
+        blocks = [-(-extent // TRELLIS_BLOCK) * TRELLIS_BLOCK for extent in (rows, columns)]
+        if self.picked is not None or self.width is not None or tuple(blocks) != full:
+            return super().cropped(rows, columns)
+        picked = None if rows == full[0] else torch.arange(rows, device=self.device)
+        return replace(self, picked=picked, width=None if columns == full[1] else columns)
 
     def to(self, device: torch.device) -> Self:
         picked = None if self.picked is None else self.picked.to(device)
         trellis, suh, svh = (part.to(device) for part in (self.trellis, self.suh, self.svh))
-        return type(self)(trellis, suh, svh, self.codebook, picked)
+        return replace(self, trellis=trellis, suh=suh, svh=svh, picked=picked)
 
     def _all_rows(self) -> Tensor:
         if self.picked is not None:
@@ -170,14 +181,14 @@ class Trellis(PackedWeight):
         word, shift = _windows(self.bits)
         word, shift = word.to(self.device), shift.to(self.device)
         numbers = _numbers(self.codebook, self.device)
-        blocks = max(1, _DECODED_AT_ONCE // (TRELLIS_BLOCK * self.in_features))
+        blocks = max(1, _DECODED_AT_ONCE // (TRELLIS_BLOCK * len(self.suh)))
         height, end = blocks * TRELLIS_BLOCK // _TILE, self.trellis.shape[1]
         for start in range(0, end, height):
             halves = self.trellis[:, start : start + height].int() & 0xFFFF
             high, low = halves[..., word], halves[..., _behind(word, self.bits)]
             state = (high << 16 | low) >> shift & 0xFFFF
             number = numbers[state.int()].unflatten(2, (_TILE, _TILE))  # [K/16, N/16, in, out]
-            yield number.permute(1, 3, 0, 2).reshape(-1, self.in_features)
+            yield number.permute(1, 3, 0, 2).reshape(-1, len(self.suh))
 
 
 @cache

@@ -2,7 +2,8 @@
 
 `<prefix>.trellis` int16 [K / 16, N / 16, 16 b]; scales `suh` [K] and `svh` [N] float16, or in
 older files their signs alone, `su` and `sv`, int16 of 16 channels each, a set bit being -1. A
-scalar `mcg` or `mul1` chooses another codebook. Modules without a trellis are plain.
+scalar `mcg` or `mul1` chooses another codebook. N and K are multiples of 128: a layer of other
+sizes is padded, and cut where the model asks for it. Modules without a trellis are plain.
 """
 
 import torch
@@ -12,12 +13,13 @@ from torch import Tensor
 
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorInfo, TensorStore
-from aphrodite_quant.errors import TensorError
+from aphrodite_quant.errors import FormatError, TensorError
 from aphrodite_quant.formats import dense
 from aphrodite_quant.numbers import exact, finite
 from aphrodite_quant.reader import Reader
 
 _BLOCK = 128
+_STATED_BITS = {"bits": 8, "head_bits": 16}
 _MULTIPLIERS = {TrellisCodebook.MCG: 0xCBAC1FED, TrellisCodebook.MUL1: 0x83DCD12D}
 
 
@@ -28,7 +30,17 @@ def claims(checkpoint: Checkpoint) -> bool:
 
 
 def reader(checkpoint: Checkpoint) -> Reader:
-    """Weights as `read` has them; bits and codebook are what each module's tensors say."""
+    """Weights as `read` has them; bits and codebook are what each module's tensors say.
+
+    What the configuration says of bits, an average and the head's, only has to be possible.
+    """
+    stated = checkpoint.quant_config or {}
+    for name, most in _STATED_BITS.items():
+        bits = stated.get(name, most)
+        if not isinstance(bits, int | float) or not 1 <= bits <= most:
+            raise FormatError(
+                f"{checkpoint.path}: {name} is a number from 1 to {most}, found {bits!r}"
+            )
     return read
 
 
@@ -89,5 +101,6 @@ def _scale(store: TensorStore, prefix: str, side: str, size: int) -> Tensor:
 
 def _signs(store: TensorStore, name: str, size: int) -> Tensor:
     words = exact(store, name, torch.int16, (size // 16,))
-    bits = words.int()[:, None] >> torch.arange(16, dtype=torch.int32) & 1
+    place = torch.arange(16, dtype=torch.int32, device=words.device)
+    bits = words.int()[:, None] >> place & 1
     return (1 - 2 * bits).flatten().half()
