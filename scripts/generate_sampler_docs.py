@@ -19,6 +19,7 @@ from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.description import FieldDescription, StageDescription, describe
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.sampler import Sampler, Standing
+from aphrodite_engine.sampling.stages.dry import Dry
 from aphrodite_kernels.backends import reference
 from torch import Tensor
 
@@ -40,6 +41,7 @@ LOGS = (
 """Logarithms of their probabilities."""
 HISTORY = ("few", "group", "woman", "beautiful", "group", "woman")
 """Tokens so far, for the stages that look back; the first is the prompt."""
+DRY = Dry(dry_multiplier=0.8)
 EXAMPLES: tuple[dict[str, Any], ...] = (
     {"logit_bias": {"2": 2, "0": -2}},
     {"allowed_token_ids": [0, 2, 4, 8, 15]},
@@ -90,6 +92,46 @@ Stages act in the order of this page:
 A request may ask for another:
 
 %s
+
+## Tuning
+
+Look before you turn: `/v1/samplers/explain` tells how each sampler changes the candidates for a
+prompt's next token, so does the client, and offline `SamplingParams(explain=20)`.
+
+```python
+from aphrodite_client import Client
+
+told = Client("http://localhost:2242/v1").explain(
+    "%s",
+    min_p=0.02,
+    xtc_probability=1,
+    xtc_threshold=0.08,
+)
+for effect in told.samplers:
+    print(effect.name, effect.candidates.before, "->", effect.candidates.after)
+    for token in effect.tokens[:5]:
+        print(f"  {token.text!r} {token.before:.3f} -> {token.after:.3f}")
+```
+
+**XTC.** Set `xtc_probability` to 1 while you look, and back afterwards. The threshold is compared
+with the probabilities that stand as `before` in the explanation: those after temperature and the
+filters that come first, so these move what reaches it: a stricter min-p makes more tokens reach it. At a
+threshold t at most 1 / t tokens can reach it, all but one of which go; where one or none does,
+nothing happens. Where end-of-text or a line break is among those that would go, nothing happens
+either, so texts end as usual; `xtc_removes_ends` lifts that. With `temperature_last` the threshold
+is compared with probabilities as they are before temperature.
+
+**DRY.** What a token loses that would continue a repetition, with `dry_multiplier` %s, `dry_base`
+%s and `dry_allowed_length` %s, and how much less likely that makes it beside all others:
+
+%s
+
+Halve the multiplier and the losses are halved; the base says how fast they grow. Names and phrases
+that shall recur are spared by a larger `dry_allowed_length`, or as `dry_sequence_breakers`: no
+repetition reaches across one. The prompt counts, too, with all of a conversation; `dry_range`
+looks back on so many tokens only. DRY leaves single words alone; those are what the penalties are for, and
+`no_repeat_ngram_size` forbids where DRY discourages. To try settings on others, keep them as
+[presets](../packages/aphrodite-server/README.md).
 """
 _WIDTH, _HEIGHT, _LEFT, _TOP, _SLOT, _BAR = 640, 190, 34, 24, 30, 12
 _FLOOR = _TOP + 110
@@ -103,9 +145,30 @@ def document() -> str:
         f"{stage.order}. [{stage.name}](#{stage.name}){_number(stage)}"
         for stage in described.samplers
     ]
-    head = _HEAD % (PROMPT, " ".join(HISTORY[1:]), "\n".join(names), _table(described.order))
+    head = _HEAD % (
+        PROMPT,
+        " ".join(HISTORY[1:]),
+        "\n".join(names),
+        _table(described.order),
+        PROMPT,
+        DRY.dry_multiplier,
+        DRY.dry_base,
+        DRY.dry_allowed_length,
+        _losses(),
+    )
     examples = dict(_examples())
     return head + "".join(_section(stage, examples) for stage in described.samplers)
+
+
+def _losses() -> str:
+    """What DRY takes, by the length of the repetition."""
+    lines = ["| tokens repeated | loss | times less likely |", "|---|---|---|"]
+    for length in (1, 2, 3, 4, 5, 6, 8):
+        loss = DRY.penalty(length)
+        factor = math.exp(loss)
+        shown = f"{factor:.1f}" if factor < 100 else f"{factor:,.0f}"
+        lines.append(f"| {length} | {loss:.2f} | {shown} |")
+    return "\n".join(lines)
 
 
 def drawings() -> dict[str, str]:

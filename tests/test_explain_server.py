@@ -1,6 +1,8 @@
 """/v1/samplers/explain over HTTP: the distributions are those that tokens are drawn from."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 from aphrodite_client import Client
@@ -9,6 +11,7 @@ from aphrodite_engine.sampling.catalog import stages_from
 
 pytestmark = pytest.mark.weights
 
+ROOT = Path(__file__).parents[1]
 PATH = "/v1/samplers/explain"
 PROMPT = "The capital of France is"
 SAMPLERS = {
@@ -73,6 +76,16 @@ def test_the_client(server):
     assert samplers.model_dump(mode="json", exclude_unset=True) == described
     models = [explained, *explained.samplers, *samplers.samplers, samplers.samplers[0].fields[0]]
     assert not any(set(model.model_extra or ()) - {"object", *volatile} for model in models)
+
+
+def test_the_example_of_the_docs(server, capsys):
+    page = (ROOT / "docs" / "samplers.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert "http://localhost:2242" in example
+    exec(example.replace("http://localhost:2242", server.url), {})
+    told = capsys.readouterr().out
+    assert re.search(r"^min_p \d+ -> (\d+)\n(  .*\n){5}xtc \1 -> \d+$", told, re.MULTILINE)
+    assert re.search(r"xtc.*\n  ' young' 0\.\d+ -> 0\.000$", told, re.MULTILINE)
 
 
 def test_offline(server):
