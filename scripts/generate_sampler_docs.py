@@ -115,23 +115,23 @@ for effect in told.samplers:
 
 **XTC.** Set `xtc_probability` to 1 while you look, and back afterwards. The threshold is compared
 with the probabilities that stand as `before` in the explanation: those after temperature and the
-filters that come first, so these move what reaches it: a stricter min-p makes more tokens reach it. At a
-threshold t at most 1 / t tokens can reach it, all but one of which go; where one or none does,
-nothing happens. Where end-of-text or a line break is among those that would go, nothing happens
-either, so texts end as usual; `xtc_removes_ends` lifts that. With `temperature_last` the threshold
-is compared with probabilities as they are before temperature.
+filters that come first, so these move what reaches it: a stricter min-p makes more tokens reach
+it. At a threshold t at most 1 / t tokens can reach it, all but one of which go; where one or none
+does, nothing happens. Where end-of-text or a line break is among those that would go, nothing
+happens either, so texts end as usual; `xtc_removes_ends` lifts that. With `temperature_last` the
+threshold is compared with probabilities as they are before temperature.
 
 **DRY.** What a token loses that would continue a repetition, with `dry_multiplier` %s, `dry_base`
 %s and `dry_allowed_length` %s, and how much less likely that makes it beside all others:
 
 %s
 
-Halve the multiplier and the losses are halved; the base says how fast they grow. Names and phrases
-that shall recur are spared by a larger `dry_allowed_length`, or as `dry_sequence_breakers`: no
-repetition reaches across one. The prompt counts, too, with all of a conversation; `dry_range`
-looks back on so many tokens only. DRY leaves single words alone; those are what the penalties are for, and
-`no_repeat_ngram_size` forbids where DRY discourages. To try settings on others, keep them as
-[presets](../packages/aphrodite-server/README.md).
+Halve the multiplier and the losses are halved; the base says how fast they grow. Names and
+phrases that shall recur are spared by a larger `dry_allowed_length`, or as
+`dry_sequence_breakers`: no repetition reaches across one. The prompt counts, too, with all of a
+conversation; `dry_range` looks back on so many tokens only. DRY leaves single words alone; those
+are what the penalties are for, and `no_repeat_ngram_size` forbids where DRY discourages. To try
+settings on others, keep them as [presets](../packages/aphrodite-server/README.md).
 """
 _WIDTH, _HEIGHT, _LEFT, _TOP, _SLOT, _BAR = 640, 190, 34, 24, 30, 12
 _FLOOR = _TOP + 110
