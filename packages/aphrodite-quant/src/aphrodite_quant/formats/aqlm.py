@@ -58,9 +58,9 @@ class Packing:
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config says so."""
+    """A directory whose config says so."""
     stated = checkpoint.quant_config or {}
-    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "aqlm"
+    return checkpoint.kind != "gguf" and stated.get("quant_method") == "aqlm"
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

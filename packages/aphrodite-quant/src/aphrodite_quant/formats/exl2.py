@@ -33,9 +33,9 @@ Group = tuple[int, int, int]
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config says so."""
+    """A directory whose config says so."""
     stated = checkpoint.quant_config or {}
-    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "exl2"
+    return checkpoint.kind != "gguf" and stated.get("quant_method") == "exl2"
 
 
 def reader(checkpoint: Checkpoint) -> Reader:
