@@ -20,8 +20,8 @@ from aphrodite_kernels.protocols import Repack
 PACKED_LAYOUTS = (*CODED_LAYOUTS, Lookup)
 """What there may be kernels for, once it is packed."""
 
-_SLAB = 1 << 22
-"""Weights of which codes and scales are made at a time."""
+_SLAB = 1 << 20
+"""Weights of which codes and scales are made at a time: they stay near the processor's caches."""
 
 
 class BlocksArguments(Arguments):
