@@ -19,6 +19,7 @@ from aphrodite_engine.info import ModelInfo
 from aphrodite_engine.llm import LLM
 from aphrodite_engine.loading.model import OpenModel
 from aphrodite_engine.loading.resolve import named_dtype
+from aphrodite_engine.loading.text import TextModel
 from aphrodite_engine.outputs import RequestOutput
 from aphrodite_engine.profile import ProfiledScheduler
 from aphrodite_engine.request import EngineRequest
@@ -79,11 +80,9 @@ class Session(LLM):
 
     def __init__(self, engine: Engine, info: ModelInfo, tokenizer: Tokenizer | None = None) -> None:
         self.clock = Clock(engine)
-        self._engine = self.clock  # type: ignore[assignment]
-        self.info = info
-        self.tokenizer = tokenizer or tokenizer_of(info.vocab_size)
-        self.template = ChatTemplate(None, self.tokenizer)
-        self._ids = itertools.count()
+        tokenizer = tokenizer or tokenizer_of(info.vocab_size)
+        text = TextModel(Path(info.path), tokenizer, ChatTemplate(None, tokenizer))
+        self._hold(self.clock, info, text, ())  # type: ignore[arg-type]
 
     @property
     def profile(self) -> str:

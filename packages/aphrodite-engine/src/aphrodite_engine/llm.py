@@ -19,13 +19,15 @@ from aphrodite_engine.build import build_engine
 from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.engine import Engine
 from aphrodite_engine.errors import InternalError, RequestError
+from aphrodite_engine.info import ModelInfo
 from aphrodite_engine.loading.generation_config import MODEL, sampling_defaults
-from aphrodite_engine.loading.text import load_text
+from aphrodite_engine.loading.text import TextModel, load_text
 from aphrodite_engine.outputs import RequestOutput
 from aphrodite_engine.request import EngineRequest, FinishReason
 from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.explanation import Explanation
 from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.stage import Stage
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 from aphrodite_engine.text.automaton import TextAutomaton
 from aphrodite_engine.text.output import TextOutput
@@ -116,12 +118,18 @@ class LLM:
         """
         config = EngineConfig(model=model, **options)
         text = load_text(config, _log.info)
-        self._defaults = stages_from(sampling_defaults(generation_config, text.path))
+        defaults = stages_from(sampling_defaults(generation_config, text.path))
         local = msgspec.structs.replace(config, model=str(text.path))
-        self._engine, info = build_engine(local, sorted(text.tokenizer.end_ids), _log.info)
-        self.info = msgspec.structs.replace(info, name=model)
-        self.tokenizer = text.tokenizer
-        self.template = text.template
+        engine, info = build_engine(local, sorted(text.tokenizer.end_ids), _log.info)
+        self._hold(engine, msgspec.structs.replace(info, name=model), text, defaults)
+
+    def _hold(
+        self, engine: Engine, info: ModelInfo, text: TextModel, defaults: tuple[Stage, ...]
+    ) -> None:
+        """Take an engine that is ready, wherever it comes from."""
+        self._engine, self.info = engine, info
+        self.tokenizer, self.template = text.tokenizer, text.template
+        self._defaults = defaults
         self._ids = itertools.count()
 
     def generate(
