@@ -76,7 +76,7 @@ def _groups(store: TensorStore, name: str, weight: TensorInfo) -> list[Group]:
             f"{info.file}: tensor {name!r} is {info}; expected int16, bits and first row of every "
             "group"
         )
-    stored = [int(value) & 0xFFFF for value in store.read(name)]
+    stored = [int(value) & 0xFFFF for value in store.read(name).cpu()]
     bits, starts = stored[::2], [*stored[1::2], weight.shape[0]]
     groups = [
         (b, start, after - start)
