@@ -15,7 +15,7 @@ from aphrodite_quant import (
     find_quantizer,
 )
 from aphrodite_quant.containers.memory import MemoryStore
-from aphrodite_quant.quantizers.nf4 import NORMAL_FLOAT
+from aphrodite_quant.normal_float import NORMAL_FLOAT
 
 ORIGIN = Path("made/here")
 SHAPES = {(96, 256)}

@@ -44,8 +44,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str = "auto"
     """Activations: `auto`, `float32`, `bfloat16` or `float16`."""
     quantization: str | None = None
-    """Format of the checkpoint; None: what it says of itself. `fp8` on a plain one: projections are
-    quantised while they are loaded, embedding and head stay as they are."""
+    """Format of the checkpoint; None: what it says of itself. On a plain one `fp8`, `int8`,
+    `mxfp8`, `fp6`, `int4`, `nf4`, `mxfp4` or `nvfp4`: projections are quantised while they are
+    loaded, embedding and head stay as they are."""
     kv_cache_dtype: str = "auto"
     """`auto`, `float32`, `float16`, `bfloat16` (or `bf16`), `fp8_e4m3` (or `fp8`), `fp8_e5m2`,
     `int8` or `int4`. Those of one byte hold nearly twice as many tokens as those of two, `int4`

@@ -70,7 +70,7 @@ def as_scb(prefix, packed):
     return {f"{prefix}.weight": packed.weight, f"{prefix}.SCB": packed.scale.flatten() * 127}
 
 
-@pytest.mark.parametrize("name", ["int8", "mxfp4"])
+@pytest.mark.parametrize("name", ["int8", "int4", "nf4", "fp6", "mxfp4", "mxfp8", "nvfp4"])
 def test_plain_weights_are_quantised_while_they_are_loaded(made, backend, native, decoder_on, name):
     path, rounded = made
     expected = rounded(name)

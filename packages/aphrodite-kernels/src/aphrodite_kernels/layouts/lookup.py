@@ -1,22 +1,23 @@
-"""Four-bit codes into a table of sixteen numbers, with or without scales.
+"""Codes of three to eight bits into a table of as many numbers, with or without scales.
 
 NormalFloat and FP4 of bitsandbytes have one table for a whole matrix and a scale for every few
-columns; SqueezeLLM has a table for every row and no scales.
+columns, floats of six bits one of 64 numbers; SqueezeLLM has a table for every row and no scales.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from math import gcd
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from aphrodite_kernels.errors import LayoutError
-from aphrodite_kernels.layouts.base import PackedWeight, check_division, share
+from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.grouped import unpack_codes
 
 ENTRIES = 16
+_ENTRIES = (8, 16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +25,9 @@ class Lookup(PackedWeight):
     """W[n, k] = table[n, code[n, k]] * scale[n, k // group]."""
 
     codes: Tensor
-    """[N, K / 2] uint8: the code of the even column in the low four bits."""
+    """[N, K * bits / 8] uint8: the codes of a row as one little-endian bit stream."""
     table: Tensor
-    """[N, 16] float32, or [1, 16] if the rows share one."""
+    """[N, 2**bits] float32, or [1, 2**bits] if the rows share one."""
     scale: Tensor | None
     """[N, K / group] float32; None: all are 1."""
     group: int
@@ -38,13 +39,20 @@ class Lookup(PackedWeight):
                 f"codes are a matrix of uint8, not {self.codes.dtype} of {self.codes.ndim} "
                 "dimensions"
             )
-        height, width = self.out_features, self.in_features
-        tables = ((1, ENTRIES), (height, ENTRIES))
+        entries = self.table.shape[-1] if self.table.ndim == 2 else 0
+        height = self.out_features
+        if entries not in _ENTRIES or self.codes.shape[1] * 8 % self.bits:
+            raise LayoutError(
+                f"a table of {entries} entries has no codes that fill rows of "
+                f"{self.codes.shape[1]} bytes; it has one of {', '.join(map(str, _ENTRIES))}"
+            )
+        tables = ((1, entries), (height, entries))
         if self.table.dtype != torch.float32 or tuple(self.table.shape) not in tables:
             raise LayoutError(
-                f"the table of {height} rows is [1, 16] or [{height}, 16] float32, not "
-                f"{list(self.table.shape)} {self.table.dtype}"
+                f"the table of {height} rows is [1, {entries}] or [{height}, {entries}] float32, "
+                f"not {list(self.table.shape)} {self.table.dtype}"
             )
+        width = self.in_features
         if self.group < 1 or width % self.group:
             raise LayoutError(f"{width} columns do not divide into groups of {self.group}")
         scale, expected = self.scale, (height, width // self.group)
@@ -55,8 +63,13 @@ class Lookup(PackedWeight):
             )
 
     @property
+    def bits(self) -> int:
+        """Of one code."""
+        return self.table.shape[1].bit_length() - 1
+
+    @property
     def in_features(self) -> int:
-        return self.codes.shape[1] * 2
+        return self.codes.shape[1] * 8 // self.bits
 
     @property
     def out_features(self) -> int:
@@ -72,7 +85,7 @@ class Lookup(PackedWeight):
         return self.codes.device
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        codes = unpack_codes(self.codes, 4).long()
+        codes = unpack_codes(self.codes, self.bits).long()
         wide = self.table[0][codes] if len(self.table) == 1 else self.table.gather(1, codes)
         if self.scale is not None:
             wide = wide * self.scale.repeat_interleave(self.group, 1)
@@ -84,24 +97,36 @@ class Lookup(PackedWeight):
         return type(self)(self.codes[index], table, scale, self.group)
 
     def shard(self, axis: int, rank: int, size: int) -> Self:
-        unit = (2 if self.scale is None else self.group) if axis == 1 else 1
-        check_division(self.in_features if axis == 1 else self.out_features, unit, size)
-        part = partial(share, axis=axis, rank=rank, size=size)
+        extent = self.in_features if axis == 1 else self.out_features
+        whole = self.group == self.in_features
+        unit = (8 // gcd(8, self.bits) if whole else self.group) if axis == 1 else 1
+        if extent % (size * unit):
+            raise LayoutError(
+                f"a dimension of {extent} in groups of {unit} does not divide into {size} parts"
+            )
+
+        def part(tensor: Tensor) -> Tensor:
+            length = tensor.shape[axis] // size
+            return tensor.narrow(axis, rank * length, length).contiguous()
+
         table = part(self.table) if axis == 0 and len(self.table) > 1 else self.table
-        scale = None if self.scale is None else part(self.scale)
-        codes = part(self.codes)
-        group = codes.shape[1] * 2 if scale is None else self.group
-        return type(self)(codes, table, scale, group)
+        scale = self.scale
+        if scale is not None and not (axis == 1 and whole):
+            scale = part(scale)
+        group = extent // size if axis == 1 and whole else self.group
+        return type(self)(part(self.codes), table, scale, group)
 
     @classmethod
     def stack(cls, weights: Sequence[PackedWeight]) -> Self:
         parts = cls.all_of(weights)
-        kinds = {(part.in_features, part.group, part.scale is None) for part in parts}
+        kinds = {(part.in_features, part.bits, part.group, part.scale is None) for part in parts}
         if len(kinds) != 1:
             raise LayoutError(f"cannot stack weights with tables of different kinds: {kinds}")
         table = parts[0].table
         if len(table) > 1 or not all(torch.equal(part.table, table) for part in parts):
-            table = torch.cat([part.table.expand(part.out_features, ENTRIES) for part in parts])
+            table = torch.cat(
+                [part.table.expand(part.out_features, table.shape[1]) for part in parts]
+            )
         scales = [part.scale for part in parts if part.scale is not None]
         scale = torch.cat(scales) if scales else None
         return cls(torch.cat([part.codes for part in parts]), table, scale, parts[0].group)

@@ -12,17 +12,11 @@ import torch
 from torch import Tensor
 
 from aphrodite_quant.errors import FormatError
+from aphrodite_quant.normal_float import NORMAL_FLOAT, nearest_in
 from aphrodite_quant.quantizer import Options, Quantizer, Statistics
 
 _BLOCK, _OUTER_BLOCK = 64, 256
 _DECADES = 7
-NORMAL_FLOAT = (
-    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
-    -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
-    0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
-    0.7229568362236023, 1.0,
-)  # fmt: skip
-"""Quantiles of a normal distribution, the largest scaled to 1, zero among them."""
 
 
 def quantizer(options: Options, shapes: Collection[tuple[int, int]]) -> Quantizer:
@@ -85,12 +79,6 @@ class Nf4(Quantizer):
             tensors["weight.absmax"] = scale
         text = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
         return tensors | {"weight.quant_state.bitsandbytes__nf4": text}
-
-
-def nearest_in(table: Tensor, values: Tensor) -> Tensor:
-    """The place, uint8, of the entry of an ascending table that is nearest to each."""
-    between = (table[1:] + table[:-1]) / 2
-    return torch.bucketize(values, between).to(torch.uint8)
 
 
 def dynamic_table() -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from aphrodite_quant.compressed_config import compressed_config
-from aphrodite_quant.online.mxfp4 import nearest_codes
 from aphrodite_quant.quantizer import Options, Quantizer, Statistics, common_group
+from aphrodite_quant.small_floats import magnitudes, nearest
 
 _GROUP = 16
 _LARGEST = 6.0
@@ -53,7 +53,7 @@ class Nvfp4(Quantizer):
         scale = (peak * divisor / _LARGEST).clamp(_LEAST_SCALE, _LARGEST_SCALE)
         scale = scale.to(torch.float8_e4m3fn)
         steps = groups * divisor / scale.float()[..., None]
-        codes = nearest_codes(steps.flatten(1))
+        codes = nearest(steps.flatten(1), magnitudes(2, 1))
         return {
             "weight_packed": codes[:, ::2] | codes[:, 1::2] << 4,
             "weight_scale": scale,

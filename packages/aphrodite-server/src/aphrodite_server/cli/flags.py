@@ -55,9 +55,6 @@ class Limited:
 
 LIMITED: Final[Mapping[str, Limited]] = {
     "tensor_parallel_size": Limited(("1",), "leave it out: the model runs on one device"),
-    "quantization": Limited(
-        ("auto", "gguf", "dense", "fp8"), "leave it out: the format is read from the checkpoint"
-    ),
 }
 """Engine flags with values that are not there yet."""
 

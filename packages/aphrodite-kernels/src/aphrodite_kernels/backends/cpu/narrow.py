@@ -115,7 +115,7 @@ class Narrow(PackedWeight):
                 scale = scale * source.row_scale
             codes = source.elements.contiguous().view(torch.uint8)
             return cls(source, codes, None, scale.contiguous(), (1, source.group))
-        if isinstance(source, Lookup) and source.group % 2 == 0:
+        if isinstance(source, Lookup) and source.bits == 4 and source.group % 2 == 0:
             scale = None if source.scale is None else source.scale.contiguous()
             codes, table = source.codes.contiguous(), source.table.contiguous()
             return cls(source, codes, table, scale, (1, source.group))

@@ -1,4 +1,4 @@
-"""Codes into tables: one for all rows with scales, or one for each row."""
+"""Codes into tables: one for all rows with scales, or one for each row; of four or six bits."""
 
 import torch
 
@@ -17,6 +17,12 @@ def _by_row(rows: int, columns: int, generator: torch.Generator) -> Lookup:
     return Lookup(_codes(rows, columns, generator), table, None, columns)
 
 
+def _six_bits(rows: int, columns: int, generator: torch.Generator) -> Lookup:
+    codes = torch.randint(256, (rows, columns * 3 // 4), generator=generator).to(torch.uint8)
+    table = torch.randn(1, 64, generator=generator) / 2
+    return Lookup(codes, table, torch.rand(rows, 1, generator=generator), columns)
+
+
 def _codes(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
     return torch.randint(256, (rows, columns // 2), generator=generator).to(torch.uint8)
 
@@ -24,4 +30,5 @@ def _codes(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
 KINDS = (
     WeightKind("lookup_shared", _shared),
     WeightKind("lookup_by_row", _by_row),
+    WeightKind("lookup_six_bits", _six_bits, company=False),
 )
