@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from aphrodite_engine.errors import ModelError
 from safetensors.torch import load_file, save_file
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 35]
@@ -49,12 +50,14 @@ def test_a_checkpoint_of_four_bits_is_read(make_checkpoint, backend, native, dec
     tensors = load_file(path / "model.safetensors")
     parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for name in [name for name in tensors if name.endswith("_proj.weight")]:
+        linear = ("_proj.weight", "lm_head.weight")
+        for name in [name for name in tensors if name.endswith(linear)]:
             codes, zero, scale, dense = rounded(tensors.pop(name).float())
             parameters[name].copy_(dense)
             packed = {"awq": awq, "gptq": gptq}[method](codes, zero, scale)
             for leaf, tensor in packed.items():
                 tensors[f"{name.removesuffix('weight')}{leaf}"] = tensor.contiguous()
+            tensors[f"{name.removesuffix('weight')}bias"] = torch.zeros(len(dense))
         expected = model(torch.tensor([TOKENS])).logits[0]
     save_file(tensors, path / "model.safetensors")
     config = json.loads((path / "config.json").read_text())
@@ -69,3 +72,20 @@ def test_a_checkpoint_of_four_bits_is_read(make_checkpoint, backend, native, dec
     torch.testing.assert_close(exact, expected, rtol=1e-4, atol=1e-4)
     # Compiled kernels may round activations to eight bits.
     assert (compiled - expected).norm() < 0.05 * expected.norm()
+
+
+def test_a_bias_that_is_not_zero_is_not_dropped(make_checkpoint, backend, decoder_on):
+    from transformers import AutoConfig
+
+    path, _ = make_checkpoint(AutoConfig.for_model("llama", **CONFIG))
+    tensors = load_file(path / "model.safetensors")
+    module = "model.layers.0.self_attn.o_proj"
+    codes, zero, scale, _ = rounded(tensors.pop(f"{module}.weight").float())
+    packed = gptq(codes, zero, scale) | {"bias": torch.eye(1, 64)[0]}
+    tensors |= {f"{module}.{leaf}": tensor.contiguous() for leaf, tensor in packed.items()}
+    save_file(tensors, path / "model.safetensors")
+    config = json.loads((path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": GROUP}
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=rf"no place for the tensors {module}\.bias"):
+        decoder_on(path, backend)

@@ -56,8 +56,9 @@ class RecordingStore:
     def check_all_read(self, *, tied_head: bool) -> None:
         """ModelError naming the tensors that no layer wanted.
 
-        Of a model with a tied head, a stored copy of the head is not wanted; scales of a KV cache
-        are, if it is of the kind that they are for (fit.py).
+        Of a model with a tied head, a stored copy of the head is not wanted, nor anywhere a bias of
+        zeros that older tools wrote beside a packed weight; scales of a KV cache are, if it is of
+        the kind that they are for (fit.py).
         """
         spare = {"lm_head.weight"} if tied_head else set[str]()
         unread = [
@@ -67,6 +68,7 @@ class RecordingStore:
             and name not in spare
             and not _DERIVED.fullmatch(name)
             and not is_cache_scale(name)
+            and not self._adds_nothing(name)
         ]
         if not unread:
             return
@@ -76,3 +78,8 @@ class RecordingStore:
             f"{self.info(unread[0]).file}: the model has no place for the tensors {shown}{more}; "
             "is config.json that of this checkpoint?"
         )
+
+    def _adds_nothing(self, name: str) -> bool:
+        module, _, leaf = name.rpartition(".")
+        packed = leaf == "bias" and f"{module}.qweight" in self.names()
+        return packed and not bool(self._store.read(name).any())

@@ -46,10 +46,10 @@ class _Packing:
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config says so, in whatever case."""
+    """A directory whose config says so, in whatever case."""
     stated = checkpoint.quant_config or {}
     method = str(stated.get("quant_method")).lower()
-    return checkpoint.kind == "safetensors" and method in ("quip", "quip#")
+    return checkpoint.kind != "gguf" and method in ("quip", "quip#")
 
 
 def reader(checkpoint: Checkpoint) -> Reader:

@@ -82,9 +82,9 @@ class Packing:
 
 
 def claims(checkpoint: Checkpoint) -> bool:
-    """Safetensors whose config says so."""
+    """A directory whose config says so."""
     stated = checkpoint.quant_config or {}
-    return checkpoint.kind == "safetensors" and stated.get("quant_method") == "vptq"
+    return checkpoint.kind != "gguf" and stated.get("quant_method") == "vptq"
 
 
 def reader(checkpoint: Checkpoint) -> Reader:
