@@ -35,6 +35,13 @@ def test_golden_four_bit_weights_are_decoded(opened, name):
     assert torch.equal(rounded.dequantize().bfloat16().float(), expected.float())
 
 
+@pytest.mark.parametrize("name", ["bnb-nf4", "bnb-int8"])
+def test_a_module_that_should_be_plain_is_not_scaled(opened, name):
+    weights, _ = opened(name, {"llm_int8_skip_modules": ["lm_head", "layer"]})
+    with pytest.raises(TensorError, match=r"layer.weight' .* llm_int8_skip_modules .* 'layer'"):
+        weights.packed("layer")
+
+
 def test_a_module_that_was_left_alone_is_dense(opened):
     plain = torch.randn(16, 576, dtype=torch.bfloat16)
     assert isinstance(opened("bnb-nf4", weight=plain)[0].packed("layer"), Dense)

@@ -6,7 +6,7 @@ bits, over the matrix row by row; `weight.quant_map` float [16]; `weight.absmax`
 `weight.nested_absmax` (one for every `nested_blocksize`) plus `nested_offset`; the sizes are JSON
 in `weight.quant_state.bitsandbytes__nf4` (or `__fp4`). INT8: `weight` int8 [N, K] times
 `SCB` [N] / 127.
-Modules that were left unquantised have a plain weight.
+Modules that were left unquantised (`llm_int8_skip_modules`) have a plain weight.
 """
 
 import json
@@ -22,10 +22,12 @@ from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorInfo, TensorStore
 from aphrodite_quant.errors import TensorError
 from aphrodite_quant.formats import dense
+from aphrodite_quant.modules import named_modules, refuse_named
 from aphrodite_quant.numbers import finite
 from aphrodite_quant.reader import Reader
 
 _STATES = ("nf4", "fp4")
+_LIST = "llm_int8_skip_modules"
 
 
 def claims(checkpoint: Checkpoint) -> bool:
@@ -35,8 +37,16 @@ def claims(checkpoint: Checkpoint) -> bool:
 
 
 def reader(checkpoint: Checkpoint) -> Reader:
-    """Weights as `read` has them."""
-    return read
+    """Weights as `read` has them, none of them in a module that is stated to be unquantised."""
+    plain = named_modules(checkpoint.path, checkpoint.quant_config or {}, _LIST)
+
+    def read_module(store: TensorStore, prefix: str) -> PackedWeight:
+        info = store.info(f"{prefix}.weight")
+        if info.type in (torch.int8, torch.uint8):
+            refuse_named(info, prefix, plain, _LIST)
+        return read(store, prefix)
+
+    return read_module
 
 
 def read(store: TensorStore, prefix: str) -> PackedWeight:
