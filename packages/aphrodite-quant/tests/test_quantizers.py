@@ -1,5 +1,10 @@
-"""What quantisers write, the readers of the same formats read: the nearest numbers there are."""
+"""What quantisers write, the readers of the same formats read: the nearest numbers there are.
 
+Tensors that the formats' own tools wrote (golden/) come out again from what the readers make of
+them.
+"""
+
+import json
 from pathlib import Path
 
 import pytest
@@ -15,7 +20,11 @@ from aphrodite_quant import (
     find_quantizer,
 )
 from aphrodite_quant.containers.memory import MemoryStore
+from aphrodite_quant.grid import Coded
 from aphrodite_quant.normal_float import NORMAL_FLOAT
+from aphrodite_quant.quantizers import awq, compressed_tensors, gptq
+from aphrodite_quant.quantizers.nf4 import dynamic_table
+from safetensors import safe_open
 
 ORIGIN = Path("made/here")
 SHAPES = {(96, 256)}
@@ -156,3 +165,50 @@ def test_options_that_a_format_has_not_are_named():
 def test_unknown_formats_list_those_that_there_are():
     with pytest.raises(FormatError, match=r"present are .*fp8.*int8"):
         find_quantizer("fp9")
+
+
+def golden(name):
+    """Tensors of a golden file, and the weight that the reader of its format makes of them."""
+    file = Path(__file__).parent / "golden" / f"{name}.safetensors"
+    with safe_open(file, "pt") as opened:
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        config = {"quantization_config": json.loads(opened.metadata()["quantization_config"])}
+    del tensors["effective_weight"]
+    store = MemoryStore(ORIGIN, {f"m.{key}": tensor for key, tensor in tensors.items()})
+    checkpoint = Checkpoint(ORIGIN, "safetensors", store, config, {})
+    return tensors, find_format(checkpoint).reader(checkpoint)(store, "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("gptq-int4-g64", lambda coded: gptq.packed(coded, 4, 1)),
+        ("awq-int4-g64", awq.packed),
+        ("ct-w4a16-asym", lambda coded: compressed_tensors.packed(coded, 4, symmetric=False)),
+        ("ct-w4a16-channel", lambda coded: compressed_tensors.packed(coded, 4, symmetric=True)),
+        ("ct-w8a16-g64", lambda coded: compressed_tensors.packed(coded, 8, symmetric=True)),
+    ],
+)
+def test_codes_of_other_tools_are_packed_as_they_do(name, written):
+    expected, packed = golden(name)
+    groups = torch.arange(packed.in_features, dtype=torch.int32) // packed.group
+    coded = Coded(packed.unpack(), packed.scale.float(), packed.zeros().float(), groups)
+    found = written(coded)
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert found[key].shape == tensor.shape, key
+        if not tensor.is_floating_point():
+            assert found[key].dtype == tensor.dtype and torch.equal(found[key], tensor), key
+
+
+def test_normal_floats_are_those_of_bitsandbytes():
+    expected, packed = golden("bnb-nf4")
+    nf4 = find_quantizer("nf4").quantizer(Options(), {(16, 576)})
+    found = nf4.quantize(packed.dequantize(), None)
+    assert found.keys() == expected.keys()
+    for key in ("weight", "weight.absmax", "weight.quant_map"):
+        torch.testing.assert_close(found[key], expected[key], rtol=1e-6, atol=0)
+    nested, _ = golden("bnb-nf4-dq")
+    torch.testing.assert_close(dynamic_table(), nested["weight.nested_quant_map"])
+    made = find_quantizer("nf4").quantizer(Options(variant="nested"), {(16, 576)})
+    assert made.quantize(packed.dequantize(), None).keys() == nested.keys()

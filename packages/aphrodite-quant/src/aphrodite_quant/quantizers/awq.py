@@ -14,7 +14,7 @@ from aphrodite_kernels.layouts.grouped import pack_codes
 from torch import Tensor
 
 from aphrodite_quant.errors import FormatError
-from aphrodite_quant.grid import Grid, nearest
+from aphrodite_quant.grid import Coded, Grid, nearest
 from aphrodite_quant.quantizer import Options, Quantizer, Statistics, common_group
 
 _BITS = 4
@@ -85,15 +85,20 @@ class Awq(Quantizer):
     def quantize(self, weight: Tensor, statistics: Statistics | None) -> dict[str, Tensor]:
         assert statistics is not None, "calibrated"
         importance = statistics.hessian.diagonal().clamp(min=1e-12)
-        coded = nearest(weight, Grid(_BITS, self.symmetric), self._group_of(weight), importance)
-        return {
-            "qweight": _words(coded.codes),
-            "qzeros": _words(coded.zero.to(torch.uint8)),
-            "scales": coded.scale.T.to(torch.float16).contiguous(),
-        }
+        grid = Grid(_BITS, self.symmetric)
+        return packed(nearest(weight, grid, self._group_of(weight), importance))
 
     def _group_of(self, weight: Tensor) -> int:
         return weight.shape[1] if self.group == -1 else self.group
+
+
+def packed(coded: Coded) -> dict[str, Tensor]:
+    """The format's tensors."""
+    return {
+        "qweight": _words(coded.codes),
+        "qzeros": _words(coded.zero.to(torch.uint8)),
+        "scales": coded.scale.T.to(torch.float16).contiguous(),
+    }
 
 
 def _lost(

@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from aphrodite_quant.compressed_config import compressed_config
 from aphrodite_quant.errors import FormatError
-from aphrodite_quant.grid import Grid, nearest
+from aphrodite_quant.grid import Coded, Grid, nearest
 from aphrodite_quant.hessian import round_by_hessian
 from aphrodite_quant.quantizer import Options, Quantizer, Statistics, common_group
 
@@ -78,15 +78,7 @@ class Nearest(Quantizer):
             coded = nearest(weight, grid, group)
         else:
             coded = round_by_hessian(weight, statistics.hessian, grid, group, act_order=False)
-        tensors = {
-            "weight_packed": _words(coded.codes, self.bits),
-            "weight_scale": coded.scale.to(torch.float16),
-            "weight_shape": torch.tensor(weight.shape),
-        }
-        if not self.symmetric:
-            zeros = coded.zero.to(torch.uint8).T
-            tensors["weight_zero_point"] = _words(zeros, self.bits).T.contiguous()
-        return tensors
+        return packed(coded, self.bits, symmetric=self.symmetric)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +86,19 @@ class ByHessian(Nearest):
     """GPTQ."""
 
     calibrated = True
+
+
+def packed(coded: Coded, bits: int, *, symmetric: bool) -> dict[str, Tensor]:
+    """The format's tensors."""
+    tensors = {
+        "weight_packed": _words(coded.codes, bits),
+        "weight_scale": coded.scale.to(torch.float16),
+        "weight_shape": torch.tensor(coded.codes.shape),
+    }
+    if not symmetric:
+        zeros = coded.zero.to(torch.uint8).T
+        tensors["weight_zero_point"] = _words(zeros, bits).T.contiguous()
+    return tensors
 
 
 def _words(codes: Tensor, bits: int) -> Tensor:
