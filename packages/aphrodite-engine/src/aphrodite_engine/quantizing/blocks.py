@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from aphrodite_kernels.layouts import PackedWeight
-from aphrodite_quant import Checkpoint, Quantizer, Reader, Statistics, find_format
+from aphrodite_quant import Checkpoint, Quantizer, Reader, Statistics, TensorStore, find_format
 from aphrodite_quant.containers.memory import MemoryStore
 from torch import Tensor
 
@@ -54,7 +54,7 @@ class BlockWriter:
         module = projection.module
         made = self.quantizer.quantize(weight, statistics)
         tensors = {f"{module}.{name}": tensor for name, tensor in made.items()}
-        packed = self.read(MemoryStore(self.output.path, tensors), module)
+        packed = self._unpadded(MemoryStore(self.output.path, tensors), projection)
         self._tensors.update({name: tensor.cpu() for name, tensor in tensors.items()})
         self._records.append(_record(projection, weight, packed.dequantize(), statistics))
         self.progress()
@@ -79,7 +79,12 @@ class BlockWriter:
         """A weight of a block that is written; the source's counts as read."""
         self.weights.packed(projection.module, projection.shape)
         self.progress()
-        return self.read(self.output.stored(block_of(projection.module)), projection.module)
+        return self._unpadded(self.output.stored(block_of(projection.module)), projection)
+
+    def _unpadded(self, store: TensorStore, projection: Projection) -> PackedWeight:
+        weight = self.read(store, projection.module)
+        found = (weight.out_features, weight.in_features)
+        return weight if found == projection.shape else weight.cropped(*projection.shape)
 
     def skip(self, block: str) -> None:
         """A block that is written: what the source has of it counts as read."""

@@ -180,7 +180,7 @@ class Trellis(PackedWeight):
         """D from its first row to its last, so many whole blocks of rows at a time."""
         word, shift = _windows(self.bits)
         word, shift = word.to(self.device), shift.to(self.device)
-        numbers = _numbers(self.codebook, self.device)
+        numbers = trellis_numbers(self.codebook, self.device)
         blocks = max(1, _DECODED_AT_ONCE // (TRELLIS_BLOCK * len(self.suh)))
         height, end = blocks * TRELLIS_BLOCK // _TILE, self.trellis.shape[1]
         for start in range(0, end, height):
@@ -191,18 +191,26 @@ class Trellis(PackedWeight):
             yield number.permute(1, 3, 0, 2).reshape(-1, len(self.suh))
 
 
+def symbol_places() -> Tensor:
+    """[256] int64: for each symbol of a tile, in the order of the stream, 16 * row + column.
+
+    Rows count in features, columns out features.
+    """
+    symbol = torch.arange(256)
+    lane, of_lane = symbol // 8, symbol % 8
+    row = lane % 4 * 2 + of_lane % 2 + of_lane % 4 // 2 * 8
+    column = lane // 4 + of_lane // 4 * 8
+    return row * 16 + column
+
+
 @cache
 def _windows(bits: int) -> tuple[Tensor, Tensor]:
     """For each weight of a tile, in row-major order of (in, out): half-word and shift of its state.
 
     Weights follow each other as the operand of a tensor core's product has them in its lanes.
     """
-    symbol = torch.arange(256)
-    lane, of_lane = symbol // 8, symbol % 8
-    row = lane % 4 * 2 + of_lane % 2 + of_lane % 4 // 2 * 8
-    column = lane // 4 + of_lane // 4 * 8
-    start = ((symbol + 1) * bits - 16) % (256 * bits)
-    order = (row * 16 + column).argsort()
+    start = ((torch.arange(256) + 1) * bits - 16) % (256 * bits)
+    order = symbol_places().argsort()
     # The stream runs from the highest bit of a word of two halves, of which the low is first.
     return (start // 16 ^ 1)[order], (16 - start % 16)[order].int()
 
@@ -212,7 +220,7 @@ def _behind(word: Tensor, bits: int) -> Tensor:
     return ((word ^ 1) + 1) % (16 * bits) ^ 1
 
 
-def _numbers(codebook: TrellisCodebook, device: torch.device) -> Tensor:
+def trellis_numbers(codebook: TrellisCodebook, device: torch.device) -> Tensor:
     """What each of the 65 536 states stands for, float16."""
     state = torch.arange(1 << 16, dtype=torch.int64, device=device)
     if codebook == TrellisCodebook.MUL1:

@@ -20,7 +20,8 @@ from aphrodite_quant.reader import Reader
 
 _BLOCK = 128
 _STATED_BITS = {"bits": 8, "head_bits": 16}
-_MULTIPLIERS = {TrellisCodebook.MCG: 0xCBAC1FED, TrellisCodebook.MUL1: 0x83DCD12D}
+MULTIPLIERS = {TrellisCodebook.MCG: 0xCBAC1FED, TrellisCodebook.MUL1: 0x83DCD12D}
+"""What a scalar beside a trellis holds, by which codebook it marks."""
 
 
 def claims(checkpoint: Checkpoint) -> bool:
@@ -69,7 +70,7 @@ def read(store: TensorStore, prefix: str) -> PackedWeight:
 
 
 def _codebook(store: TensorStore, prefix: str, trellis: TensorInfo) -> TrellisCodebook:
-    marked = [book for book in _MULTIPLIERS if f"{prefix}.{book}" in store.names()]
+    marked = [book for book in MULTIPLIERS if f"{prefix}.{book}" in store.names()]
     if len(marked) > 1:
         raise TensorError(
             f"{trellis.file}: tensor {trellis.name!r} has both mcg and mul1 beside it; "
@@ -81,11 +82,11 @@ def _codebook(store: TensorStore, prefix: str, trellis: TensorInfo) -> TrellisCo
     if info.type not in (torch.int32, torch.uint32, torch.int64) or info.nbytes > 8:
         raise TensorError(f"{info.file}: tensor {info.name!r} is {info}; expected one int32")
     marks = store.read(info.name).reshape(-1).long() & 0xFFFFFFFF
-    if len(marks) != 1 or int(marks[0]) != _MULTIPLIERS[book]:
+    if len(marks) != 1 or int(marks[0]) != MULTIPLIERS[book]:
         found = ", ".join(hex(int(mark)) for mark in marks)
         raise TensorError(
             f"{info.file}: tensor {info.name!r} holds {found or 'nothing'}; "
-            f"expected {hex(_MULTIPLIERS[book])}"
+            f"expected {hex(MULTIPLIERS[book])}"
         )
     return book
 

@@ -1,0 +1,69 @@
+"""Trellis-coded weights of one to eight bits (`quant_method: exl3`).
+
+`exl3` and `exl3:mcg`, `exl3:mul1`, `exl3:3inst` name the codebook. The search for paths is heavy:
+on a CPU it takes a minute or two for a million weights. Dimensions that are no multiple of 128
+are padded with zeros.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from aphrodite_kernels.layouts.trellis import TRELLIS_BLOCK, TrellisCodebook
+from torch import Tensor
+from torch.nn.functional import pad
+
+from aphrodite_quant.errors import FormatError
+from aphrodite_quant.formats.exl3 import MULTIPLIERS
+from aphrodite_quant.quantizer import Options, Quantizer, Statistics
+from aphrodite_quant.trellis.encode import encode
+
+_BITS = 4
+
+
+def quantizer(options: Options, shapes: Collection[tuple[int, int]]) -> Quantizer:
+    """FormatError if bits or codebook are not ones that the format has."""
+    options.only("exl3", "variant", "bits")
+    bits = _BITS if options.bits is None else options.bits
+    if bits not in range(1, 9):
+        raise FormatError(f"format exl3 has weights of 1 to 8 bits, not {bits}")
+    books = [str(book) for book in TrellisCodebook]
+    variant = options.variant or TrellisCodebook.MCG
+    if variant not in books:
+        raise FormatError(f"exl3:{variant} is not known; present are exl3:{', exl3:'.join(books)}")
+    return Exl3(bits, TrellisCodebook(variant))
+
+
+@dataclass(frozen=True)
+class Exl3(Quantizer):
+    """One number of bits for all weights."""
+
+    bits: int
+    codebook: TrellisCodebook
+    calibrated = True
+
+    @property
+    def bits_per_weight(self) -> float:
+        return float(self.bits)
+
+    def config(self, plain: Sequence[str]) -> dict[str, Any]:
+        return {
+            "quant_method": "exl3",
+            "version": "0.0.1",
+            "bits": float(self.bits),
+            "head_bits": 16,
+            "codebook": str(self.codebook),
+            "out_scales": "always",
+        }
+
+    def quantize(self, weight: Tensor, statistics: Statistics | None) -> dict[str, Tensor]:
+        assert statistics is not None, "it is calibrated"
+        below, right = (-size % TRELLIS_BLOCK for size in weight.shape)
+        hessian = pad(statistics.hessian.to(weight.device), (0, right, 0, right))
+        packed = encode(pad(weight, (0, right, 0, below)), hessian, self.bits, self.codebook)
+        tensors = {"trellis": packed.trellis, "suh": packed.suh, "svh": packed.svh}
+        if self.codebook in MULTIPLIERS:
+            mark = torch.tensor(MULTIPLIERS[self.codebook], dtype=torch.int64).to(torch.int32)
+            tensors[str(self.codebook)] = mark
+        return tensors

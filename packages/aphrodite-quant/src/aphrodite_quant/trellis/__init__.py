@@ -1,0 +1,1 @@
+"""Writing trellis-coded weights; how they are read is in the layouts."""
