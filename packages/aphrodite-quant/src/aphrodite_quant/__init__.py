@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         QuantError,
         TensorError,
     )
-    from aphrodite_quant.format import Format, find_format, format_names
+    from aphrodite_quant.format import Format, find_format, format_name, format_names
     from aphrodite_quant.kv_cache import (
         CacheScales,
         is_cache_scale,
@@ -51,6 +51,7 @@ _HOME = {
     "find_format": "format",
     "find_quantization": "quantization",
     "find_quantizer": "quantizer_registry",
+    "format_name": "format",
     "format_names": "format",
     "is_cache_scale": "kv_cache",
     "open_checkpoint": "checkpoint",
@@ -81,6 +82,7 @@ __all__ = [
     "find_format",
     "find_quantization",
     "find_quantizer",
+    "format_name",
     "format_names",
     "is_cache_scale",
     "open_checkpoint",

@@ -5,6 +5,7 @@ A format is a module under `formats/` with the two functions of `Format`; presen
 
 import importlib
 import pkgutil
+from types import ModuleType
 from typing import Protocol, cast
 
 from aphrodite_quant import formats
@@ -54,3 +55,10 @@ def find_format(checkpoint: Checkpoint) -> Format:
         f"{checkpoint.path}: quantisation {method!r} is not supported; "
         f"present are {', '.join(format_names())}"
     )
+
+
+def format_name(checkpoint: Checkpoint) -> str:
+    """The name of the format that claims the checkpoint; FormatError if none does."""
+    kind = find_format(checkpoint)
+    assert isinstance(kind, ModuleType), "a format is a file under formats/"
+    return kind.__name__.rpartition(".")[2]

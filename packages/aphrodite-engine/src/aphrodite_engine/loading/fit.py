@@ -43,7 +43,7 @@ def fit_model(source: OpenModel, backend: Backend, config: EngineConfig, say: Sa
     """
     groups, device = group_layers(source.config.kv_specs), backend.device
     gauge = Gauge(device) if device.type == "cuda" else None
-    machine = _machine(backend)
+    machine = machine_of(backend)
     planned = resolve(config, source.facts, machine)
     say(str(planned.budget))
     loaded = _load(source, backend, planned.config.max_model_len, say)
@@ -72,7 +72,8 @@ def limits_of(resolved: ResolvedConfig) -> Limits:
     )
 
 
-def _machine(backend: Backend) -> Machine:
+def machine_of(backend: Backend) -> Machine:
+    """What planning needs to know of this machine."""
     return Machine(
         device=str(backend.device),
         dtype=str(backend.dtype).removeprefix("torch."),

@@ -10,7 +10,6 @@ the head; for a device it is the device's, and the host's is two buffers (upload
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 
 from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.layouts import Dense, PackedWeight
@@ -20,6 +19,7 @@ from aphrodite_quant import (
     Weights,
     find_format,
     find_quantization,
+    format_name,
     open_checkpoint,
     quantization_names,
     stated_kv_cache,
@@ -53,9 +53,7 @@ class OpenModel:
     @property
     def format(self) -> str:
         """The quantisation format of the checkpoint."""
-        kind = find_format(self.checkpoint)
-        assert isinstance(kind, ModuleType), "a format is a file under formats/"
-        return kind.__name__.rpartition(".")[2]
+        return format_name(self.checkpoint)
 
     @property
     def facts(self) -> ModelFacts:

@@ -11,6 +11,7 @@ COMMANDS: Final = {
     "run": ("run", "serve a model"),
     "serve": ("run", "another name of run"),
     "chat": ("chat", "talk to a running server"),
+    "inspect": ("inspect", "tell what a checkpoint holds and takes, and check it"),
     "quantize": ("quantize", "write a quantised checkpoint of a model"),
 }
 
