@@ -61,8 +61,8 @@ def test_other_caches_leave_them_and_say_so(checkpoint, backend, name):
 
 
 def test_a_checkpoint_made_for_an_fp8_cache_gets_one(checkpoint, backend):
-    state(checkpoint, quantization_config={"quant_method": "compressed-tensors",
-                                           "kv_cache_scheme": SCHEME})  # fmt: skip
+    stated = {"quant_method": "compressed-tensors", "config_groups": {}, "kv_cache_scheme": SCHEME}
+    state(checkpoint, quantization_config=stated)
     model, _ = fitted(checkpoint, backend)
     assert model.config.kv_cache_dtype == "fp8_e4m3"
     assert model.memory.caches[0].key_fixed == 0.5
