@@ -148,6 +148,13 @@ def test_rows_are_rounded_to_the_nearest(depth):
         torch.testing.assert_close(actual, expected, rtol=2**-3, atol=2**-9)
 
 
+@pytest.mark.parametrize("block", [(64, 64), (1, 32)], ids=str)
+def test_blocks_without_a_kernel_are_dequantised(block):
+    x, weight, bias = operands(20, 140, 320, block)
+    actual = scaled_matmul(WORKSPACE, overlapped=False)(x, weight, bias)
+    assert_product(actual, x, weight, bias)
+
+
 def test_floats_without_number_stay_so():
     x = torch.randn(3, 64, device=DEVICE).half()
     x[1, 5] = torch.nan
@@ -161,8 +168,9 @@ def test_what_does_not_fit_is_refused():
     x, weight, _ = operands(2, 64, 256, (128, 128))
     with pytest.raises(LayoutError, match="needs a Scaled weight"):
         pack_scaled(Dense(x))
+    odd = pack_scaled(Scaled(weight.weight, torch.ones(1, 4, device=DEVICE), (64, 64)))
     with pytest.raises(LayoutError, match="blocks have 128 columns, or all"):
-        pack_scaled(Scaled(weight.weight, torch.ones(1, 4, device=DEVICE), (64, 64)))
+        steady_scaled_matmul(WORKSPACE)(x, odd)
     with pytest.raises(ShapeError, match="does not consist of blocks"):
         vector(x, weight.weight, None, Cut(1, 64, 4), scales_of(weight))
     with pytest.raises(ShapeError, match="spans blocks of 128 columns"):

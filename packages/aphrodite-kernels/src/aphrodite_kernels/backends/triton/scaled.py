@@ -76,20 +76,11 @@ _VENDOR_UNIT = 16
 
 
 def pack_scaled(weight: PackedWeight) -> PackedWeight:
-    """One scale per tensor becomes one per output channel; other blocks stay.
-
-    Raises:
-        LayoutError: the blocks are not those that the kernels know.
-    """
+    """One scale per tensor becomes one per output channel; other blocks stay."""
     scaled = _scaled(weight)
     codes, width = scaled.weight.contiguous(), scaled.in_features
     if scaled.block[1] >= width:
         return Scaled(codes, scaled.by_rows().scale.contiguous(), (1, width))
-    if scaled.block[1] != _DEPTH:
-        raise LayoutError(
-            f"a weight {[scaled.out_features, width]} with scales of blocks "
-            f"{list(scaled.block)}: blocks have {_DEPTH} columns, or all"
-        )
     return Scaled(codes, scaled.scale.contiguous(), scaled.block)
 
 
@@ -100,7 +91,8 @@ def scaled_matmul(workspace: Workspace, *, overlapped: bool) -> MatMul:
         scaled = _scaled(weight)
         check_product(x, scaled.weight)
         rows, width = x.shape
-        if x.dtype == torch.float32:  # no tensor core is exact to it
+        # No tensor core is exact to float32.
+        if x.dtype == torch.float32 or not _has_kernels(scaled):
             return vendor(x, scaled.dequantize(x.dtype), bias)
         codes, scales = _codes(scaled, workspace), scales_of(scaled)
         if codes.dtype == torch.float8_e4m3fn and rows >= ROUNDED_FROM:
@@ -133,6 +125,11 @@ def steady_scaled_matmul(workspace: Workspace) -> MatMul:
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         scaled = _scaled(weight)
         check_product(x, scaled.weight)
+        if not _has_kernels(scaled):
+            raise LayoutError(
+                f"there is no deterministic product with scales of blocks {list(scaled.block)}: "
+                f"blocks have {_DEPTH} columns, or all; leave the option out"
+            )
         tiling = first_of(STEADY_TILINGS, len(x))
         codes = _codes(scaled, workspace)
         return stream(x, codes, bias, workspace, tiling, scales_of(scaled))
@@ -183,6 +180,11 @@ def scales_of(weight: Scaled) -> Scales:
     """The scales of W as kernels take them."""
     height, depth = weight.block
     return Scales(weight.scale, None, height, 0 if weight.per_row else depth)
+
+
+def _has_kernels(weight: Scaled) -> bool:
+    """Scales are those of rows, or change along K as kernels expect; others are dequantised."""
+    return weight.per_row or weight.block[1] == _DEPTH
 
 
 def _codes(weight: Scaled, workspace: Workspace) -> Tensor:
