@@ -54,6 +54,7 @@ def groups(**weights):
 
 
 INT8 = groups(type="int", num_bits=8, strategy="channel")
+MODELOPT = {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"]}
 MXFP4 = groups(type="float", num_bits=4, strategy="group", group_size=32)
 
 
@@ -64,6 +65,14 @@ def as_mxfp4(prefix, packed):
 
 def as_int8(prefix, packed):
     return {f"{prefix}.weight": packed.weight, f"{prefix}.weight_scale": packed.scale}
+
+
+def as_modelopt(prefix, packed):
+    return {
+        f"{prefix}.weight": packed.elements, f"{prefix}.weight_scale": packed.scale,
+        f"{prefix}.weight_scale_2": packed.row_scale[0, 0].clone(),
+        f"{prefix}.input_scale": torch.tensor(0.5),
+    }  # fmt: skip
 
 
 def as_scb(prefix, packed):
@@ -84,6 +93,7 @@ def test_plain_weights_are_quantised_while_they_are_loaded(made, backend, native
     [
         ("int8", INT8, as_int8),
         ("mxfp4", MXFP4, as_mxfp4),
+        ("nvfp4", MODELOPT, as_modelopt),
         ("int8", {"quant_method": "bitsandbytes"}, as_scb),
     ],
 )

@@ -23,6 +23,7 @@ _SIDE_FILES = (
     ("quant_config.json", "wbits", "squeezellm"),
 )
 """Of files that older tools wrote beside the weights: name, a field of theirs, the method."""
+_MODELOPT = "hf_quant_config.json"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -52,7 +53,18 @@ class Checkpoint:
             stated = {} if file is None else read_json_object(file)
             if file is not None and (not field or field in stated):
                 return {"quant_method": method} | stated
-        return None
+        # One that states the KV cache alone leaves the weights plain.
+        own = self.modelopt_config
+        return {"quant_method": "modelopt"} | dict(own) if own.get("quant_algo") else None
+
+    @property
+    def modelopt_config(self) -> Mapping[str, Any]:
+        """What ModelOpt states in a file of its own; empty if there is none."""
+        file = self.side_file(_MODELOPT)
+        stated: object = None if file is None else read_json_object(file).get("quantization")
+        if stated is not None and not isinstance(stated, dict):
+            raise CheckpointError(f"{file}: quantization is {stated!r}, expected an object")
+        return {} if stated is None else cast("dict[str, Any]", stated)
 
     def side_file(self, name: str) -> Path | None:
         """A file of that name beside the weights of a directory; a lone file has none."""

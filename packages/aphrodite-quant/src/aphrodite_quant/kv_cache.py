@@ -14,13 +14,11 @@ from typing import Any, NamedTuple, cast
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import CheckpointError, TensorError
-from aphrodite_quant.json_object import read_json_object
 
 _SCALE = re.compile(
     r"(?:.*\.)?layers\.(?P<layer>\d+)\.\w*(?:attn|attention)\.(?:attn\.)?"
     r"(?:(?:[qkv]_proj\.)?(?P<part>q|k|v|kv|prob)_scale|(?P<output>[qkv])_proj\.output_scale)"
 )
-_MODELOPT = "hf_quant_config.json"
 
 
 class CacheScales(NamedTuple):
@@ -40,11 +38,9 @@ def stated_kv_cache(checkpoint: Checkpoint) -> str | None:
     scheme = stated.get("kv_cache_scheme")
     if scheme is not None:
         return _of_scheme(checkpoint, scheme)
-    side = checkpoint.side_file(_MODELOPT)
-    own: object = {} if side is None else read_json_object(side).get("quantization")
     algorithm = stated.get("kv_cache_quant_algo")
-    if algorithm is None and isinstance(own, dict):
-        algorithm = cast("dict[str, object]", own).get("kv_cache_quant_algo")
+    if algorithm is None:
+        algorithm = checkpoint.modelopt_config.get("kv_cache_quant_algo")
     return None if algorithm is None else str(algorithm).lower()
 
 

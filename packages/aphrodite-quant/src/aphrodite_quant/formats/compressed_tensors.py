@@ -29,10 +29,11 @@ from aphrodite_kernels.layouts import Dense, Grouped, Microscaled, PackedWeight,
 from aphrodite_kernels.layouts.grouped import unpack_codes
 from torch import Tensor
 
+from aphrodite_quant.blocks import with_powers, with_small_scales
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorInfo, TensorStore
 from aphrodite_quant.errors import FormatError, TensorError
-from aphrodite_quant.numbers import column_order, exact, finite, floating, matrix, positive
+from aphrodite_quant.numbers import column_order, exact, floating, matrix, positive
 from aphrodite_quant.reader import Reader
 from aphrodite_quant.schemes import Scheme, Schemes
 
@@ -151,13 +152,6 @@ def _scale(
     return floating(store, f"{prefix}.weight_scale", *shapes).reshape(expected), block
 
 
-def _powers(store: TensorStore, name: str, rows: int, columns: int) -> Tensor:
-    scale = exact(store, name, torch.uint8, (rows, columns // _MX_GROUP))
-    if bool((scale == 255).any()):
-        raise TensorError(f"{store.info(name).file}: tensor {name!r} holds 255, which is no number")
-    return scale.view(torch.float8_e8m0fnu)
-
-
 def _eight_bit_floats(
     store: TensorStore, prefix: str, info: TensorInfo, weight: Tensor, scheme: Scheme
 ) -> PackedWeight:
@@ -165,7 +159,7 @@ def _eight_bit_floats(
     if store.info(name).type == torch.uint8:
         if scheme.block != (1, _MX_GROUP) or info.shape[1] % _MX_GROUP:
             raise scheme.contradicts(info)
-        return Microscaled(weight, _powers(store, name, *info.shape), _MX_GROUP)
+        return with_powers(store, info, name, info.shape[1], _MX_GROUP)
     if _zero_is_stored(store, prefix, scheme):
         raise scheme.contradicts(store.info(f"{prefix}.weight_zero_point"))
     scale, block = _scale(store, prefix, info, scheme, info.shape)
@@ -175,17 +169,14 @@ def _eight_bit_floats(
 def _four_bit_floats(
     store: TensorStore, prefix: str, info: TensorInfo, scheme: Scheme
 ) -> Microscaled:
-    rows, columns = info.shape[0], 2 * info.shape[1]
+    columns = 2 * info.shape[1]
     name, outer = f"{prefix}.weight_scale", f"{prefix}.weight_global_scale"
     group = _MX_GROUP if scheme.strategy == "group" else _NV_GROUP
     if scheme.block != (1, group) or columns % group:
         raise scheme.contradicts(info)
     if scheme.strategy == "group":
-        return Microscaled(store.read(info.name), _powers(store, name, rows, columns), group)
-    scale = exact(store, name, torch.float8_e4m3fn, (rows, columns // group))
-    finite(store, name)
-    row_scale = (1 / positive(store, outer, (1,), ())).reshape(1, 1).repeat(rows, 1)
-    return Microscaled(store.read(info.name), scale, group, row_scale)
+        return with_powers(store, info, name, columns, group)
+    return with_small_scales(store, info, name, group, 1 / positive(store, outer, (1,), ()))
 
 
 def _zero_is_stored(store: TensorStore, prefix: str, scheme: Scheme) -> bool:
