@@ -35,6 +35,20 @@ def test_golden_four_bit_weights_are_decoded(opened, name):
     assert torch.equal(rounded.dequantize().bfloat16().float(), expected.float())
 
 
+@pytest.mark.parametrize(
+    ("case", "group"),
+    [
+        ("nf4-32-96", 32), ("nf4-64-96", 32), ("nf4-128-96", 32), ("fp4-256-96", 32),
+        ("nf4-128-100", 4), ("nf4-256-512", 256),
+    ],
+)  # fmt: skip
+def test_blocks_of_every_size_are_decoded_across_rows(opened, case, group):
+    weights, expected = opened(f"bnb-blocks:{case}")
+    packed = weights.packed("layer", tuple(expected.shape))
+    assert isinstance(packed, Lookup) and packed.group == group
+    torch.testing.assert_close(packed.dequantize(), expected, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("name", ["bnb-nf4", "bnb-int8"])
 def test_a_module_that_should_be_plain_is_not_scaled(opened, name):
     weights, _ = opened(name, {"llm_int8_skip_modules": ["lm_head", "layer"]})
@@ -59,7 +73,7 @@ def test_a_module_that_was_left_alone_is_dense(opened):
         ({NF4: as_json("[]")}, "holds a JSON list, an object is needed"),
         ({NF4: as_json('{"blocksize": 64}')}, "says the shape is None"),
         ({NF4: as_json('{"blocksize": 0, "shape": [16, 576]}')}, "says blocksize is 0"),
-        ({NF4: as_json('{"blocksize": 128, "shape": [16, 576]}')}, "blocks of 128 in rows of 576"),
+        ({NF4: as_json('{"blocksize": 64, "shape": [64, 9]}')}, "expected an even number of col"),
         ({NF4: as_json('{"blocksize": 64, "shape": [17, 576]}')}, "expected two codes to a byte"),
     ],
 )

@@ -4,14 +4,14 @@ Four bits: `<prefix>.weight` uint8 [N * K / 2, 1], two codes to a byte, the firs
 bits, over the matrix row by row; `weight.quant_map` float [16]; `weight.absmax`, one for every
 `blocksize` of them, float, or uint8 into `weight.nested_quant_map` [256] times
 `weight.nested_absmax` (one for every `nested_blocksize`) plus `nested_offset`; the sizes are JSON
-in `weight.quant_state.bitsandbytes__nf4` (or `__fp4`). INT8: `weight` int8 [N, K] times
-`SCB` [N] / 127.
+in `weight.quant_state.bitsandbytes__nf4` (or `__fp4`). Blocks may run on into the next row.
+INT8: `weight` int8 [N, K] times `SCB` [N] / 127.
 Modules that were left unquantised (`llm_int8_skip_modules`) have a plain weight.
 """
 
 import json
 from collections.abc import Mapping
-from math import prod
+from math import gcd, prod
 from typing import Any, cast
 
 import torch
@@ -69,21 +69,28 @@ def _four_bits(store: TensorStore, info: TensorInfo) -> PackedWeight:
         raise TensorError(f"{where} says the shape is {shape!r}; expected [N, K]")
     rows, columns = (_count(extent, "shape", where) for extent in cast("list[Any]", shape))
     block = _count(state.get("blocksize"), "blocksize", where)
-    if columns % block:
+    if columns % 2:
         raise TensorError(
-            f"{where} has blocks of {block} in rows of {columns}; "
-            "only blocks that do not cross rows are supported, write them with a smaller blocksize"
+            f"{where} says the shape is {shape}; expected an even number of columns, of which "
+            "each byte holds two"
         )
     if prod(info.shape) * 2 != rows * columns:
         raise TensorError(
             f"{info.file}: tensor {info.name!r} is {info}; expected two codes to a byte of "
             f"{[rows, columns]} as {name!r} says"
         )
-    blocks = rows * columns // block
-    scale = _absmax(store, info, state, blocks, where).reshape(rows, columns // block)
+    absmax = _absmax(store, info, state, -(-rows * columns // block), where)
     table = finite(store, f"{info.name}.quant_map", (16,)).reshape(1, 16)
     codes = store.read(info.name).reshape(rows, columns // 2)
-    return Lookup((codes << 4) | (codes >> 4), table, scale, block)
+    scale, group = _by_rows(absmax, rows, columns, block)
+    return Lookup((codes << 4) | (codes >> 4), table, scale, group)
+
+
+def _by_rows(absmax: Tensor, rows: int, columns: int, block: int) -> tuple[Tensor, int]:
+    """Scales [rows, columns / group], and the largest group of which none crosses block or row."""
+    group = gcd(columns, block)
+    of_each = absmax.repeat_interleave(block // group)[: rows * columns // group]
+    return of_each.reshape(rows, columns // group), group
 
 
 def _absmax(
