@@ -68,6 +68,19 @@ def test_a_module_that_was_left_alone_is_dense(write_module):
     assert isinstance(write_module(CONFIG, {"weight": torch.ones(4, 8)}).packed("layer"), Dense)
 
 
+def test_padding_is_cut_where_the_model_asks(write_module):
+    tensors, dense = made(rows=64)
+    weights = write_module(CONFIG, tensors)
+    for rows in (33, 63):
+        found = weights.packed("layer", (rows, 304))
+        assert found.out_features == rows
+        torch.testing.assert_close(found.dequantize(), dense[:rows], rtol=1e-6, atol=0)
+    for shape in ((32, 304), (65, 304), (63, 300)):
+        expected = f"expected \\[{shape[0]}, {shape[1]}\\]"
+        with pytest.raises(TensorError, match=rf"'layer' is \[64, 304\], {expected}"):
+            weights.packed("layer", shape)
+
+
 def test_its_memory_is_that_of_its_bits(write_module):
     found = write_module(CONFIG, made()[0]).packed("layer")
     codes = sum(part.codes.nbytes for part in found.parts)

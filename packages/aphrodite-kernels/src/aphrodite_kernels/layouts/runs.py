@@ -28,6 +28,8 @@ class Runs(PackedWeight):
     """[K] float32, one for each input feature; None: all are 1."""
     shift: Tensor | None = None
     """[K] float32, added last; None: all are 0."""
+    row_block: int = 1
+    """Rows may be filled up to a multiple of this."""
 
     def __post_init__(self) -> None:
         if len({part.out_features for part in self.parts}) != 1:
@@ -106,6 +108,12 @@ class Runs(PackedWeight):
         for index, part in enumerate(first.parts):
             stacked.append(type(part).stack([whole.parts[index] for whole in wholes]))
         return replace(first, parts=tuple(stacked))
+
+    def cropped(self, rows: int, columns: int) -> Self:
+        filled = -(-rows // self.row_block) * self.row_block
+        if (filled, columns) != (self.out_features, self.in_features):
+            return super().cropped(rows, columns)
+        return replace(self.rows(torch.arange(rows, device=self.device)), row_block=1)
 
     def to(self, device: torch.device) -> Self:
         moved = self._each(lambda part: part.to(device))

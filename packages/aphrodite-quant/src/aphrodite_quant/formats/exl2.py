@@ -7,7 +7,8 @@ starts at; `q_scale` int32 [G, N / 8] of four bits each, `q_scale_max` float16 [
     w = (q - 2**(bits - 1)) * (q_scale + 1)**2 * q_scale_max / 256
 
 `q_invperm` [K] is where each input feature is stored. `q_perm`, its inverse, and `q_group_map`,
-which follows from the groups, need not be there. Modules without `q_weight` have a plain weight.
+which follows from the groups, need not be there. N is a multiple of 32: a layer of another size is
+padded, and cut where the model asks for it. Modules without `q_weight` have a plain weight.
 """
 
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from aphrodite_quant.reader import Reader
 
 _BITS = (2, 3, 4, 5, 6, 8)
 _WORD = 32
+_ROW_BLOCK = 32
 Group = tuple[int, int, int]
 """Bits, first row of words, number of rows of words."""
 
@@ -61,7 +63,7 @@ def read(store: TensorStore, prefix: str) -> PackedWeight:
     width = sum(part.in_features for part in parts)
     columns = _columns(store, prefix, width)
     _check_group_map(store, f"{prefix}.q_group_map", groups, width)
-    return Runs(tuple(parts), columns)
+    return Runs(tuple(parts), columns, row_block=_ROW_BLOCK)
 
 
 def _rows(words: Tensor) -> Tensor:
