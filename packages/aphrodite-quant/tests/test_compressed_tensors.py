@@ -57,6 +57,12 @@ def test_what_is_wrong_is_named(opened, name, changes, message):
         weights.packed("layer")
 
 
+def test_a_zero_point_of_the_whole_matrix_is_one_number(opened):
+    weights, _ = opened("ct-schemes:w4-tensor-asym", weight_zero_point=torch.zeros(2, 1).int())
+    with pytest.raises(TensorError, match=r"weight_zero_point' is int32 \[2, 1\]"):
+        weights.packed("layer")
+
+
 def test_rotations_are_refused(opened):
     with pytest.raises(FormatError, match="has a transform_config"):
         opened("ct-mxfp4", stated={"transform_config": {"config_groups": {}}})
@@ -66,7 +72,8 @@ SCHEMES = [
     *(f"ct-schemes:w{bits}-{kind}" for bits in (2, 3, 5, 6, 7) for kind in ("asym", "channel")),
     *(f"ct-schemes:int8-{kind}-asym" for kind in ("channel", "group", "tensor")),
     *(f"ct-schemes:fp8-{kind}" for kind in ("tensor", "group", "block")),
-    "ct-schemes:int8-tensor", "ct-schemes:int4-naive",
+    "ct-schemes:int8-tensor", "ct-schemes:int4-naive", "ct-schemes:w4-tensor-asym",
+    "ct-schemes:w4-block-asym",
     "ct-older:w4-order", "ct-older:sparse", "ct-older:sparse-fp8",
 ]  # fmt: skip
 

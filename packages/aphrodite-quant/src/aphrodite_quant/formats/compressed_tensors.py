@@ -5,7 +5,8 @@
 Integers: `<prefix>.weight_packed` int32 [N, ceil(K * bits / 32)], consecutive columns from the
 lowest bits up and 2**(bits - 1) added, with `weight_shape` (pack-quantized), or `weight` int8
 [N, K] (int-quantized, naive-quantized). `weight_scale` is one for the matrix, each row, group or
-block; `weight_zero_point` of asymmetric ones is packed along N, or int8 as `weight_scale`.
+block; `weight_zero_point` of asymmetric ones is packed along N, or int8 as `weight_scale` (those of
+a matrix or a block always).
 `weight_g_idx` int32 [K] is the group of each column (`actorder: group`).
 
 Floats: `weight` float8_e4m3fn [N, K] with `weight_scale` (float-quantized), or uint8 powers of two
@@ -198,20 +199,27 @@ def _integers(
     order = column_order(store, f"{prefix}.weight_g_idx", info.shape[1], block[1])
     if not _zero_is_stored(store, prefix, scheme) and order is None:
         return Scaled(weight, scale.float(), block)
-    if block[0] != 1:
-        scale = scale.repeat_interleave(block[0], 0)[: info.shape[0]]
-    zero = None
-    if not scheme.symmetric:
-        name = f"{prefix}.weight_zero_point"
-        stored = store.read(name)
-        if stored.dtype not in (torch.int8, torch.int32) or stored.numel() not in (
-            1,
-            scale.numel(),
-        ):
-            raise scheme.contradicts(store.info(name))
-        zero = stored.to(scale.dtype).reshape(-1, scale.shape[1]).expand(scale.shape) + 128
+    zero = None if scheme.symmetric else _plain_zero(store, prefix, scheme, scale) + 128
     codes = (weight.view(torch.uint8) ^ 128).contiguous()
-    return _grouped(info, codes, scale, zero, 8, block[1], order)
+    return _grouped(info, codes, scale, zero, 8, block, order)
+
+
+def _plain_zero(store: TensorStore, prefix: str, scheme: Scheme, scale: Tensor) -> Tensor:
+    """Zero points that are not packed, of the shape of the scales, relative to the middle code."""
+    name = f"{prefix}.weight_zero_point"
+    stored = store.read(name)
+    if stored.dtype not in (torch.int8, torch.int32) or stored.numel() not in (1, scale.numel()):
+        raise scheme.contradicts(store.info(name))
+    return stored.to(scale.dtype).reshape(-1, scale.shape[1]).expand(scale.shape)
+
+
+def _packed_zero(store: TensorStore, prefix: str, rows: int, groups: int, bits: int) -> Tensor:
+    """Zero points [N, G] uint8 of words that are packed along N."""
+    height = -(-rows * bits // 32)
+    name = f"{prefix}.weight_zero_point"
+    words = exact(store, name, torch.int32, (height, groups)).T.contiguous()
+    whole = torch.nn.functional.pad(words, (0, -height % bits)).view(torch.uint8)
+    return unpack_codes(whole, bits)[:, :rows].T
 
 
 def _packed_integers(store: TensorStore, prefix: str, info: TensorInfo, scheme: Scheme) -> Grouped:
@@ -224,24 +232,28 @@ def _packed_integers(store: TensorStore, prefix: str, info: TensorInfo, scheme: 
             f"{scheme.where} states {scheme}"
         )
     scale, block = _scale(store, prefix, info, scheme, (rows, columns))
-    scale = scale.expand(rows, -1).contiguous() if block[0] != 1 else scale
     zero = None
     if _zero_is_stored(store, prefix, scheme):
-        height = -(-rows * bits // 32)
-        name = f"{prefix}.weight_zero_point"
-        words = exact(store, name, torch.int32, (height, scale.shape[1])).T.contiguous()
-        whole = torch.nn.functional.pad(words, (0, -height % bits)).view(torch.uint8)
-        zero = unpack_codes(whole, bits)[:, :rows].T.to(scale.dtype).contiguous()
+        if scheme.strategy in ("group", "channel"):
+            zero = _packed_zero(store, prefix, rows, scale.shape[1], bits).to(scale.dtype)
+        else:
+            zero = _plain_zero(store, prefix, scheme, scale) + (1 << bits - 1)
     codes = store.read(info.name).contiguous().view(torch.uint8)[:, : columns * bits // 8]
     order = column_order(store, f"{prefix}.weight_g_idx", columns, block[1])
-    return _grouped(info, codes.contiguous(), scale, zero, bits, block[1], order)
+    return _grouped(info, codes.contiguous(), scale, zero, bits, block, order)
 
 
 def _grouped(
-    info: TensorInfo, codes: Tensor, scale: Tensor, zero: Tensor | None, bits: int, group: int,
-    order: Tensor | None,
+    info: TensorInfo, codes: Tensor, scale: Tensor, zero: Tensor | None, bits: int,
+    block: tuple[int, int], order: Tensor | None,
 ) -> Grouped:  # fmt: skip
     """Codes as a bit stream, their columns put in the order of their groups."""
+    height, group = block
+
+    def by_row(tensor: Tensor) -> Tensor:
+        return tensor.repeat_interleave(height, 0)[: len(codes)].contiguous()
+
+    scale, zero = by_row(scale), None if zero is None else by_row(zero)
     try:
         weight = Grouped(codes, scale, zero, bits, group)
         if order is None:
