@@ -1,7 +1,7 @@
 """Tiny random checkpoints, and a model run through paged caches step by step."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,9 @@ from aphrodite_engine.plan import BlockUpdate, Plan, RowStart, RowWork
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.backends import cpu, reference
+from aphrodite_kernels.backends.cpu.tiled import Tiled
+from aphrodite_kernels.layouts import PackedWeight
+from torch.nn import Module
 
 BLOCK_SIZE = 4
 ROWS = 4
@@ -105,6 +108,27 @@ def native() -> Backend:
     if obstacle is not None:
         pytest.skip(f"the compiled kernels are absent: {obstacle}")
     return cpu.create(torch.device("cpu"), threads=2, dtype=None)
+
+
+def _in_eight_bits(x: torch.Tensor) -> torch.Tensor:
+    """Activations of whole numbers up to 127, times a scale for each 32."""
+    blocks = x.unflatten(-1, (-1, 32))
+    peak = blocks.abs().amax(-1, keepdim=True)
+    return ((blocks * (127 / peak)).round() * (peak / 127)).flatten(-2)
+
+
+@pytest.fixture
+def in_eight_bits(native: Backend) -> Callable[[Module, Mapping[str, PackedWeight]], None]:
+    """Round what modules take, of which the weights are given, if they are tiles of integers."""
+
+    def apply(model: Module, weights: Mapping[str, PackedWeight]) -> None:
+        for name, weight in weights.items():
+            if isinstance(native.prepare(weight), Tiled):
+                model.get_submodule(name).register_forward_pre_hook(
+                    lambda _, inputs: (_in_eight_bits(inputs[0]),)
+                )
+
+    return apply
 
 
 @pytest.fixture
