@@ -113,6 +113,13 @@ def check(weights, expected, name="layer"):
     numpy.testing.assert_allclose(found, expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("name", ["modelopt:nvfp4", "modelopt:mxfp8"])
+def test_what_the_tool_wrote_is_what_the_tool_decodes(opened, name):
+    weights, expected = opened(name)
+    found = weights.packed("layer", (16, 64)).dequantize()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("algorithm", MADE)
 def test_every_algorithm_is_decoded(write_module, algorithm):
     tensors, expected = MADE[algorithm]()

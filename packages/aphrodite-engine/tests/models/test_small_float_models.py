@@ -61,12 +61,26 @@ def groups(**weights):
 
 INT8 = groups(type="int", num_bits=8, strategy="channel")
 MODELOPT = {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"]}
+QUARK = {
+    "quant_method": "quark", "exclude": ["*lm_head"],
+    "global_quant_config": {
+        "weight": {
+            "dtype": "fp4", "qscheme": "per_group", "ch_axis": -1, "group_size": 32,
+            "scale_format": "e8m0",
+        },
+    },
+}  # fmt: skip
 MXFP4 = groups(type="float", num_bits=4, strategy="group", group_size=32)
 
 
 def as_mxfp4(prefix, packed):
     scale = packed.scale.view(torch.uint8)
     return {f"{prefix}.weight_packed": packed.elements, f"{prefix}.weight_scale": scale}
+
+
+def as_quark(prefix, packed):
+    scale = packed.scale.view(torch.uint8)
+    return {f"{prefix}.weight": packed.elements, f"{prefix}.weight_scale": scale}
 
 
 def as_int8(prefix, packed):
@@ -99,6 +113,7 @@ def test_plain_weights_are_quantised_while_they_are_loaded(made, backend, native
     [
         ("int8", INT8, as_int8),
         ("mxfp4", MXFP4, as_mxfp4),
+        ("mxfp4", QUARK, as_quark),
         ("nvfp4", MODELOPT, as_modelopt),
         ("int8", {"quant_method": "bitsandbytes"}, as_scb),
     ],
