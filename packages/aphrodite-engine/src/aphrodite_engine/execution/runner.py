@@ -56,6 +56,7 @@ class ThreadRunner:
     """
 
     def __init__(self, executor: StepExecutor) -> None:
+        self._executor = executor
         self._launched: Launched = SimpleQueue()
         work = (executor, self._launched)
         thread = Thread(target=_work, args=work, name="runner", daemon=True)
