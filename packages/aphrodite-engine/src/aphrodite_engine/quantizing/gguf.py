@@ -26,7 +26,7 @@ from aphrodite_engine.quantizing.corpus import Corpus, read_corpus
 from aphrodite_engine.quantizing.gguf_source import GgufContents, gguf_contents
 from aphrodite_engine.quantizing.importance import importance_of
 from aphrodite_engine.quantizing.job import Job, Progress
-from aphrodite_engine.quantizing.perplexity import perplexity_of
+from aphrodite_engine.quantizing.perplexity import compare
 from aphrodite_engine.quantizing.report import ModuleRecord, Perplexity, Report
 
 FORMAT = "gguf"
@@ -146,10 +146,4 @@ def _record(one: Written) -> ModuleRecord:
 def _perplexity(plan: _Plan, progress: Progress) -> Perplexity | None:
     if plan.corpus is None or not plan.job.evaluate:
         return None
-    texts = plan.corpus.held_out
-    measure = partial(perplexity_of, backend=plan.backend, sequences=texts, progress=progress)
-    return Perplexity(
-        before=measure(plan.path, label="measuring the original"),
-        after=measure(plan.output, label="measuring the result"),
-        tokens=texts.shape[0] * (texts.shape[1] - 1),
-    )
+    return compare(plan.path, plan.output, plan.backend, plan.corpus.held_out, progress)

@@ -1,6 +1,7 @@
 """How well a model predicts a text."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from aphrodite_engine.loading.model import OpenModel, load_model, open_model
 from aphrodite_engine.model import Model, capped
 from aphrodite_engine.quantizing.job import Progress
+from aphrodite_engine.quantizing.report import Perplexity
 from aphrodite_engine.quantizing.sequences import input_of
 
 _ROWS = 256
@@ -46,3 +48,19 @@ def perplexity_of(
         total += surprise(loaded.model, source, backend, sequence)
     progress(label, count, count)
     return math.exp(total / (count * (length - 1)))
+
+
+def compare(
+    original: Path, result: Path, backend: Backend, sequences: Tensor, progress: Progress
+) -> Perplexity:
+    """Of both models, on the same texts [B, L].
+
+    Raises:
+        ModelError, QuantError: a model cannot be loaded.
+    """
+    measure = partial(perplexity_of, backend=backend, sequences=sequences, progress=progress)
+    return Perplexity(
+        before=measure(original, label="measuring the original"),
+        after=measure(result, label="measuring the result"),
+        tokens=sequences.shape[0] * (sequences.shape[1] - 1),
+    )

@@ -5,7 +5,6 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from math import prod
 from pathlib import Path
@@ -29,7 +28,7 @@ from aphrodite_engine.quantizing.gguf import FORMAT as GGUF
 from aphrodite_engine.quantizing.gguf import write_gguf_model
 from aphrodite_engine.quantizing.job import Job, Progress
 from aphrodite_engine.quantizing.output import Output
-from aphrodite_engine.quantizing.perplexity import perplexity_of
+from aphrodite_engine.quantizing.perplexity import compare
 from aphrodite_engine.quantizing.report import Perplexity, Report
 from aphrodite_engine.quantizing.side_files import plain_dtype, write_side_files
 from aphrodite_engine.quantizing.survey import REST, Survey, survey_model
@@ -150,13 +149,7 @@ def _check_room(plan: _Plan, output: Output) -> None:
 def _perplexity(plan: _Plan, output: Output, progress: Progress) -> Perplexity | None:
     if plan.corpus is None or not plan.job.evaluate:
         return None
-    texts = plan.corpus.held_out
-    measure = partial(perplexity_of, backend=plan.backend, sequences=texts, progress=progress)
-    return Perplexity(
-        before=measure(plan.path, label="measuring the original"),
-        after=measure(output.path, label="measuring the result"),
-        tokens=texts.shape[0] * (texts.shape[1] - 1),
-    )
+    return compare(plan.path, output.path, plan.backend, plan.corpus.held_out, progress)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ read, unless the file is of the kind that torch wrote before 1.6, which is read 
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,29 +17,19 @@ import torch
 from torch import Tensor
 
 from aphrodite_quant.containers.shards import read_shards
-from aphrodite_quant.containers.store import TensorInfo
+from aphrodite_quant.containers.store import IndexedStore, TensorInfo
 from aphrodite_quant.containers.weight_file import refuse_impostors
-from aphrodite_quant.errors import ContainerError, TensorError
+from aphrodite_quant.errors import ContainerError
 
 _ASKED = re.compile(r"GLOBAL ([\w.]+)")
 """What a pickle asks for beyond tensors, in the words of torch's unpickler."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class PickledStore:
+class PickledStore(IndexedStore):
     """The tensors of one or several files that torch saved."""
 
-    files: tuple[Path, ...]
-    _infos: Mapping[str, TensorInfo]
     _tensors: Mapping[str, Tensor]
-
-    def names(self) -> Collection[str]:
-        return self._infos.keys()
-
-    def info(self, name: str) -> TensorInfo:
-        if name not in self._infos:
-            raise TensorError(f"{self.files[0]} has no tensor {name!r}")
-        return self._infos[name]
 
     def read(self, name: str) -> Tensor:
         self.info(name)

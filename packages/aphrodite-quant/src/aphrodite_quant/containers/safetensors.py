@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from aphrodite_quant.containers.shards import read_shards
-from aphrodite_quant.containers.store import TensorInfo
+from aphrodite_quant.containers.store import IndexedStore, TensorInfo
 from aphrodite_quant.containers.weight_file import refuse_impostors
-from aphrodite_quant.errors import ContainerError, TensorError
+from aphrodite_quant.errors import ContainerError
 
 _DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -34,20 +34,10 @@ _DTYPES: Mapping[str, torch.dtype] = {
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class SafetensorsStore:
+class SafetensorsStore(IndexedStore):
     """The tensors of one or several safetensors files."""
 
-    files: tuple[Path, ...]
-    _infos: Mapping[str, TensorInfo]
     _handles: Mapping[Path, Any]
-
-    def names(self) -> Collection[str]:
-        return self._infos.keys()
-
-    def info(self, name: str) -> TensorInfo:
-        if name not in self._infos:
-            raise TensorError(f"{self.files[0]} has no tensor {name!r}")
-        return self._infos[name]
 
     def read(self, name: str) -> Tensor:
         return self._handles[self.info(name).file].get_tensor(name)

@@ -4,7 +4,7 @@ A store knows nothing of formats: it answers with what lies in the file.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from aphrodite_kernels.layouts import GgmlType
 from torch import Tensor
+
+from aphrodite_quant.errors import TensorError
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +58,19 @@ class TensorStore(Protocol):
         of a row.
         """
         ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class IndexedStore:
+    """What is known of the tensors of one or several files; a container adds how they are read."""
+
+    files: tuple[Path, ...]
+    _infos: Mapping[str, TensorInfo]
+
+    def names(self) -> Collection[str]:
+        return self._infos.keys()
+
+    def info(self, name: str) -> TensorInfo:
+        if name not in self._infos:
+            raise TensorError(f"{self.files[0]} has no tensor {name!r}")
+        return self._infos[name]

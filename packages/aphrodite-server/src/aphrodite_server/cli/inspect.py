@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,34 +9,28 @@ from typing import TYPE_CHECKING
 from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.loading.budget import size_text
 
+from aphrodite_server.cli.ending import exit_code
 from aphrodite_server.cli.flags import Parser, size
 
 if TYPE_CHECKING:
     from aphrodite_engine.inspecting.report import Inspection, Kind, Memory, ModuleCheck
 
 _WORST = 8
-_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str]) -> int:
     """Inspect; 0: nothing is wrong."""
     options = _parser().parse_args(arguments)
+    return exit_code(lambda: _inspect(options))
+
+
+def _inspect(options: argparse.Namespace) -> int:
     from aphrodite_engine.inspecting.facts import inspect_checkpoint
-    from aphrodite_engine.loading.errors import loading_error
     from aphrodite_engine.loading.source import find_model_path
 
-    try:
-        path = find_model_path(options.model, options.revision, None)
-        with _bar(shown=options.verify and not options.json) as bar:
-            found = inspect_checkpoint(path, _config(options), bar if options.verify else None)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except Exception as error:
-        known = loading_error(error)
-        if known is None:
-            raise
-        print(f"aphrodite: error: {known}", file=sys.stderr)
-        return 1
+    path = find_model_path(options.model, options.revision, None)
+    with _bar(shown=options.verify and not options.json) as bar:
+        found = inspect_checkpoint(path, _config(options), bar if options.verify else None)
     print(_as_json(found) if options.json else as_text(found))
     return 1 if found.problems else 0
 

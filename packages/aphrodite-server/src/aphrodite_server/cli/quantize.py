@@ -2,37 +2,29 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from aphrodite_server.cli.ending import exit_code
 from aphrodite_server.cli.flags import Parser
 
 if TYPE_CHECKING:
     from aphrodite_engine.quantizing.report import Report
 
-_INTERRUPTED = 130
 _SHOWN = 5
 
 
 def main(arguments: Sequence[str]) -> int:
     """Quantise; the exit code."""
     options = _parser().parse_args(arguments)
-    from aphrodite_engine.loading.errors import loading_error
+    return exit_code(lambda: _quantize(options), "stopped; the same command goes on from here")
+
+
+def _quantize(options: argparse.Namespace) -> int:
     from aphrodite_engine.quantizing.run import quantize_model
 
-    try:
-        with _Bar(shown=not options.json) as bar:
-            report = quantize_model(_job(options), bar)
-    except KeyboardInterrupt:
-        print("aphrodite: stopped; the same command goes on from here", file=sys.stderr)
-        return _INTERRUPTED
-    except Exception as error:
-        known = loading_error(error)
-        if known is None:
-            raise
-        print(f"aphrodite: error: {known}", file=sys.stderr)
-        return 1
+    with _Bar(shown=not options.json) as bar:
+        report = quantize_model(_job(options), bar)
     print(_as_json(report) if options.json else _as_text(report))
     return 0
 
