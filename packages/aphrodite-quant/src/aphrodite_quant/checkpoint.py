@@ -5,6 +5,7 @@ It knows nothing of models, nor of how weights are packed.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,9 +27,9 @@ _SIDE_FILES = (
 _MODELOPT = "hf_quant_config.json"
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """An opened checkpoint; nothing but headers has been read."""
+    """An opened checkpoint; nothing but headers has been read, and each side file once."""
 
     path: Path
     """As given: a file or a directory."""
@@ -39,7 +40,7 @@ class Checkpoint:
     metadata: Mapping[str, MetadataValue]
     """Typed metadata of a GGUF file; empty for other kinds."""
 
-    @property
+    @cached_property
     def quant_config(self) -> Mapping[str, Any] | None:
         """What config.json says of quantisation, or a side file in its place, if anything."""
         stated = self.config.get("quantization_config") or self.config.get("compression_config")
@@ -57,7 +58,7 @@ class Checkpoint:
         own = self.modelopt_config
         return {"quant_method": "modelopt"} | dict(own) if own.get("quant_algo") else None
 
-    @property
+    @cached_property
     def modelopt_config(self) -> Mapping[str, Any]:
         """What ModelOpt states in a file of its own; empty if there is none."""
         file = self.side_file(_MODELOPT)
