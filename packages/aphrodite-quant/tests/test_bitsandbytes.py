@@ -56,9 +56,14 @@ def test_a_module_that_should_be_plain_is_not_scaled(opened, name):
         weights.packed("layer")
 
 
-def test_a_module_that_was_left_alone_is_dense(opened):
+def test_a_module_that_was_left_alone_is_dense(opened, write_module):
     plain = torch.randn(16, 576, dtype=torch.bfloat16)
-    assert isinstance(opened("bnb-nf4", weight=plain)[0].packed("layer"), Dense)
+    config = {"quant_method": "bitsandbytes"}
+    assert isinstance(write_module(config, {"weight": plain}).packed("layer"), Dense)
+    with pytest.raises(
+        TensorError, match=r"'layer.weight' is bfloat16 .*, but .* layer.weight.abs"
+    ):
+        opened("bnb-nf4", weight=plain)[0].packed("layer")
 
 
 @pytest.mark.parametrize(

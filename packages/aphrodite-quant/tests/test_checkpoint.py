@@ -43,8 +43,10 @@ def test_the_files_of_an_index(tmp_path):
     assert names == ["1.safetensors", "2.saf", "2.safetensors"]
     with pytest.raises(CheckpointError, match=r"1\.safetensors does not exist"):
         find_weights(tmp_path).check_files()
-    index.write_text('{"weight_map": []}')
-    assert find_weights(tmp_path).weight_files() == ()
+    outside = '{"weight_map": {"a": "../1.safetensors", "b": "/etc/passwd", "c": 3}}'
+    for text in (outside, '{"weight_map": []}'):
+        index.write_text(text)
+        assert find_weights(tmp_path).weight_files() == ()
 
 
 def test_a_lone_file_has_no_side_files(small_gguf):
@@ -108,6 +110,14 @@ def test_a_lone_safetensors_file_lacks_its_config(small_safetensors):
 def test_a_config_that_is_no_object(small_safetensors, text):
     (small_safetensors / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(CheckpointError, match=r"config.json"):
+        open_checkpoint(small_safetensors)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_a_description_of_a_hundred_megabytes_is_not_read(small_safetensors, name):
+    with (small_safetensors / name).open("wb") as file:
+        file.truncate(100 << 20)
+    with pytest.raises(CheckpointError, match=rf"{name} has 104857600 bytes; .* 67108864 at most"):
         open_checkpoint(small_safetensors)
 
 

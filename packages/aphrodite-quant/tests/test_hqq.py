@@ -48,8 +48,12 @@ def test_one_scale_for_the_matrix(opened):
 
 
 def test_a_skipped_module_is_plain(opened):
-    weights, _ = opened(COMMON, W_q=None, weight=torch.ones(2, 4))
+    nothing = {name.split(".")[1]: None for name in GOLDEN if name.startswith(f"{COMMON}.")}
+    nothing |= {"effective_weight": torch.ones(2, 4)}
+    weights, _ = opened(COMMON, **nothing | {"weight": torch.ones(2, 4)})
     assert isinstance(weights.packed("layer"), Dense)
+    with pytest.raises(TensorError, match=r"'layer.weight' is missing, but beside it .*layer.axis"):
+        opened(COMMON, W_q=None)[0].packed("layer")
 
 
 def text(value):

@@ -100,6 +100,18 @@ def test_an_index_that_is_wrong(directory, changes, message):
         open_checkpoint(directory)
 
 
+def test_a_tensor_in_two_shards_must_be_the_same(directory):
+    write_shards(directory)
+    both = {"a.weight": torch.zeros(2, 2), "b.weight": torch.ones(2, 2)}
+    torch.save(both, directory / "pytorch_model-2.bin")
+    assert open_checkpoint(directory).store.read("b.weight").tolist() == [[1, 1], [1, 1]]
+    torch.save(both | {"a.weight": torch.ones(2, 2)}, directory / "pytorch_model-2.bin")
+    with pytest.raises(
+        ContainerError, match=r"model-2\.bin: .*'a.weight' is also in pytorch_model-1"
+    ):
+        open_checkpoint(directory)
+
+
 def test_safetensors_are_preferred(directory):
     torch.save({"a.weight": torch.zeros(2, 2)}, directory / "pytorch_model.bin")
     save_file({"a.weight": torch.ones(2, 2)}, directory / "model.safetensors")

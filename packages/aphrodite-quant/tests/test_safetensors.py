@@ -79,6 +79,18 @@ def test_an_index_that_names_an_absent_tensor(sharded):
         open_checkpoint(directory)
 
 
+def test_a_tensor_in_two_shards_must_be_the_same(sharded):
+    directory, _ = sharded
+    second = directory / "model-00002-of-00002.safetensors"
+    both = {"a.weight": torch.zeros(2, 2), "b.weight": torch.ones(2, 2)}
+    save_file(both, second)
+    assert open_checkpoint(directory).store.read("b.weight").tolist() == [[1, 1], [1, 1]]
+    for other in (torch.ones(2, 2), torch.zeros(2, 2).int(), torch.zeros(4)):
+        save_file(both | {"a.weight": other}, second)
+        with pytest.raises(ContainerError, match=r"00002-of.*'a.weight' is also in model-00001"):
+            open_checkpoint(directory)
+
+
 @pytest.mark.parametrize("text", ["{}", '{"weight_map": {}}', '{"weight_map": []}'])
 def test_an_index_without_a_map(sharded, text):
     directory, _ = sharded

@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 from aphrodite_quant.containers.gguf_header import MetadataValue, read_header
 from aphrodite_quant.containers.gguf_parts import split_parts
+from aphrodite_quant.containers.shards import is_beside
 from aphrodite_quant.containers.weight_file import map_file, refuse_impostors
 from aphrodite_quant.errors import CheckpointError, listed
 from aphrodite_quant.json_object import read_json_object
@@ -60,7 +61,7 @@ class Location:
         shards = read_json_object(self.file).get("weight_map")
         if not isinstance(shards, dict):
             return ()
-        names = {str(name) for name in cast("dict[str, object]", shards).values()}
+        names = {name for name in cast("dict[str, object]", shards).values() if is_beside(name)}
         return tuple(self.path / name for name in sorted(names))
 
     def check_files(self) -> None:

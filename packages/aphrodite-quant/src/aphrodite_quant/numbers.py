@@ -63,9 +63,9 @@ def exact(store: TensorStore, name: str, type_: torch.dtype, shape: tuple[int, .
 
 
 def matrix(store: TensorStore, name: str, *types: torch.dtype) -> TensorInfo:
-    """What the file says of tensor `name`, which must be a matrix of one of those types."""
+    """What the file says of tensor `name`, a matrix of one of those types that is not empty."""
     info = store.info(name)
-    if info.type not in types or len(info.shape) != 2:
+    if info.type not in types or len(info.shape) != 2 or 0 in info.shape:
         expected = " or ".join(str(type_)[6:] for type_ in types)
         raise TensorError(
             f"{info.file}: tensor {name!r} is {info}; expected a matrix of {expected}"

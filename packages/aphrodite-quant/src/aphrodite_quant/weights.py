@@ -6,6 +6,7 @@ supplies the mapping of names.
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 from aphrodite_kernels.errors import LayoutError
@@ -56,10 +57,8 @@ class Weights:
         try:
             weight = self.read(self.store, stored)
         except LayoutError as error:
-            of_module = (name for name in self.store.names() if name.startswith(f"{stored}."))
-            file = self.store.info(next(of_module)).file
             raise TensorError(
-                f"{file}: the tensors of {stored!r} fit no layout: {error}"
+                f"{self._file(stored)}: the tensors of {stored!r} fit no layout: {error}"
             ) from error
         found = (weight.out_features, weight.in_features)
         if shape is None or found == shape:
@@ -68,7 +67,7 @@ class Weights:
             return weight.cropped(*shape)
         except LayoutError as error:
             raise TensorError(
-                f"weight {stored!r} is {list(found)}, expected {list(shape)}"
+                f"{self._file(stored)}: weight {stored!r} is {list(found)}, expected {list(shape)}"
             ) from error
 
     def tensor(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
@@ -83,6 +82,11 @@ class Weights:
         if shape is not None and info.shape != shape:
             raise TensorError(f"{where}, expected {list(shape)}")
         return self.store.read(stored).float()
+
+    def _file(self, module: str) -> Path:
+        """The file of the first tensor of a stored module that has been read."""
+        of_module = (name for name in self.store.names() if name.startswith(f"{module}."))
+        return self.store.info(next(of_module)).file
 
     def _path(self, name: str) -> str:
         return f"{self.prefix}.{name}" if self.prefix else name

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from aphrodite_quant.containers.shards import read_shards
-from aphrodite_quant.containers.store import IndexedStore, TensorInfo
+from aphrodite_quant.containers.store import IndexedStore, TensorInfo, check_copy
 from aphrodite_quant.containers.weight_file import refuse_impostors
 from aphrodite_quant.errors import ContainerError
 
@@ -46,6 +46,7 @@ def open_pickled_index(path: Path) -> PickledStore:
     """Open every file that an index names; the index decides where a tensor is."""
     infos: dict[str, TensorInfo] = {}
     tensors: dict[str, Tensor] = {}
+    copies: list[tuple[Path, str, Tensor]] = []
     shards = read_shards(path, ".bin")
     for name, wanted in shards.items():
         file = path.parent / name
@@ -58,6 +59,10 @@ def open_pickled_index(path: Path) -> PickledStore:
         chosen = {tensor: found[tensor] for tensor in wanted}
         tensors |= chosen
         infos |= _infos(file, chosen)
+        copies += [(file, tensor, found[tensor]) for tensor in found if tensor not in chosen]
+    for file, tensor, copy in copies:
+        if tensor in tensors:
+            check_copy(tensor, file, copy, infos[tensor].file, tensors[tensor])
     return PickledStore(tuple(path.parent / name for name in shards), infos, tensors)
 
 

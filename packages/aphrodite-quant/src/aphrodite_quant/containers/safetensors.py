@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aphrodite_quant.containers.shards import read_shards
-from aphrodite_quant.containers.store import IndexedStore, TensorInfo
+from aphrodite_quant.containers.store import IndexedStore, TensorInfo, check_copy
 from aphrodite_quant.containers.weight_file import refuse_impostors
 from aphrodite_quant.errors import ContainerError
 
@@ -58,7 +58,13 @@ def open_index(path: Path) -> SafetensorsStore:
         shard = path.parent / name
         handles[shard] = _open(shard)
         infos |= _infos(shard, handles[shard], tensors)
-    return SafetensorsStore(tuple(handles), infos, handles)
+    store = SafetensorsStore(tuple(handles), infos, handles)
+    for shard, handle in handles.items():
+        copies = set(handle.keys()) & infos.keys() - set(shards[shard.name])
+        for name in sorted(copies):
+            copy = handle.get_tensor(name)
+            check_copy(name, shard, copy, infos[name].file, store.read(name))
+    return store
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -1,10 +1,15 @@
 """An index file beside the weights: which of several files holds which tensor."""
 
 from pathlib import Path
-from typing import cast
+from typing import TypeGuard, cast
 
 from aphrodite_quant.errors import ContainerError, listed
 from aphrodite_quant.json_object import read_json_object
+
+
+def is_beside(file: object) -> TypeGuard[str]:
+    """Whether an index may name that file: it lies in the same directory."""
+    return isinstance(file, str) and not {"/", "\\"} & set(file)
 
 
 def read_shards(path: Path, suffix: str) -> dict[str, list[str]]:
@@ -18,7 +23,7 @@ def read_shards(path: Path, suffix: str) -> dict[str, list[str]]:
         raise ContainerError(f"{path} has no weight_map that says which file holds which tensor")
     shards: dict[str, list[str]] = {}
     for tensor, file in cast("dict[str, object]", weight_map).items():
-        if not isinstance(file, str) or not file.endswith(suffix) or {"/", "\\"} & set(file):
+        if not is_beside(file) or not file.endswith(suffix):
             raise ContainerError(
                 f"{path}: tensor {tensor!r} is said to lie in {file!r}, which is no "
                 f"{suffix.removeprefix('.')} file beside the index"

@@ -13,7 +13,7 @@ import torch
 from aphrodite_kernels.layouts import GgmlType
 from torch import Tensor
 
-from aphrodite_quant.errors import TensorError
+from aphrodite_quant.errors import ContainerError, TensorError
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +74,14 @@ class IndexedStore:
         if name not in self._infos:
             raise TensorError(f"{self.files[0]} has no tensor {name!r}")
         return self._infos[name]
+
+
+def check_copy(name: str, file: Path, copy: Tensor, chosen: Path, original: Tensor) -> None:
+    """ContainerError if a tensor that two files hold is not the same in both."""
+    if copy.dtype == original.dtype and copy.shape == original.shape:
+        one, other = (t.contiguous().flatten().view(torch.uint8) for t in (copy, original))
+        if torch.equal(one, other):
+            return
+    raise ContainerError(
+        f"{file}: tensor {name!r} is also in {chosen.name}, where it is another; expected it once"
+    )

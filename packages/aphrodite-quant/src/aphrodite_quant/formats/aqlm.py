@@ -76,7 +76,7 @@ def read(store: TensorStore, prefix: str, packing: Packing, plain: list[str]) ->
     """The matrix of module `prefix`, plain if it was left unquantised."""
     name = f"{prefix}.codes"
     if name not in store.names():
-        return dense.read(store, prefix)
+        return dense.read_left_alone(store, prefix)
     info = store.info(name)
     refuse_named(info, prefix, plain, _PLAIN)
     if info.type not in _TYPES or len(info.shape) != 3 or info.shape[2] != packing.count:

@@ -44,7 +44,8 @@ def claims(checkpoint: Checkpoint) -> bool:
 def reader(checkpoint: Checkpoint) -> Reader:
     """Weights packed as the configuration says of each module."""
     stated, where = checkpoint.quant_config or {}, checkpoint.path
-    packing = stated.get("packing_format") or _DEFAULT
+    named = stated.get("packing_format")
+    packing = _DEFAULT if named is None else named
     kind = _PACKINGS.get(packing) if isinstance(packing, str) else None
     if kind is None:
         raise FormatError(
@@ -53,11 +54,11 @@ def reader(checkpoint: Checkpoint) -> Reader:
         )
     common = {"bits": 4, "group_size": 128} | dict(stated) | {"checkpoint_format": kind}
     _check(where, kind, common)
-    named, patterns = _exceptions(where, kind, common)
+    exceptions, patterns = _exceptions(where, kind, common)
 
     def read_module(store: TensorStore, prefix: str) -> PackedWeight:
         found = [changed for pattern, changed in patterns if pattern.search(prefix)]
-        changed = named.get(prefix, found[0] if found else {})
+        changed = exceptions.get(prefix, found[0] if found else {})
         return _read(store, prefix, where, common | dict(changed))
 
     return read_module
@@ -67,7 +68,7 @@ def _read(
     store: TensorStore, prefix: str, where: Path, settings: Mapping[str, Any]
 ) -> PackedWeight:
     if settings["bits"] == _PLAIN_BITS:
-        return dense.read(store, prefix)
+        return dense.read_left_alone(store, prefix)
     if settings["checkpoint_format"] == "awq":
         return awq.read(store, prefix, settings["group_size"])
     return gptq.read(store, prefix, gptq.Packing.of(where, settings))

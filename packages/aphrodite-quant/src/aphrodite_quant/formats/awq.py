@@ -72,7 +72,7 @@ def read(
 ) -> PackedWeight:
     """The matrix of module `prefix`, plain if it was left unquantised; gemm if not told."""
     if f"{prefix}.qweight" not in store.names():
-        return dense.read(store, prefix)
+        return dense.read_left_alone(store, prefix)
     return (read_version or _gemm)(store, prefix, group)
 
 

@@ -61,7 +61,7 @@ def read(store: TensorStore, prefix: str, plain: list[str], *, divides: bool) ->
     """The matrix of module `prefix`, plain if it has no scale beside it."""
     info = store.info(f"{prefix}.weight")
     if info.type != torch.uint8 and f"{prefix}.weight_scale" not in store.names():
-        return dense.read(store, prefix)
+        return dense.read_left_alone(store, prefix)
     refuse_named(info, prefix, plain, _PLAIN)
     scale = _scale(store, f"{prefix}.weight_scale", divides=divides)
     codes = _packed(store, info) if info.type == torch.uint8 else _unpacked(store, prefix)

@@ -23,7 +23,7 @@ from aphrodite_quant.containers.store import TensorInfo, TensorStore
 from aphrodite_quant.errors import TensorError
 from aphrodite_quant.formats import dense
 from aphrodite_quant.modules import named_modules, refuse_named
-from aphrodite_quant.numbers import finite
+from aphrodite_quant.numbers import exact, finite
 from aphrodite_quant.reader import Reader
 
 _STATES = ("nf4", "fp4")
@@ -57,7 +57,7 @@ def read(store: TensorStore, prefix: str) -> PackedWeight:
         scale = finite(store, f"{prefix}.SCB", (rows,)).reshape(rows, 1) / 127
         return Scaled(store.read(info.name), scale, (1, columns))
     if info.type != torch.uint8:
-        return dense.read(store, prefix)
+        return dense.read_left_alone(store, prefix)
     return _four_bits(store, info)
 
 
@@ -98,18 +98,15 @@ def _absmax(
 ) -> Tensor:
     """One scale for every block, [blocks] float32."""
     name = f"{info.name}.absmax"
-    stored = store.info(name)
-    if stored.type != torch.uint8:
+    if "nested_blocksize" not in state:
         return finite(store, name, (blocks,))
-    if stored.shape != (blocks,):
-        raise TensorError(f"{stored.file}: tensor {name!r} is {stored}; expected [{blocks}]")
     block = _count(state.get("nested_blocksize"), "nested_blocksize", where)
     offset = state.get("nested_offset")
     if not isinstance(offset, float):
         raise TensorError(f"{where} says nested_offset is {offset!r}; expected a number")
     table = finite(store, f"{info.name}.nested_quant_map", (256,))
     outer = finite(store, f"{info.name}.nested_absmax", (-(-blocks // block),))
-    codes = store.read(name).long()
+    codes = exact(store, name, torch.uint8, (blocks,)).long()
     return table[codes] * outer.repeat_interleave(block)[:blocks] + offset
 
 

@@ -48,7 +48,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
 def read(store: TensorStore, prefix: str) -> PackedWeight:
     """The matrix of module `prefix`: runs of groups of equal bits and size, or plain."""
     if f"{prefix}.q_weight" not in store.names():
-        return dense.read(store, prefix)
+        return dense.read_left_alone(store, prefix)
     info = matrix(store, f"{prefix}.q_weight", torch.int32)
     groups = _groups(store, f"{prefix}.q_groups", info)
     scale = _scale(store, prefix, len(groups), info.shape[1])

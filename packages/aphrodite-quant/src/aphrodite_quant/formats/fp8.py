@@ -55,7 +55,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
 def read(store: TensorStore, prefix: str, block: tuple[int, int] = _BLOCK) -> PackedWeight:
     """The matrix `<prefix>.weight`, with its scales if it is quantised."""
     if store.info(f"{prefix}.weight").type != torch.float8_e4m3fn:
-        return dense.read(store, prefix)
+        return dense.read_left_alone(store, prefix)
     weight = matrix(store, f"{prefix}.weight", torch.float8_e4m3fn)
     if f"{prefix}.input_scale" in store.names():
         positive(store, f"{prefix}.input_scale")

@@ -49,7 +49,7 @@ class Packing:
         if not isinstance(group, int) or (group < 1 and group != -1):
             raise FormatError(f"{where}: group_size is a positive number or -1, found {group!r}")
         kind = stated.get("checkpoint_format") or stated.get("format") or "gptq"
-        if kind not in _OFFSETS:
+        if not isinstance(kind, str) or kind not in _OFFSETS:
             raise FormatError(
                 f"{where}: checkpoint_format is one of {', '.join(_OFFSETS)}, found {kind!r}"
             )
@@ -89,7 +89,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
 def read(store: TensorStore, prefix: str, packing: Packing) -> PackedWeight:
     """The matrix of module `prefix`, plain if it was left unquantised."""
     if f"{prefix}.qweight" not in store.names():
-        return dense.read(store, prefix)
+        return dense.read_left_alone(store, prefix)
     stored = store.read(matrix(store, f"{prefix}.qweight", torch.int32).name)
     bits, out = packing.bits, stored.shape[1]
     columns = stored.shape[0] * 32 // bits

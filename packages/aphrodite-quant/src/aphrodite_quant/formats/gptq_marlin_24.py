@@ -34,7 +34,7 @@ def claims(checkpoint: Checkpoint) -> bool:
 def reader(checkpoint: Checkpoint) -> Reader:
     """Weights as `read` has them, in groups of the size that the configuration states."""
     stated: Mapping[str, Any] = checkpoint.quant_config or {}
-    if stated.get("bits") not in SPARSE:
+    if stated.get("bits") not in tuple(SPARSE):
         raise FormatError(
             f"{checkpoint.path}: Marlin 2:4 has 4 or 8 bits, found bits {stated.get('bits')!r}"
         )
@@ -46,7 +46,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
 def read(store: TensorStore, prefix: str, packing: gptq.Packing) -> PackedWeight:
     """The matrix of module `prefix`, plain if it was left unquantised."""
     if f"{prefix}.B_24" not in store.names():
-        return dense.read(store, prefix)
+        return dense.read_left_alone(store, prefix)
     bits = packing.bits
     info = matrix(store, f"{prefix}.B_24", torch.int32)
     kept, rows = 16 * info.shape[0], 2 * info.shape[1] // bits

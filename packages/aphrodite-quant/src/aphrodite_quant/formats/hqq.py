@@ -54,7 +54,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
 def read(store: TensorStore, prefix: str) -> PackedWeight:
     """The matrix of module `prefix`, plain if it was skipped."""
     if f"{prefix}.W_q" not in store.names():
-        return dense.read(store, prefix)
+        return dense.read_left_alone(store, prefix)
     _read_beside(store, prefix)
     rows, columns = _shape(store, prefix)
     count = rows * columns
@@ -149,8 +149,10 @@ def _codes(store: TensorStore, prefix: str, arranged: tuple[int, int]) -> tuple[
 def _words(store: TensorStore, name: str, word: torch.dtype, shape: tuple[int, int]) -> Tensor:
     """The packed codes, also where they are shown as floating numbers."""
     info = store.info(name)
+    flag = f"{name.removesuffix('W_q')}view_as_float"
+    shown = flag in store.names() and bool(store.read(flag).any())
     floating = isinstance(info.type, torch.dtype) and info.type.is_floating_point
     size = shape[0] * shape[1] * word.itemsize
-    if floating and info.nbytes == size and info.shape[:1] == shape[:1]:
+    if shown and floating and info.nbytes == size and info.shape[:1] == shape[:1]:
         return store.read(name).contiguous().view(word).reshape(shape)
     return exact(store, name, word, shape)

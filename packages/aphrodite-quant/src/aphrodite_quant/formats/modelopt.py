@@ -77,7 +77,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
         if isinstance(info.type, torch.dtype) and info.type in _TYPES.values():
             refuse_named(info, prefix, list(modules.plain), " or ".join(_LISTS))
             return read(store, prefix, modules.find(info, prefix))
-        return dense.read(store, prefix)
+        return dense.read_left_alone(store, prefix)
 
     return read_module
 

@@ -58,7 +58,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
     def read_module(store: TensorStore, prefix: str) -> PackedWeight:
         info = store.info(f"{prefix}.weight")
         if info.type not in _STORED:
-            return dense.read(store, prefix)
+            return dense.read_left_alone(store, prefix)
         refuse_named(info, prefix, plain, "exclude")
         name = matched(prefix, list(patterns))
         scheme = everywhere if name is None else patterns[name]

@@ -56,7 +56,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
     """Weights as `read` has them, of the stated codebook."""
     stated: Mapping[str, Any] = checkpoint.quant_config or {}
     where, codebook = checkpoint.path, stated.get("codebook")
-    if codebook not in _FACTORS:
+    if codebook not in tuple(_FACTORS):
         raise FormatError(f"{where}: codebook is one of {', '.join(_FACTORS)}, found {codebook!r}")
     if stated.get("rescale_WH"):
         raise FormatError(
@@ -73,7 +73,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
 def _read(store: TensorStore, prefix: str, packing: _Packing) -> PackedWeight:
     """The matrix of module `prefix`, plain if it was left unquantised."""
     if f"{prefix}.Qidxs" not in store.names():
-        return dense.read(store, prefix)
+        return dense.read_left_alone(store, prefix)
     books = _books(store, prefix, packing)
     rows, points = books[0].codes.shape
     scale = finite(store, f"{prefix}.Wscale", (), (1,), (rows,)).expand(rows).contiguous()

@@ -39,7 +39,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
 def read(store: TensorStore, prefix: str, bits: int) -> PackedWeight:
     """The matrix of module `prefix`, plain if it was left unquantised."""
     if f"{prefix}.qweight" not in store.names():
-        return dense.read(store, prefix)
+        return dense.read_left_alone(store, prefix)
     info = matrix(store, f"{prefix}.qweight", torch.int32)
     words, out = info.shape
     if words % bits:

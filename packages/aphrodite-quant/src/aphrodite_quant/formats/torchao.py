@@ -29,7 +29,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
 def read(store: TensorStore, prefix: str) -> PackedWeight:
     """The weight of module `prefix`, with its scales if it is quantised."""
     if f"{prefix}._weight_qdata" not in store.names():
-        return dense.read(store, prefix)
+        return dense.read_left_alone(store, prefix)
     info = matrix(store, f"{prefix}._weight_qdata", torch.int8)
     rows, columns = info.shape
     scale = finite(store, f"{prefix}._weight_scale", (rows, 1))

@@ -75,7 +75,7 @@ class Packing:
             _count(where, stated, name) for name in ("out_features", "group_num", "group_size")
         )
         outliers = _count(where, stated, "outlier_size") if apart else 0
-        permuted, scaled = (bool(stated.get(f"enable_{name}", True)) for name in ("perm", "norm"))
+        permuted, scaled = (_flag(where, stated, f"enable_{name}") for name in ("perm", "norm"))
         return cls(
             rows, groups, size, vectors, centroids, max(0, residuals[1]), outliers, permuted, scaled
         )
@@ -97,7 +97,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
 
     def read_module(store: TensorStore, prefix: str) -> PackedWeight:
         if f"{prefix}.indices" not in store.names():
-            return dense.read(store, prefix)
+            return dense.read_left_alone(store, prefix)
         settings = layers.get(prefix) or shared.get(prefix.rpartition(".")[2])
         where = f"{checkpoint.path}: the configuration of {prefix!r}"
         if not isinstance(settings, dict):
@@ -180,6 +180,13 @@ def _pair(where: str, stated: Mapping[str, Any], name: str) -> tuple[int, int]:
     if len(items) != 2 or not all(isinstance(item, int) for item in items):
         raise FormatError(f"{where} has {name} {value!r}; expected two numbers")
     return cast("tuple[int, int]", tuple(items))
+
+
+def _flag(where: str, stated: Mapping[str, Any], name: str) -> bool:
+    value = stated.get(name, True)
+    if not isinstance(value, bool):
+        raise FormatError(f"{where} has {name} {value!r}; expected true or false")
+    return value
 
 
 def _count(where: str, stated: Mapping[str, Any], name: str) -> int:
