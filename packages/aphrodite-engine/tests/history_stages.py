@@ -5,6 +5,7 @@ from array import array
 from aphrodite_engine.sampling.breakers import Breaker
 from aphrodite_engine.sampling.stages.allowed_token_ids import AllowedTokenIds
 from aphrodite_engine.sampling.stages.bad_words import BadWords
+from aphrodite_engine.sampling.stages.ban_eos_token import BanEosToken
 from aphrodite_engine.sampling.stages.banned_strings import BannedStrings
 from aphrodite_engine.sampling.stages.custom_token_bans import CustomTokenBans
 from aphrodite_engine.sampling.stages.dry import Dry
@@ -23,6 +24,7 @@ def breaker(heads, tail=()):
 CASES = {
     "allowed_token_ids": [AllowedTokenIds((0, 3, 5)), AllowedTokenIds((2,))],
     "bad_words": [BadWords(("a",), ((3,), (1, 4), (9, 9, 5))), BadWords(("b",), ((4, 0),))],
+    "ban_eos_token": [BanEosToken(ban_eos_token=True, ends=ends) for ends in ((2,), (1, 4, 7))],
     "banned_strings": [BannedStrings(("a",), place=place, tokens=(0, 5, 5)) for place in range(40)],
     "custom_token_bans": [CustomTokenBans((0, 5)), CustomTokenBans((1, 1, 4))],
     "dry": [
@@ -44,7 +46,7 @@ CASES = {
         Penalties(1.5, 0.1, rep_pen_range=4, rep_pen_slope=0.5, repetition_decay=6),
     ],
 }
-NAMING = AllowedTokenIds | BadWords | BannedStrings | CustomTokenBans | TokenBanRanges
+NAMING = AllowedTokenIds | BadWords | BanEosToken | BannedStrings | CustomTokenBans | TokenBanRanges
 """They name tokens that are not in every vocabulary."""
 
 
@@ -60,6 +62,8 @@ def definition(stage, x, prompt, output):
             return banned(x, repeating(known, stage.no_repeat_ngram_size))
         case BannedStrings():
             return banned(x, stage.tokens if len(known) == stage.place else ())
+        case BanEosToken():
+            return banned(x, stage.ends)
         case CustomTokenBans():
             return banned(x, stage.custom_token_bans)
         case AllowedTokenIds():

@@ -11,8 +11,9 @@ from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.stages.banned_strings import BannedStrings
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
-from aphrodite_engine.text.automaton import TextAutomaton
+from aphrodite_engine.text.automaton import Release, TextAutomaton
 from aphrodite_engine.text.gguf_tokenizer import gguf_tokenizer
+from aphrodite_engine.text.phrases import Rewind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,13 +82,13 @@ def complete(model, cuts, **fields):
     while not automaton.finished:
         told.append(automaton.feed(model.news(cuts[number % len(cuts)])))
         number += 1
-        back = automaton.rewind
-        if back is None:
+        back = automaton.demand
+        if not isinstance(back, Rewind):
             continue
         if len(model.output) < model.limit:  # news of a text that is no more
             stale = automaton.feed(model.news(1))
             assert (stale.text, stale.tokens, stale.finish_reason) == ("", [], None)
-            assert automaton.rewind is None
+            assert automaton.demand is None
         model.take_back(back)
     return told
 
@@ -153,14 +154,14 @@ def test_the_token_in_which_it_began_is_banned():
 
     assert feed(x, the).text == "x", "the whole token is held"
     assert feed(space_the, x).text == ""
-    assert (automaton.rewind.kept, automaton.rewind.banned) == (1, [the])
+    assert (automaton.demand.kept, automaton.demand.banned) == (1, [the])
     assert feed(x, x, reason="length").finish_reason is None, "out of date"
-    assert automaton.rewind is None
+    assert automaton.demand is None
     assert feed(x, the, rewinds=1).text == "x"
     assert feed(space_the, rewinds=1).text == ""
-    assert (automaton.rewind.kept, automaton.rewind.banned) == (2, [the])
+    assert (automaton.demand.kept, automaton.demand.banned) == (2, [the])
     last = feed(x, reason="length", rewinds=2)
-    assert (last.text, last.finish_reason, automaton.rewind) == ("x", "length", None)
+    assert (last.text, last.finish_reason, automaton.demand) == ("x", "length", Release())
 
 
 def test_bans_at_a_place_add_up_and_go_with_the_text_before_it():
@@ -171,7 +172,7 @@ def test_bans_at_a_place_add_up_and_go_with_the_text_before_it():
     found = []
     for tokens in ([x, a], [b], [x, a], [x]):
         automaton.feed(RequestOutput(id="r", choice=0, tokens=tokens, rewinds=len(found)))
-        back = automaton.rewind
+        back = automaton.demand
         if back is not None:
             found.append((back.kept, back.banned))
     assert found == [(1, [a]), (1, [a, b]), (2, [a]), (0, [x])]
@@ -193,7 +194,7 @@ def test_a_stop_string_that_is_complete_first_wins():
         automaton = TextAutomaton(TOKENIZER, params, PROMPT)
         news = automaton.feed(RequestOutput(id="r", choice=0, tokens=[x, the]))
         assert (news.text or None, news.finish_reason) == (expected, "stop" if expected else None)
-        assert (automaton.rewind is None) is (expected is not None)
+        assert isinstance(automaton.demand, Release if expected else Rewind)
 
 
 @pytest.mark.parametrize("name", ["banned_strings", "banned_phrases", "banned_tokens"])

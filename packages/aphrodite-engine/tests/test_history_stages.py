@@ -1,6 +1,7 @@
 """Stages that read the history, and bans: their edges, their texts, and what wire fields make."""
 
 import json
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -12,11 +13,13 @@ from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.stages.allowed_token_ids import AllowedTokenIds
 from aphrodite_engine.sampling.stages.bad_words import BadWords
+from aphrodite_engine.sampling.stages.ban_eos_token import BanEosToken
 from aphrodite_engine.sampling.stages.custom_token_bans import CustomTokenBans
 from aphrodite_engine.sampling.stages.dry import Dry
 from aphrodite_engine.sampling.stages.no_repeat_ngram import NoRepeatNgram
 from aphrodite_engine.sampling.stages.penalties import Penalties
 from aphrodite_engine.sampling.stages.token_ban_ranges import TokenBanRanges
+from aphrodite_engine.text.gguf_tokenizer import gguf_tokenizer
 from aphrodite_engine.text.tokenizer import SpecialTokens, Tokenizer
 from aphrodite_engine.text.vocabulary import Vocabulary, sentencepiece
 from history_stages import breaker, definition
@@ -26,6 +29,7 @@ from test_stages import logits_of, run
 from tokenizers import Tokenizer as Encoder
 from tokenizers import models, normalizers
 
+DATA = Path(__file__).parent / "data" / "tokenizers"
 _INF = float("inf")
 _FEW = st.integers(0, 3)
 _BREAKERS = st.lists(
@@ -207,6 +211,25 @@ def test_parameters_with_texts_are_resolved_once(tokenizer):
             {"dry_multiplier": 1, "dry_sequence_breakers": json.dumps(["\n", "x"])},
             (Dry(1.0, dry_sequence_breakers=("\n", "x")),),
         ),
+        *(
+            (
+                {"dry_multiplier": 1, "dry_sequence_breakers": written},
+                (Dry(1.0, dry_sequence_breakers=breakers),),
+            )
+            for written, breakers in (
+                (r'"\n", ":", "\"", "*"', ("\n", ":", '"', "*")),
+                (r'\n,:,",*', ("\n", ":", '"', "*")),
+                (r":,\",\\", (":", '"', "\\")),
+                (" x,y", (" x", "y")),
+                ("\n", ("\n",)),
+                ("[]", ()),
+            )
+        ),
+        ({"custom_token_bans": "11,42"}, (CustomTokenBans((11, 42)),)),
+        ({"custom_token_bans": "[3]"}, (CustomTokenBans((3,)),)),
+        ({"custom_token_bans": ""}, ()),
+        ({"ban_eos_token": True}, (BanEosToken(True),)),
+        ({"use_default_badwordsids": True, "ban_eos_token": None}, (BanEosToken(True),)),
         ({"rep_pen_range": 9, "rep_pen_slope": 0.5}, ()),
         (
             {"rep_pen": 1.1, "repetition_penalty_range": 9, "rep_pen_slope": 0.5},
@@ -225,7 +248,19 @@ def test_wire_spellings(fields, made):
     [
         ({"dry_base": 0.5}, "dry_base must be at least 1, found 0.5"),
         ({"dry_allowed_length": 65}, "dry_allowed_length must be at least 0 and at most 64"),
-        ({"dry_sequence_breakers": "x"}, "dry_sequence_breakers must be a list of strings, or one"),
+        ({"dry_sequence_breakers": '["x"'}, "dry_sequence_breakers must be a list, or one"),
+        (
+            {"dry_sequence_breakers": '"x",y'},
+            "dry_sequence_breakers must be a list, or one written",
+        ),
+        (
+            {"dry_sequence_breakers": r"a,\z"},
+            "dry_sequence_breakers must be a list, or one written",
+        ),
+        ({"dry_sequence_breakers": "{}"}, "dry_sequence_breakers: Expected `array`, got `object`"),
+        ({"custom_token_bans": "1,x"}, "custom_token_bans must be a list, or one written as JSON"),
+        ({"custom_token_bans": "1.5"}, "custom_token_bans: Expected `int`, got `float`"),
+        ({"ban_eos_token": 1}, "ban_eos_token: Expected `bool`"),
         ({"dry_sequence_breakers": [3]}, "dry_sequence_breakers: Expected `str`"),
         ({"token_ban_ranges": [[[1], 2]]}, "token_ban_ranges: Expected `array` of length 3"),
         ({"token_ban_ranges": [[[1], -2, 3]]}, r"token_ban_ranges\[0\]\[1\] must be at least 0"),
@@ -240,6 +275,14 @@ def test_bad_values_are_named(fields, message):
     with pytest.raises(RequestError, match=message) as caught:
         stages_from(fields)
     assert caught.value.field in fields
+
+
+def test_a_banned_end_is_what_the_tokenizer_calls_one():
+    tokenizer = gguf_tokenizer(json.loads((DATA / "smollm2.json").read_text())["metadata"])
+    assert tokenizer.end_ids
+    params = SamplingParams(stages=stages_from({"ban_eos_token": True, "custom_token_bans": [9]}))
+    assert params.banned_tokens == {9}
+    assert params.resolve(tokenizer).banned_tokens == {9, *tokenizer.end_ids}
 
 
 def test_fields_that_are_hidden_cannot_be_sent():

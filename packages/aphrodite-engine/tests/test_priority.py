@@ -47,11 +47,28 @@ def test_no_order_is_the_default(off):
     ],
 )
 def test_named_stages_share_out_their_places(entries, order):
-    for name in ("sampler_priority", "sampler_order"):
-        if order:
-            assert order_of(**{name: entries}) == order
-        else:
-            assert sorted(order_of(**{name: entries})) == sorted(_DEFAULT)
+    if order:
+        assert order_of(sampler_priority=entries) == order
+    else:
+        assert sorted(order_of(sampler_priority=entries)) == sorted(_DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("kobolds", "names"),
+    [
+        ([6, 0, 1, 3, 4, 2, 5], ["penalties", "top_k", "top_p", "min_p", "temperature"]),
+        ([2, 0], ["penalties", "temperature", "top_p", "min_p", "top_k"]),
+        ([5, "min_p", 6], ["temperature", "top_k", "top_p", "min_p", "penalties"]),
+    ],
+)
+def test_an_order_by_its_other_name_has_kobolds_numbers(kobolds, names):
+    assert order_of(sampler_order=kobolds) == names
+    assert order_of(sampler_order=names, sampler_priority=names) == names
+
+
+def test_both_names_agree_if_they_mean_the_same():
+    meant = ["temperature", "quadratic", "top_k"]
+    assert order_of(sampler_order=[5, 0], sampler_priority=meant) == order_of(sampler_order=[5, 0])
 
 
 def test_what_clients_send_is_understood_whole():
@@ -92,7 +109,8 @@ def test_temperature_last():
     ("fields", "name", "message"),
     [
         ({"sampler_priority": ["nope"]}, "sampler_priority", "names no sampler 'nope'; samplers"),
-        ({"sampler_order": [14]}, "sampler_order", "names no sampler 14; .* 13 \\(xtc\\)"),
+        ({"sampler_priority": [14]}, "sampler_priority", "no sampler 14; .* 13 \\(xtc\\)"),
+        ({"sampler_order": [7]}, "sampler_order", "names no sampler 7; .* 6 \\(penalties\\)"),
         ({"sampler_order": [-1]}, "sampler_order", "names no sampler -1"),
         ({"sampler_order": [True]}, "sampler_order", "holds names or numbers, found True"),
         ({"sampler_order": [[5]]}, "sampler_order", "holds names or numbers, found \\[5\\]"),

@@ -7,7 +7,7 @@ import pytest
 from aphrodite_engine.outputs import RequestOutput
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
-from aphrodite_engine.text.automaton import TextAutomaton
+from aphrodite_engine.text.automaton import Release, TextAutomaton
 from aphrodite_engine.text.gguf_tokenizer import gguf_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -181,3 +181,17 @@ def test_completions_share_stop_strings_but_not_state():
     assert second.feed(x).text == ""
     assert first.feed(x).stop_reason == "xx"
     assert not second.finished
+
+
+@pytest.mark.parametrize(
+    ("stop", "reason", "demand"),
+    [(("b",), None, Release()), (("b",), "length", None), (("z",), "length", None)],
+)
+def test_the_engine_is_told_of_an_end_that_it_does_not_know(stop, reason, demand):
+    automaton = TextAutomaton(TOKENIZER, SamplingParams(stop=stop), PROMPT)
+    tokens = TOKENIZER.encode("ab x")
+    news = automaton.feed(RequestOutput(id="r", choice=0, tokens=tokens, finish_reason=reason))
+    assert news.finish_reason == ("stop" if stop == ("b",) else "length")
+    assert automaton.demand == demand
+    automaton.feed(RequestOutput(id="r", choice=0, tokens=tokens))
+    assert automaton.demand is None, "told once"

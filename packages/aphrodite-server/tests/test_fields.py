@@ -39,7 +39,7 @@ def test_sillytavern(engine, post, strict, stream):
         ("response_format", {"type": "json_object"}),
         ("tools", [{"type": "function"}]),
         ("tool_choice", "required"),
-        ("ban_eos_token", True),
+        ("negative_prompt", "dull"),
         ("suffix", "the end"),
     ],
 )

@@ -72,10 +72,11 @@ def test_no_order_is_the_default(call, engine, nothing):
 
 @pytest.mark.parametrize("name", ["use_default_badwordsids", "ban_eos_token"])
 def test_end_of_text_can_be_banned(call, engine, name):
-    for bans, wanted in ((None, (258,)), ([], (258,)), ([65], (65, 258))):
-        call(PATH, {"prompt": "a", "custom_token_bans": bans, name: True})
-        (stage,) = params(engine).stages
-        assert stage.custom_token_bans == wanted
+    for path in (PATH, "/v1/completions"):
+        for bans in (None, [], [65], "65"):
+            call(path, {"prompt": "a", "custom_token_bans": bans, name: True})
+            asked = params(engine).resolve(engine.tokenizer)
+            assert asked.banned_tokens == ({65, 258} if bans else {258})
     response = call(PATH, {"prompt": "a", "custom_token_bans": 7, name: True})
     assert response.json()["error"]["param"] == "custom_token_bans"
 

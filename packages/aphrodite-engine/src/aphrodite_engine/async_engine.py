@@ -26,7 +26,7 @@ from aphrodite_engine.process.spawn import Spawned
 from aphrodite_engine.process.supervisor import State, Supervisor
 from aphrodite_engine.request import EngineRequest
 from aphrodite_engine.sampling.params import SamplingParams
-from aphrodite_engine.text.automaton import TextAutomaton
+from aphrodite_engine.text.automaton import Release, TextAutomaton
 from aphrodite_engine.text.chat_template import ChatTemplate
 from aphrodite_engine.text.output import TextOutput
 from aphrodite_engine.text.tokenizer import Tokenizer
@@ -111,6 +111,8 @@ class AsyncEngine:
             EngineDeadError: the engine died, or is restarting.
             InternalError: a defect ended this request; others go on.
         """
+        if params.reads_text:  # the first such request looks through the whole vocabulary
+            params = await asyncio.to_thread(params.resolve, self.tokenizer)
         if params.use_beam_search:
             road = self._search
         elif params.width > params.n:
@@ -153,8 +155,6 @@ class AsyncEngine:
     async def _draw(
         self, prompt: list[int], params: SamplingParams, request_id: str, priority: int
     ) -> AsyncGenerator[TextOutput]:
-        if params.reads_text:  # the first such request looks through the whole vocabulary
-            params = await asyncio.to_thread(params.resolve, self.tokenizer)
         automata = TextAutomaton.each(self.tokenizer, params, prompt)
         mailbox = self._mailroom.open(request_id)
         live = set(range(params.n))
@@ -189,11 +189,15 @@ class AsyncEngine:
                 await self._supervisor.send(Abort(request_id))
 
     async def _answer(self, output: RequestOutput, automaton: TextAutomaton) -> None:
-        """Tell the engine what the text of its news means for the completion."""
-        if (back := automaton.rewind) is not None:
-            await self._supervisor.send(Rewind(output.id, output.choice, back.kept, back.banned))
-        elif automaton.finished and (automaton.rewinds or output.finish_reason is None):
-            await self._supervisor.send(Abort(output.id, output.choice))
+        """Tell the engine what the text of its news demands."""
+        match automaton.demand:
+            case None:
+                pass
+            case Release():
+                await self._supervisor.send(Abort(output.id, output.choice))
+            case back:
+                message = Rewind(output.id, output.choice, back.kept, back.banned)
+                await self._supervisor.send(message)
 
     async def _send(self, request: EngineRequest) -> None:
         try:

@@ -29,7 +29,7 @@ from aphrodite_engine.sampling.explanation import Explanation
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.stage import Stage
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
-from aphrodite_engine.text.automaton import TextAutomaton
+from aphrodite_engine.text.automaton import Release, TextAutomaton
 from aphrodite_engine.text.output import TextOutput
 
 Prompt: TypeAlias = str | list[int]
@@ -81,19 +81,22 @@ class _Job:
         self._live = set(range(len(automata)))
 
     def take(self, output: RequestOutput, engine: Engine) -> None:
-        """Read an output, and tell the engine what its text means for the completion."""
+        """Read an output, and tell the engine what its text demands."""
         if output.choice not in self._live:
             return
         automaton = self._automata[output.choice]
         text = automaton.feed(output)
-        if (back := automaton.rewind) is not None:
-            engine.rewind(output.id, output.choice, back.kept, back.banned)
+        match automaton.demand:
+            case None:
+                pass
+            case Release():
+                engine.abort(output.id, output.choice)
+            case back:
+                engine.rewind(output.id, output.choice, back.kept, back.banned)
         self.generation.completions[output.choice].append(text)
         self.generation.prompt_logprobs += text.prompt_logprobs
         if text.finish_reason is not None:
             self._live.discard(output.choice)
-            if automaton.rewinds or output.finish_reason is None:
-                engine.abort(output.id, output.choice)
 
     @property
     def done(self) -> bool:

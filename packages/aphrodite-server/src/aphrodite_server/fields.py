@@ -78,7 +78,6 @@ _PARAMETERS: Final = frozenset(
 _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
     # Samplers.
     "adaptive_target": (),  # negative: off
-    "ban_eos_token": (False,),
     "frequency_penalty": (0,),
     "logit_bias": (),
     "min_p": (0,),

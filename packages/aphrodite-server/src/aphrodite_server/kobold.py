@@ -5,9 +5,9 @@ lowered and a prompt that is too long loses its beginning, where OpenAI's endpoi
 changed so is told in a header.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from aphrodite_engine.async_engine import AsyncEngine
 from aphrodite_engine.errors import RequestError
@@ -32,17 +32,6 @@ _PLAIN_LIMITS = (
     "stop_token_ids",
     "spaces_between_special_tokens",
 )
-_ORDER, _BANS = "sampler_order", "custom_token_bans"
-_NUMBERS: Final[tuple[tuple[str, ...], ...]] = (
-    ("top_k",),
-    ("top_a",),
-    ("top_p", "min_p"),
-    ("tfs",),
-    ("typical_p",),
-    ("temperature", "quadratic"),
-    ("penalties",),
-)
-"""What the numbers in Kobold's orders mean."""
 
 
 @dataclass(frozen=True)
@@ -107,19 +96,15 @@ async def _tokens(engine: AsyncEngine, text: str | None) -> list[int]:
     return await encode(engine.tokenizer, text, add_special=False) if text else []
 
 
-def kobold_params(
-    body: KoboldRequest, max_tokens: int, ends: Collection[int], presets: Presets
-) -> SamplingParams:
-    """What the engine is asked for; `ends` are the tokens that end a text.
+def kobold_params(body: KoboldRequest, max_tokens: int, presets: Presets) -> SamplingParams:
+    """What the engine is asked for.
 
     Raises:
         RequestError: a value is out of range, two contradict each other, or there is no such
             preset.
     """
-    given = completed({**body.given, _ORDER: _named(body.sampler_order)}, presets)
+    given = completed(body.given, presets)
     limits = {name: given[name] for name in _PLAIN_LIMITS if given.get(name) is not None}
-    if body.use_default_badwordsids or body.ban_eos_token:
-        given[_BANS] = _joined(given.get(_BANS), ends)
     return SamplingParams(
         **limits,
         max_tokens=max_tokens,
@@ -130,13 +115,6 @@ def kobold_params(
         skip_special_tokens=not _either(given, "render_special", "skip_special_tokens"),
         stages=stages_from(given),
     )
-
-
-def _joined(bans: object, ends: Collection[int]) -> object:
-    """Bans of tokens and of those that end a text; what is no list is left to its own error."""
-    if bans and not isinstance(bans, list):
-        return bans
-    return [*cast("list[object]", bans or []), *sorted(ends)]
 
 
 def _either(given: Mapping[str, Any], name: str, opposite: str) -> bool:
@@ -152,25 +130,3 @@ def _either(given: Mapping[str, Any], name: str, opposite: str) -> bool:
             opposite,
         )
     return bool(value) if value is not None else inverse is False
-
-
-def _named(order: object) -> object:
-    """Kobold's numbers as names; they are not the engine's numbers.
-
-    Raises:
-        RequestError: a number means nothing.
-    """
-    if not isinstance(order, list):
-        return order
-    names: list[object] = []
-    for entry in cast("list[object]", order):
-        if type(entry) is not int:
-            names.append(entry)
-        elif 0 <= entry < len(_NUMBERS):
-            names += _NUMBERS[entry]
-        else:
-            known = ", ".join(
-                f"{place} ({' + '.join(each)})" for place, each in enumerate(_NUMBERS)
-            )
-            raise RequestError(f"{_ORDER} holds {entry}; Kobold's numbers are {known}", _ORDER)
-    return names

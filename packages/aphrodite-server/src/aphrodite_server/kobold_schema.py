@@ -53,10 +53,6 @@ class KoboldRequest(sampling_fields(_OWN)):
     sampler_order: Annotated[Any, Field(json_schema_extra=_ORDER)] = None
     """Kobold's numbers, or names: 0 top_k, 1 top_a, 2 top_p and min_p, 3 tfs, 4 typical,
     5 temperature and smoothing, 6 rep_pen. Empty or absent: the default order."""
-    use_default_badwordsids: Flag = None
-    """True: end-of-text is impossible, as in KoboldCpp."""
-    ban_eos_token: Flag = None
-    """The same."""
     bypass_eos: Flag = None
     """Generate on past end-of-text."""
     render_special: Flag = None

@@ -16,9 +16,12 @@ class SamplingFields(TypedDict, total=False):
     """
 
     custom_token_bans: Sequence[int] | None
-    """Tokens that never occur in the output, as ids; empty is off. Without effect where no
-    token would be left.
+    """Tokens that never occur in the output, as ids; empty is off. A list, or one in a string,
+    such as 3,7. Without effect where no token would be left.
     """
+
+    ban_eos_token: bool | None
+    """End-of-text never occurs in the output. Also named use_default_badwordsids."""
 
     token_ban_ranges: Sequence[tuple[Sequence[int], int, int]] | None
     """Bans tokens for a part of the output; empty is off. A list of [token ids, start, length]:
@@ -59,7 +62,8 @@ class SamplingFields(TypedDict, total=False):
 
     dry_sequence_breakers: Sequence[str] | None
     """Texts that no repetition reaches across, and that are never penalised if they are a token
-    or part of one. A list, or a list written as JSON in a string; an empty one is none.
+    or part of one. A list, or one in a string: as JSON, with or without brackets, or bare
+    between commas, with JSON's escapes. An empty one is none.
     """
 
     dry_range: int | None
@@ -253,7 +257,9 @@ class SamplingFields(TypedDict, total=False):
     sampler_priority: Sequence[str | int] | None
     """Names or numbers of samplers in the order in which they shall act. Those that it does not
     name keep their places in the default order; those that it names share out the places that
-    they have there. Empty is the default order. Also named sampler_order.
+    they have there. Empty is the default order. As sampler_order its numbers are Kobold's: 0
+    top_k, 1 top_a, 2 top_p and min_p, 3 tfs, 4 typical_p, 5 temperature and quadratic, 6
+    penalties. Also named sampler_order.
     """
 
     temperature_last: bool | None
@@ -268,7 +274,7 @@ class SamplingFields(TypedDict, total=False):
 
     use_beam_search: bool | None
     """Search for the likeliest completions instead of drawing them; of the samplers only
-    custom_token_bans act.
+    custom_token_bans and ban_eos_token act.
     """
 
     length_penalty: float | None

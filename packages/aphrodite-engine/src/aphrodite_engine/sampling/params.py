@@ -10,6 +10,7 @@ from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling.catalog import AnyStage
 from aphrodite_engine.sampling.fields import TokenId, check_struct, check_tokens
 from aphrodite_engine.sampling.stage import Stage
+from aphrodite_engine.sampling.stages.ban_eos_token import BanEosToken
 from aphrodite_engine.sampling.stages.banned_strings import BannedStrings
 from aphrodite_engine.sampling.stages.custom_token_bans import CustomTokenBans
 from aphrodite_engine.sampling.tokenizer import Tokenizer
@@ -28,7 +29,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     kept, best first; the width of a beam search. None: n."""
     use_beam_search: bool = False
     """Search for the likeliest completions instead of drawing them; of the samplers only
-    custom_token_bans act."""
+    custom_token_bans and ban_eos_token act."""
     length_penalty: Annotated[float, Ge(-16), Le(16)] = 1.0
     """A beam's log-probability is divided by its length to this power; higher is longer."""
     early_stopping: Literal["never"] | bool = False
@@ -80,7 +81,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         names = [
             stage.name()
             for stage in self.stages
-            if getattr(stage, "temperature", None) != 0 and not isinstance(stage, CustomTokenBans)
+            if getattr(stage, "temperature", None) != 0
+            and not isinstance(stage, CustomTokenBans | BanEosToken)
         ]
         if self.explain is not None:
             names.append("explain")
@@ -102,8 +104,13 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def banned_tokens(self) -> frozenset[int]:
         """Tokens that never occur in the output."""
-        bans = (stage for stage in self.stages if isinstance(stage, CustomTokenBans))
-        return frozenset(token for stage in bans for token in stage.custom_token_bans)
+        found: set[int] = set()
+        for stage in self.stages:
+            if isinstance(stage, CustomTokenBans):
+                found.update(stage.custom_token_bans)
+            elif isinstance(stage, BanEosToken):
+                found.update(stage.ends)
+        return frozenset(found)
 
     @property
     def width(self) -> int:

@@ -24,7 +24,8 @@ class StageOrder(msgspec.Struct, frozen=True):
     sampler_priority: tuple[str | int, ...] = ()
     """Names or numbers of samplers in the order in which they shall act. Those that it does not
     name keep their places in the default order; those that it names share out the places that
-    they have there. Empty is the default order.
+    they have there. Empty is the default order. As sampler_order its numbers are Kobold's: 0 top_k,
+    1 top_a, 2 top_p and min_p, 3 tfs, 4 typical_p, 5 temperature and quadratic, 6 penalties.
     """
     temperature_last: bool = False
     """Temperature acts on what the filters leave, just after XTC. Without effect beside
@@ -33,13 +34,13 @@ class StageOrder(msgspec.Struct, frozen=True):
 
 
 ORDER_FIELDS: Final = fields_of(StageOrder)
-ORDER_ALIASES: Final[Mapping[str, tuple[str, ...]]] = {"sampler_priority": ("sampler_order",)}
-_PRIORITY = "sampler_priority"
+_PRIORITY, _KOBOLDS = "sampler_priority", "sampler_order"
 _LAST = "temperature_last"
+ORDER_ALIASES: Final[Mapping[str, tuple[str, ...]]] = {_PRIORITY: (_KOBOLDS,)}
 
 
 @dataclass(frozen=True, slots=True)
-class _Classic:
+class _Numbered:
     """A number that clients know; its index in the table."""
 
     name: str
@@ -47,22 +48,36 @@ class _Classic:
     """It stands for the stages that own these."""
 
 
+_PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 _CLASSICS = (
-    _Classic("top_p_top_k", ("top_k", "top_p")),
-    _Classic("top_a", ("top_a",)),
-    _Classic("min_p", ("min_p",)),
-    _Classic("tfs", ("tfs",)),
-    _Classic("typical_p", ("typical_p",)),
-    _Classic("temperature", ("temperature", "dynatemp_min")),
-    _Classic("penalties", ("repetition_penalty", "presence_penalty", "frequency_penalty")),
-    _Classic("dry", ("dry_multiplier",)),
-    _Classic("no_repeat_ngram", ("no_repeat_ngram_size",)),
-    _Classic("top_nsigma", ("nsigma",)),
-    _Classic("eta_cutoff", ("eta_cutoff",)),
-    _Classic("epsilon_cutoff", ("epsilon_cutoff",)),
-    _Classic("quadratic", ("smoothing_factor",)),
-    _Classic("xtc", ("xtc_probability",)),
+    _Numbered("top_p_top_k", ("top_k", "top_p")),
+    _Numbered("top_a", ("top_a",)),
+    _Numbered("min_p", ("min_p",)),
+    _Numbered("tfs", ("tfs",)),
+    _Numbered("typical_p", ("typical_p",)),
+    _Numbered("temperature", ("temperature",)),
+    _Numbered("penalties", _PENALTIES),
+    _Numbered("dry", ("dry_multiplier",)),
+    _Numbered("no_repeat_ngram", ("no_repeat_ngram_size",)),
+    _Numbered("top_nsigma", ("nsigma",)),
+    _Numbered("eta_cutoff", ("eta_cutoff",)),
+    _Numbered("epsilon_cutoff", ("epsilon_cutoff",)),
+    _Numbered("quadratic", ("smoothing_factor",)),
+    _Numbered("xtc", ("xtc_probability",)),
 )
+_NUMBERS: Final[Mapping[str, tuple[_Numbered, ...]]] = {
+    _PRIORITY: _CLASSICS,
+    _KOBOLDS: (
+        _Numbered("top_k", ("top_k",)),
+        _Numbered("top_a", ("top_a",)),
+        _Numbered("top_p and min_p", ("top_p", "min_p")),
+        _Numbered("tfs", ("tfs",)),
+        _Numbered("typical_p", ("typical_p",)),
+        _Numbered("temperature and quadratic", ("temperature", "smoothing_factor")),
+        _Numbered("penalties", _PENALTIES),
+    ),
+}
+"""By the field that they stand in: Kobold's are not the others."""
 
 
 class Places:
@@ -71,21 +86,23 @@ class Places:
     def __init__(self, stages: Sequence[Kind]) -> None:
         self._stages = [stage for stage in stages if stage.wire]
         owners = {field.name: stage for stage in self._stages for field in fields_of(stage)}
-        self._called: dict[str | int, list[Kind]] = {}
+        self._called: dict[str, list[Kind]] = {}
         for stage in self._stages:
             for field in fields_of(stage):
                 for name in (field.name, *stage.aliases.get(field.name, ())):
                     self._called[name] = [stage]
         self._called.update({stage.name(): [stage] for stage in self._stages})
-        for number, classic in enumerate(_CLASSICS):
-            kinds = {owners[field] for field in classic.fields if field in owners}
-            several = sorted(kinds, key=lambda kind: kind.order)
-            self._called[number] = self._called[classic.name] = several
+        self._numbered = {
+            name: [_several(owners, each.fields) for each in table]
+            for name, table in _NUMBERS.items()
+        }
+        for classic, several in zip(_CLASSICS, self._numbered[_PRIORITY], strict=True):
+            self._called[classic.name] = several
 
     def number(self, stage: Kind) -> int | None:
-        """The number that clients know a stage by."""
-        numbers = [name for name, kinds in self._called.items() if stage in kinds]
-        return next((name for name in numbers if isinstance(name, int)), None)
+        """The number that clients know a stage by in `sampler_priority`."""
+        places = enumerate(self._numbered[_PRIORITY])
+        return next((number for number, kinds in places if stage in kinds), None)
 
     def arrange(self, fields: Mapping[str, Any], made: Sequence[Stage]) -> tuple[Stage, ...]:
         """Stages in the order that wire fields ask for; `made` is in default order.
@@ -93,21 +110,34 @@ class Places:
         Raises:
             RequestError: an entry is no sampler, or comes twice.
         """
-        name, entries = _asked(fields)
+        named = self._asked(fields)
         last = _wants_temperature_last(fields)
-        if entries:
-            order = self._shared_out(name, entries)
+        if named:
+            order = self._shared_out(named)
         elif last:
             order = self._temperature_last()
         else:
             return tuple(made)
         return tuple(sorted(made, key=lambda stage: order.index(type(stage))))
 
-    def _shared_out(self, name: str, entries: Sequence[str | int]) -> list[Kind]:
+    def _asked(self, fields: Mapping[str, Any]) -> list[str]:
+        """Names of the stages in the order asked for; none if no order is."""
+        orders = {
+            name: self._stages_in(name, fields[name])
+            for name in _NUMBERS
+            if not is_empty(fields.get(name))
+        }
+        return agreed(orders) or []
+
+    def _stages_in(self, name: str, value: object) -> list[str]:
+        found = (kind for entry in _entries(name, value) for kind in self._find(name, entry))
+        return list(dict.fromkeys(kind.name() for kind in found))
+
+    def _shared_out(self, named: Sequence[str]) -> list[Kind]:
         """All stages; those that are named take the places that they have together."""
-        named = list(dict.fromkeys(kind for entry in entries for kind in self._find(name, entry)))
-        waiting = iter(named)
-        return [next(waiting) if kind in named else kind for kind in self._stages]
+        by_name = {kind.name(): kind for kind in self._stages}
+        waiting = (by_name[name] for name in named)
+        return [next(waiting) if kind.name() in named else kind for kind in self._stages]
 
     def _temperature_last(self) -> list[Kind]:
         moved, before = self._called["temperature"], self._called["xtc"] or self._stages[-1:]
@@ -116,25 +146,24 @@ class Places:
         return [*order[:at], *moved, *order[at:]]
 
     def _find(self, name: str, entry: str | int) -> list[Kind]:
-        kinds = self._called.get(entry.strip().lower() if isinstance(entry, str) else entry)
+        if isinstance(entry, str):
+            kinds = self._called.get(entry.strip().lower())
+        else:
+            numbered = self._numbered[name]
+            kinds = numbered[entry] if 0 <= entry < len(numbered) else None
         if kinds is None:
-            raise RequestError(f"{name} names no sampler {entry!r:.60}; {self._valid()}", name)
+            raise RequestError(f"{name} names no sampler {entry!r:.60}; {self._valid(name)}", name)
         return kinds
 
-    def _valid(self) -> str:
+    def _valid(self, name: str) -> str:
         names = ", ".join(stage.name() for stage in self._stages)
-        numbers = ", ".join(f"{number} ({each.name})" for number, each in enumerate(_CLASSICS))
-        return f"samplers are {names}; numbers are {numbers}"
+        numbers = ", ".join(f"{number} ({each.name})" for number, each in enumerate(_NUMBERS[name]))
+        return f"samplers are {names}; numbers in {name} are {numbers}"
 
 
-def _asked(fields: Mapping[str, Any]) -> tuple[str, list[str | int]]:
-    """The name under which an order came, and its entries."""
-    lists = {
-        name: _entries(name, fields[name])
-        for name in (_PRIORITY, *ORDER_ALIASES[_PRIORITY])
-        if not is_empty(fields.get(name))
-    }
-    return next(iter(lists), _PRIORITY), agreed(lists) or []
+def _several(owners: Mapping[str, Kind], fields: Sequence[str]) -> list[Kind]:
+    """The stages that are present among those that own fields, in default order."""
+    return sorted({owners[name] for name in fields if name in owners}, key=lambda kind: kind.order)
 
 
 def _wants_temperature_last(fields: Mapping[str, Any]) -> bool:

@@ -3,10 +3,9 @@
 Detokenises, looks for stop strings, and keeps text and tokens in step: a token is told once some
 of its text is certain, tokens that a stop string cuts off are never told. What is told does not
 depend on how the engine's news are cut. It knows nothing of how news travel; `LLM` and the front
-process use it alike. When it ends a completion by a stop string before the engine does, the caller
-aborts that completion. When a banned text is complete it takes itself back to before the token in
-which that text began, and says in `rewind` what the engine must do; news from before that mean
-nothing any more.
+process use it alike, and pass on what it demands of the engine: to let go of a completion that a
+stop string ended, or to take it back to before the token in which a banned text began. News from
+before that mean nothing any more.
 """
 
 from collections import deque
@@ -48,6 +47,11 @@ class _Pending:
     """If texts are banned."""
 
 
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What the engine must do with a completion that it still works on or holds: forget it."""
+
+
 @dataclass(slots=True)
 class _News:
     texts: list[str] = field(default_factory=list[str])
@@ -85,7 +89,7 @@ class TextAutomaton:
         self._guard = None if phrases is None else PhraseGuard(phrases)
         self._first = 0  # index in the output of the first pending token
         self._rewound = 0
-        self.rewind: Rewind | None = None
+        self.demand: Rewind | Release | None = None
         """What the engine must do since the last news."""
 
     @classmethod
@@ -101,15 +105,10 @@ class TextAutomaton:
         """A finish reason was told; later news are of tokens nobody sees, and tell nothing."""
         return self._finished
 
-    @property
-    def rewinds(self) -> bool:
-        """It may take itself back, so the engine holds the completion until it hears of its end."""
-        return self._guard is not None
-
     def feed(self, output: RequestOutput) -> TextOutput:
         """What the reader learns from this news."""
         news = _News()
-        self.rewind = None
+        self.demand = None
         if self._finished or output.rewinds != self._rewound:
             return self._output(output, news)
         hidden = output.finish_reason == "stop" and not self._include_stop
@@ -120,14 +119,14 @@ class TextAutomaton:
             stop = self._read(text, news)
             if stop is not None:
                 return self._finish(output, news, "stop", stop)
-            if self.rewind is not None:
+            if self.demand is not None:
                 return self._output(output, news)
         if output.finish_reason is None:
             return self._output(output, news)
         stop = self._read(self._detokenizer.flush(), news)
         if stop is not None:
             return self._finish(output, news, "stop", stop)
-        if self.rewind is not None:
+        if self.demand is not None:
             return self._output(output, news)
         return self._finish(output, news, output.finish_reason, output.stop_reason)
 
@@ -150,7 +149,7 @@ class TextAutomaton:
     def _read(self, text: str, news: _News) -> str | None:
         """Take text, tell what is certain; the stop string that ends here, if one does.
 
-        None and a `rewind`: a banned text was complete before a stop string was.
+        None and a demand: a banned text was complete before a stop string was.
         """
         hit = self._search.feed(text)
         kept = len(text) if hit is None else hit[0] - (0 if self._include_stop else 1)
@@ -188,8 +187,8 @@ class TextAutomaton:
         for read, length in guard.feed(text):
             index = self._begin(start + read - length)
             first = self._pending[index]
-            self.rewind = guard.ban(self._first + index, first.token)
-            if self.rewind is not None and first.before is not None:
+            self.demand = guard.ban(self._first + index, first.token)
+            if self.demand is not None and first.before is not None:
                 self._rewound += 1
                 self._text = self._text[: first.offset - self._told]
                 self._detokenizer.state = first.before.detokenizer
@@ -231,6 +230,9 @@ class TextAutomaton:
         self, output: RequestOutput, news: _News, reason: FinishReason, detail: int | str | None
     ) -> TextOutput:
         self._finished = True
+        # A completion that may be taken back is held until its reader agrees with its end.
+        if self._guard is not None or output.finish_reason is None:
+            self.demand = Release()
         news.texts.append(self._text)
         news.tokens.extend(self._pending)
         self._pending.clear()

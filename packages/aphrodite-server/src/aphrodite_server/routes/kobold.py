@@ -65,8 +65,7 @@ async def _begun(
     """The generation of a body, how it is read, and the headers of its answer."""
     headers = service.check(body, None)
     made = await fitted(service.engine, body)
-    ends = service.engine.tokenizer.end_ids
-    params = kobold_params(body, made.max_tokens, ends, service.presets)
+    params = kobold_params(body, made.max_tokens, service.presets)
     if streamed:
         check_streams(params)
     generation = service.begin(request, Order(new_id("kobold"), [made.prompt], params))

@@ -1,6 +1,5 @@
 """DRY."""
 
-import json
 import math
 from array import array
 from collections.abc import Mapping, Sequence
@@ -9,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Self
 import msgspec
 from annotated_types import Ge, Le
 
-from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling.breakers import Breakers, breaker_tables, find_breakers
 from aphrodite_engine.sampling.recurrence import recurring, suffix
 from aphrodite_engine.sampling.rows import History, Rows
+from aphrodite_engine.sampling.spelling import texts_in
 from aphrodite_engine.sampling.stage import Stage
 from aphrodite_engine.sampling.tokenizer import Tokenizer
 
@@ -51,7 +50,8 @@ class Dry(Stage, frozen=True):
     """Tokens of the shortest repetition that is penalised."""
     dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
     """Texts that no repetition reaches across, and that are never penalised if they are a token or
-    part of one. A list, or a list written as JSON in a string; an empty one is none.
+    part of one. A list, or one in a string: as JSON, with or without brackets, or bare between
+    commas, with JSON's escapes. An empty one is none.
     """
     dry_range: Annotated[int, Ge(0)] = 0
     """Only this many last tokens of prompt and output are looked at; 0 is all."""
@@ -64,15 +64,9 @@ class Dry(Stage, frozen=True):
 
     @classmethod
     def read(cls, name: str, value: object) -> object:
-        if name != "dry_sequence_breakers" or not isinstance(value, str):
-            return value
-        try:
-            return json.loads(value or "[]")
-        except ValueError:
-            raise RequestError(
-                f"{name} must be a list of strings, or one written as JSON, found {value!r:.60}",
-                name,
-            ) from None
+        if name == "dry_sequence_breakers" and isinstance(value, str):
+            return texts_in(name, value) if value else []
+        return value
 
     def resolve(self, tokenizer: Tokenizer) -> Stage:
         breakers = find_breakers(self.dry_sequence_breakers, tokenizer)
