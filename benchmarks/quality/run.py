@@ -1,11 +1,13 @@
 """What each format costs: perplexity, and how far its predictions are from the original's.
 
     python3 -m uv run python benchmarks/quality/run.py [FORMAT ...] [--folder DIR]
+    python3 -m uv run python benchmarks/quality/run.py --checkpoint NAME=PATH [...]
 
-Every format is quantised from the demo model (a Q4_1 GGUF file, whose weights as bfloat16 are the
-original here: no others are at hand) with the calibration text that comes with the engine, and
-measured on the pieces of it that are held out. A checkpoint that lies in the folder is not written
-again. Results are added to benchmarks/results/quality/<model>.json, with command and date.
+A format is quantised from the demo model (a Q4_1 GGUF file, whose weights are the original here: no
+others are at hand) with the calibration text that comes with the engine, and measured on the pieces
+of it that are held out. A checkpoint that lies in the folder is not written again; one that another
+tool wrote is named by --checkpoint, a plain one perhaps with what --quantization makes of it.
+Results are added to benchmarks/results/quality/<model>.json, with command and date.
 """
 
 import argparse
@@ -26,28 +28,27 @@ from aphrodite_engine.quantizing.job import Job
 from aphrodite_engine.quantizing.run import quantize_model
 from aphrodite_engine.quantizing.sequences import input_of
 from aphrodite_kernels.backend import Backend, backend_for
+from aphrodite_quant.ggml.recipe import RECIPES
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "quality"
 LENGTH = 512
-JOBS = {
-    "fp8": Job(model="demo", format="fp8", output=""),
-    "fp8:block": Job(model="demo", format="fp8:block", output=""),
-    "int8": Job(model="demo", format="int8", output=""),
-    "gptq": Job(model="demo", format="gptq", output="", act_order=True),
-    "gptq-3": Job(model="demo", format="gptq", output="", bits=3, act_order=True),
-    "awq": Job(model="demo", format="awq", output=""),
-    "compressed-tensors": Job(model="demo", format="compressed-tensors", output=""),
-    "compressed-tensors:rtn": Job(model="demo", format="compressed-tensors:rtn", output=""),
-    "nf4": Job(model="demo", format="nf4", output=""),
-    "nf4:nested": Job(model="demo", format="nf4:nested", output=""),
-    "mxfp4": Job(model="demo", format="mxfp4", output=""),
-    "nvfp4": Job(model="demo", format="nvfp4", output=""),
+JOBS: dict[str, dict[str, object]] = {
+    **{name: {"format": name} for name in ("fp8", "fp8:tensor", "fp8:block", "int8")},
+    **{name: {"format": name} for name in ("nf4", "nf4:nested", "mxfp4", "nvfp4", "awq")},
+    **{name: {"format": name} for name in ("compressed-tensors", "compressed-tensors:rtn")},
+    "gptq": {"format": "gptq", "act_order": True},
+    "gptq-3": {"format": "gptq", "act_order": True, "bits": 3},
+    "gptq-8": {"format": "gptq", "bits": 8},
+    "exl3": {"format": "exl3"},
+    **{f"gguf:{name}": {"format": f"gguf:{name}"} for name in RECIPES},
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("formats", nargs="*", metavar="FORMAT", default=list(JOBS))
+    parser.add_argument("formats", nargs="*", metavar="FORMAT", help=", ".join(JOBS))
+    parser.add_argument("--checkpoint", nargs="+", metavar="NAME=PATH", default=[])
+    parser.add_argument("--quantization", metavar="KIND", help="of plain checkpoints named")
     parser.add_argument("--folder", type=Path, default=Path("quality-checkpoints"))
     parser.add_argument("--pieces", type=int, default=8, help="of the held-out text")
     options = parser.parse_args()
@@ -56,18 +57,44 @@ def main() -> None:
     tokenizer = load_text(EngineConfig(model=str(path)), lambda line: None).tokenizer
     pieces = read_corpus(None, tokenizer, 1, LENGTH).held_out[: options.pieces]
     original = _load(path, backend)
-    for name in options.formats:
-        folder = options.folder / name.replace(":", "-")
-        if not (folder / "model.safetensors.index.json").exists():
-            job = {field: getattr(JOBS[name], field) for field in JOBS[name].__struct_fields__}
-            job |= {"output": str(folder), "evaluate": False, "device": "cpu", "length": LENGTH}
-            quantize_model(Job(**job), lambda label, done, total: None)
-        row = _compare(original, _load(folder, backend), backend, pieces)
-        _record(path.stem, name, row | {"megabytes": _size(folder) / 1e6})
+    online = ["--quantization", options.quantization] if options.quantization else []
+    for name in options.formats or ([] if options.checkpoint else JOBS):
+        row = _measure(original, _written(name, options.folder), backend, pieces)
+        _record(path.stem, name, row, [name])
+    for name, _, place in (one.partition("=") for one in options.checkpoint):
+        row = _measure(original, Path(place), backend, pieces, options.quantization)
+        _record(path.stem, name, row, ["--checkpoint", f"{name}=PATH", *online])
 
 
-def _load(path: Path, backend: Backend) -> LoadedModel:
-    return load_model(open_model(path), backend, LENGTH, lambda read, total: None)
+def _written(name: str, folder: Path) -> Path:
+    """The checkpoint of that format in the folder; written if it is not there."""
+    place = folder / name.replace(":", "-")
+    if str(JOBS[name]["format"]).startswith("gguf"):
+        folder.mkdir(parents=True, exist_ok=True)
+        place = place.with_name(f"{place.name}.gguf")
+        done = place.exists()
+    else:
+        done = (place / "model.safetensors.index.json").exists()
+    if not done:
+        job = JOBS[name] | {"model": "demo", "output": str(place), "length": LENGTH}
+        quantize_model(Job(**job, evaluate=False, device="cpu"), lambda label, done, total: None)
+    return place
+
+
+def _load(path: Path, backend: Backend, quantization: str | None = None) -> LoadedModel:
+    source = open_model(path).quantized(quantization)
+    return load_model(source, backend, LENGTH, lambda read, total: None)
+
+
+def _measure(
+    original: LoadedModel,
+    path: Path,
+    backend: Backend,
+    pieces: torch.Tensor,
+    quantization: str | None = None,
+) -> dict[str, float]:
+    row = _compare(original, _load(path, backend, quantization), backend, pieces)
+    return row | {"megabytes": _size(path) / 1e6}
 
 
 @torch.inference_mode()
@@ -97,14 +124,15 @@ def _compare(
     }
 
 
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [*path.glob("*.safetensors"), *path.glob("*.bin")]
+    return sum(file.stat().st_size for file in files)
 
 
-def _record(model: str, name: str, row: dict[str, float]) -> None:
+def _record(model: str, name: str, row: dict[str, float], arguments: list[str]) -> None:
     file = RESULTS / f"{model}.json"
     found = json.loads(file.read_text()) if file.exists() else {}
-    command = "python3 -m uv run python " + shlex.join(["benchmarks/quality/run.py", name])
+    command = "python3 -m uv run python " + shlex.join(["benchmarks/quality/run.py", *arguments])
     found[name] = row | {"command": command, "date": datetime.date.today().isoformat()}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found, indent=2) + "\n")

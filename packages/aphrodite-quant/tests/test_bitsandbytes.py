@@ -1,6 +1,7 @@
 """Weights that bitsandbytes wrote, decoded as it decodes them."""
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -19,6 +20,21 @@ def test_golden_eight_bit_weights_are_decoded(opened):
     packed = weights.packed("layer", (16, 576))
     assert isinstance(packed, Scaled)
     assert (packed.dequantize() - expected).norm() / expected.norm() < 1e-3
+
+
+def test_an_order_of_gpu_tiles_is_refused(opened):
+    weights, _ = opened("bnb-int8", weight_format=torch.tensor(2, dtype=torch.uint8))
+    with pytest.raises(TensorError, match=r"layer.weight_format' is uint8 .* 2; expected a uint8"):
+        weights.packed("layer")
+
+
+@pytest.mark.parametrize("name", ["bnb-nf4", "bnb-nf4-dq", "bnb-fp4", "bnb-int8"])
+def test_no_tensor_is_left_unread(opened, name):
+    weights, _ = opened(name)
+    names = set(weights.store.names())
+    read = Mock(wraps=weights.store)
+    replace(weights, store=read).packed("layer")
+    assert {call.args[0] for call in read.read.call_args_list} == names
 
 
 @pytest.mark.parametrize("name", ["bnb-nf4", "bnb-nf4-dq", "bnb-fp4"])

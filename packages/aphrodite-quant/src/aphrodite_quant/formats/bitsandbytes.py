@@ -5,7 +5,7 @@ bits, over the matrix row by row; `weight.quant_map` float [16]; `weight.absmax`
 `blocksize` of them, float, or uint8 into `weight.nested_quant_map` [256] times
 `weight.nested_absmax` (one for every `nested_blocksize`) plus `nested_offset`; the sizes are JSON
 in `weight.quant_state.bitsandbytes__nf4` (or `__fp4`). Blocks may run on into the next row.
-INT8: `weight` int8 [N, K] times `SCB` [N] / 127.
+INT8: `weight` int8 [N, K] times `SCB` [N] / 127, row by row as `weight_format` (one uint8, 0) says.
 Modules that were left unquantised (`llm_int8_skip_modules`) have a plain weight.
 """
 
@@ -54,11 +54,24 @@ def read(store: TensorStore, prefix: str) -> PackedWeight:
     info = store.info(f"{prefix}.weight")
     if info.type == torch.int8 and len(info.shape) == 2:
         rows, columns = info.shape
+        _check_order(store, f"{prefix}.weight_format")
         scale = finite(store, f"{prefix}.SCB", (rows,)).reshape(rows, 1) / 127
         return Scaled(store.read(info.name), scale, (1, columns))
     if info.type != torch.uint8:
         return dense.read_left_alone(store, prefix)
     return _four_bits(store, info)
+
+
+def _check_order(store: TensorStore, name: str) -> None:
+    """TensorError if a weight says that it lies in the order of some GPU's tiles."""
+    if name not in store.names():
+        return
+    info = store.info(name)
+    if info.type != torch.uint8 or prod(info.shape) != 1 or int(store.read(name)) != 0:
+        raise TensorError(
+            f"{info.file}: tensor {name!r} is {info} {store.read(name).tolist()}; expected a "
+            "uint8 of 0, a weight that lies row by row: save it again with a newer bitsandbytes"
+        )
 
 
 def _four_bits(store: TensorStore, info: TensorInfo) -> PackedWeight:
