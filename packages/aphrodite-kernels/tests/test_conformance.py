@@ -73,6 +73,11 @@ def accepts_all(logits):
     return tokens, valid | True
 
 
+def made_of(op):
+    """Another op in the place of the right one."""
+    return getattr(made("reference"), op)
+
+
 @pytest.mark.parametrize(
     ("op", "wrong", "name"),
     [
@@ -90,6 +95,11 @@ def accepts_all(logits):
         ("argmax", lambda logits: made("reference").argmax(-logits), "argmax-300"),
         ("argmax", accepts_all, "draw-failed"),
         ("draw", lambda logits, uniform: made("reference").argmax(logits), "draw-300"),
+        ("uncertainty", lambda x: made("reference").uncertainty(2 * x), "uncertainty-300"),
+        ("deviation", lambda logits: made("reference").deviation(logits.abs()), "deviation-300"),
+        ("keep_tail_free", made_of("keep_top_p"), "keep_tail_free-300"),
+        ("keep_typical", made_of("keep_top_p"), "keep_typical-300"),
+        ("skew", lambda logits, power: logits.mul_(power), "skew-300"),
         ("uniform", lambda seeds, choices, positions, purpose: seeds.float() * 0, "uniform"),
     ],
 )  # fmt: skip

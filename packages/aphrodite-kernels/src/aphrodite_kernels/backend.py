@@ -21,14 +21,17 @@ from aphrodite_kernels.protocols import (
     Argmax,
     Attention,
     Capture,
+    Deviation,
     Draw,
     Embed,
     Embeds,
     Gated,
     Keep,
     KeepNear,
+    KeepTailFree,
     KeepTopK,
     KeepTopP,
+    KeepTypical,
     KeepUpTo,
     LeastFrom,
     LogSumExp,
@@ -38,6 +41,8 @@ from aphrodite_kernels.protocols import (
     RMSNorm,
     RotateAndStore,
     Select,
+    Skew,
+    Uncertainty,
     Uniform,
 )
 
@@ -80,12 +85,17 @@ class Backend:
     argmax: Argmax
     draw: Draw
     logsumexp: LogSumExp
+    uncertainty: Uncertainty
+    deviation: Deviation
     keep: Keep
     keep_near: KeepNear
     keep_up_to: KeepUpTo
     least_from: LeastFrom
     keep_top_k: KeepTopK
     keep_top_p: KeepTopP
+    keep_tail_free: KeepTailFree
+    keep_typical: KeepTypical
+    skew: Skew
     capture: Capture | None = None
     """None: this backend cannot record, run the function itself each time."""
     elastic: bool = True

@@ -155,6 +155,31 @@ class LogSumExp(Protocol):
         ...
 
 
+class Uncertainty(Protocol):
+    """How little is known of each row's token."""
+
+    def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """logits [n, V] float32 -> entropy, least surprise [n, 1] float64; possible [n, 1] int64.
+
+        In nats, good to 1e-5. The least surprise is minus the logarithm of the largest probability;
+        possible tokens are those above -inf. Row r depends on row r alone, bit for bit. In a row
+        whose largest number is not finite, entropy and surprise say nothing.
+        """
+        ...
+
+
+class Deviation(Protocol):
+    """The standard deviation of the logits of each row that are above -inf."""
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """logits [n, V] float32 -> [n, 1] float64: the root of their mean squared distance.
+
+        Good to 1e-5 of itself. Row r depends on row r alone, bit for bit. It says nothing of a row
+        whose largest number is not finite.
+        """
+        ...
+
+
 class Keep(Protocol):
     """Remove the tokens below a threshold of each row."""
 
@@ -212,6 +237,44 @@ class KeepTopP(Protocol):
 
         Tokens exactly as likely as the last one kept stay, too; the others become -inf. Sums of
         probabilities are good to 1e-5.
+        """
+        ...
+
+
+class KeepTailFree(Protocol):
+    """Remove the tail of each row, where the curve of sorted probabilities turns flat."""
+
+    def __call__(self, logits: Tensor, share: Tensor) -> None:
+        """In place. logits [n, V] float32, share [n, 1] float32 in (0, 1]; 1: all stay.
+
+        The absolute second differences of the sorted probabilities are summed up from the likeliest
+        token on; token k stays if those that begin before it reach no more than this share of all.
+        All of a row stay whose second differences are 0. Tokens exactly as likely as the last one
+        kept stay, too; the others become -inf.
+        """
+        ...
+
+
+class KeepTypical(Protocol):
+    """Remove all but the tokens nearest to the expected surprise that reach a share."""
+
+    def __call__(self, logits: Tensor, share: Tensor) -> None:
+        """In place. logits [n, V] float32, share [n, 1] float32 in [0, 1]; 1: all stay.
+
+        What is expected is the entropy (arXiv 2202.00666). At least one token stays, and so do
+        those exactly as near as the last one; the others become -inf.
+        """
+        ...
+
+
+class Skew(Protocol):
+    """Raise the cumulative probability of the sorted tokens to a power."""
+
+    def __call__(self, logits: Tensor, power: Tensor) -> None:
+        """In place. logits [n, V] float32, power [n, 1] float32 above 0; 1: nothing changes.
+
+        With q the probability up to a token, likeliest first and of equals the first, and p its
+        own, the new logit is log(q^power - (q - p)^power).
         """
         ...
 

@@ -270,7 +270,7 @@ class Sampler:
             logits = self._copied(logits)
         watch = None
         if batch.explained:
-            watch = Watch(batch.explained, logits, self._backend.logsumexp)
+            watch = Watch(batch.explained, logits, self._backend)
         seen: list[tuple[Pass, Rows]] = []
         for step in batch.passes:
             history = None

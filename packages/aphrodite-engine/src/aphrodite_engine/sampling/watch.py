@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from math import log
 
 import torch
-from aphrodite_kernels.protocols import LogSumExp
+from aphrodite_kernels.backend import Backend
 from torch import Tensor
 
-from aphrodite_engine.sampling.entropy import entropy_of
 from aphrodite_engine.sampling.explanation import Candidate, Explanation, Spread, StageEffect
 from aphrodite_engine.sampling.fields import fields_of
 from aphrodite_engine.sampling.logprobs import to_host
@@ -72,12 +71,14 @@ class Watch:
     Args:
         rows: by their places in the batch.
         logits: [R, V] of the batch, before any stage.
-        logsumexp: of their device.
+        ops: of their device.
     """
 
-    def __init__(self, rows: Mapping[int, Row], logits: Tensor, logsumexp: LogSumExp) -> None:
-        self._logsumexp = logsumexp
-        self._notes = {place: _Notes(row, self._logs(logits, place)) for place, row in rows.items()}
+    def __init__(self, rows: Mapping[int, Row], logits: Tensor, ops: Backend) -> None:
+        self._ops = ops
+        self._notes = {
+            place: _Notes(row, ops, self._logs(logits, place)) for place, row in rows.items()
+        }
 
     def see(self, members: Iterable[int], logits: Tensor) -> None:
         """A stage has changed the rows at some places."""
@@ -92,21 +93,22 @@ class Watch:
     def _logs(self, logits: Tensor, place: int) -> Tensor:
         """Logarithms of a row's probabilities, [1, V] float32."""
         row = logits[place : place + 1].float()
-        return row - self._logsumexp(row)[:, None]
+        return row - self._ops.logsumexp(row)[:, None]
 
 
 class _Notes:
     """Of one row."""
 
-    def __init__(self, row: Row, logs: Tensor) -> None:
+    def __init__(self, row: Row, ops: Backend, logs: Tensor) -> None:
         self._row = row
+        self._ops = ops
         self._probabilities = logs.exp()
-        self._spreads = [_spread(logs)]
+        self._spreads = [self._spread(logs)]
         self._tops: list[tuple[Tensor, Tensor]] = []
 
     def add(self, logs: Tensor) -> None:
         before, self._probabilities = self._probabilities, logs.exp()
-        self._spreads.append(_spread(logs))
+        self._spreads.append(self._spread(logs))
         self._tops.append(self._top(before, self._probabilities))
 
     def seen(self) -> Seen:
@@ -124,11 +126,10 @@ class _Notes:
         tokens = before.maximum(after).topk(count).indices
         return tokens, torch.stack([before.gather(1, tokens), after.gather(1, tokens)], -1)
 
-
-def _spread(logs: Tensor) -> Tensor:
-    """Candidates and entropy in bits, [1, 2] float64."""
-    candidates = (logs > float("-inf")).sum(-1, keepdim=True)
-    return torch.cat([candidates.double(), entropy_of(logs.double()) / log(2)], -1)
+    def _spread(self, logs: Tensor) -> Tensor:
+        """Candidates and entropy in bits, [1, 2] float64."""
+        entropy, _, candidates = self._ops.uncertainty(logs)
+        return torch.cat([candidates.double(), entropy / log(2)], -1)
 
 
 def _shown(stage: Stage) -> dict[str, object]:

@@ -16,6 +16,7 @@ from aphrodite_kernels.testing.kinds.ggml import random_blocks
 from aphrodite_kernels.testing.products import matmul_cases
 from aphrodite_kernels.testing.programs import check_capture
 from aphrodite_kernels.testing.rows import check_uniform, row_cases
+from aphrodite_kernels.testing.shapes import shape_cases
 from aphrodite_kernels.testing.tokens import token_cases
 
 __all__ = ["Case", "company_cases", "conformance_cases", "random_blocks"]
@@ -31,5 +32,6 @@ def conformance_cases() -> list[Case]:
         Case("uniform", check_uniform),
         *token_cases(),
         *keep_cases(),
+        *shape_cases(),
         Case("capture", check_capture),
     ]

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
 
-from aphrodite_engine.sampling.entropy import entropy_of
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
 
@@ -37,7 +36,6 @@ class EtaCutoff(Stage, frozen=True):
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
         epsilon = rows.columns["log_epsilon"].double()
-        logs = logits.double().log_softmax(-1)
-        least = epsilon.minimum(epsilon / 2 - entropy_of(logs))
-        least = least.minimum(logs.amax(-1, keepdim=True))
-        logits.masked_fill_(logs < least, -math.inf)
+        entropy, surprise, _ = rows.ops.uncertainty(logits)
+        gap = epsilon.minimum(epsilon / 2 - entropy) + surprise
+        rows.ops.keep_near(logits, gap.clamp(max=0).float())

@@ -32,14 +32,4 @@ class Skew(Stage, frozen=True):
 
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
-        power = rows.columns["power"].double()
-        ordered, places = logits.sort(dim=-1, descending=True, stable=True)
-        chances = ordered.double().softmax(-1)
-        upto = chances.cumsum(-1)
-        beyond = upto[:, -1:] - upto
-        log_upto = upto.log().where(upto < 0.5, (-beyond).log1p())
-        # q^e - (q - p)^e = q^e * (1 - (1 - p / q)^e), in logarithms: none of it underflows.
-        gain = -(power * (-(chances / upto).clamp(max=1)).log1p()).expm1()
-        skewed = (power * log_upto + gain.log()).float()
-        given = ordered.where(power == 1, skewed)
-        logits.scatter_(1, places, given)
+        rows.ops.skew(logits, rows.columns["power"])

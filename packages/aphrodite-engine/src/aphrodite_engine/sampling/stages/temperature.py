@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge, Gt
 
-from aphrodite_engine.sampling.entropy import entropy_of
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
 
@@ -86,8 +85,7 @@ class Temperature(Stage, frozen=True):
         if rows.given.isdisjoint(("dynatemp_min", "dynatemp_max", "dynatemp_range")):
             logits.div_(low)
             return
-        possible = (logits > float("-inf")).sum(-1, keepdim=True)
-        entropy = entropy_of(logits.double().log_softmax(-1))
+        entropy, _, possible = rows.ops.uncertainty(logits)
         unsure = (entropy / possible.double().log().clamp(min=1e-9)).clamp(0, 1)
         reach = (high - low).double() * unsure.pow(rows.columns["dynatemp_exponent"].double())
         logits.div_((low + reach).clamp(min=_GREEDY_BELOW).float())

@@ -1,6 +1,5 @@
 """Tail-free sampling."""
 
-import math
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Gt, Le
@@ -27,13 +26,4 @@ class Tfs(Stage, frozen=True):
 
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
-        if logits.shape[1] < 3:
-            return
-        share = rows.columns["tfs"]
-        ordered = logits.sort(-1, descending=True).values
-        curvature = ordered.double().softmax(-1).diff(n=2).abs()
-        upto = curvature.cumsum(-1)
-        whole = upto[:, -1:]
-        last = (upto <= share * whole).sum(-1, keepdim=True)
-        straight = (whole <= 0) | (share >= 1)
-        rows.ops.keep(logits, ordered.gather(1, last).masked_fill(straight, -math.inf))
+        rows.ops.keep_tail_free(logits, rows.columns["tfs"])

@@ -34,11 +34,5 @@ class TopNSigma(Stage, frozen=True):
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
         width = rows.columns["nsigma"]
-        best = logits.amax(-1, keepdim=True)
-        possible = logits > -math.inf
-        count = possible.sum(-1, keepdim=True)
-        below = (logits - best).double().masked_fill(~possible, 0)
-        mean = below.sum(-1, keepdim=True) / count
-        variance = (below - mean).masked_fill(~possible, 0).square().sum(-1, keepdim=True) / count
-        least = best - (width * variance.sqrt()).float()
-        rows.ops.keep(logits, least.masked_fill(width <= 0, -math.inf))
+        gap = (-width * rows.ops.deviation(logits)).float()
+        rows.ops.keep_near(logits, gap.masked_fill(width <= 0, -math.inf))

@@ -1,12 +1,10 @@
 """Locally typical sampling."""
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge, Le
 
-from aphrodite_engine.sampling.entropy import entropy_of
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
 
@@ -30,12 +28,4 @@ class TypicalP(Stage, frozen=True):
 
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
-        share = rows.columns["typical_p"]
-        logs = logits.double().log_softmax(-1)
-        chances = logs.exp()
-        distance = (logs + entropy_of(logs)).abs()
-        nearest, places = distance.sort(-1)
-        upto = chances.gather(1, places).cumsum(-1)
-        last = (upto < share).sum(-1, keepdim=True).clamp(max=logits.shape[1] - 1)
-        farthest = nearest.gather(1, last).masked_fill(share >= 1, math.inf)
-        logits.masked_fill_(distance > farthest, -math.inf)
+        rows.ops.keep_typical(logits, rows.columns["typical_p"])

@@ -8,9 +8,9 @@ struct aph_argmax_args {
   int64_t rows;
   aph_runtime* runtime;
   const float* logits;  // [rows, width]
-  int32_t* tokens;      // [rows]
-  uint8_t* valid;       // [rows]
   int64_t width, stride;
+  int32_t* tokens;  // [rows]
+  uint8_t* valid;   // [rows]
 };
 
 namespace aph::APH_LEVEL {

@@ -7,11 +7,11 @@
 struct aph_draw_args {
   int64_t rows;
   aph_runtime* runtime;
-  const float* logits;   // [rows, width]
+  const float* logits;  // [rows, width]
+  int64_t width, stride;
   const float* uniform;  // [rows], in [0, 1)
   int32_t* tokens;       // [rows]
   uint8_t* valid;        // [rows]
-  int64_t width, stride;
 };
 
 namespace aph::APH_LEVEL {

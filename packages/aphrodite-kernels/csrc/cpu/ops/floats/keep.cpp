@@ -7,9 +7,9 @@
 struct aph_keep_args {
   int64_t rows;
   aph_runtime* runtime;
-  float* logits;       // [rows, width]
-  const float* limit;  // [rows]
+  float* logits;  // [rows, width]
   int64_t width, stride;
+  const float* limit;  // [rows]
   int32_t rule;  // 0: what is below it goes, 1: below the largest plus it, 2: above it
 };
 

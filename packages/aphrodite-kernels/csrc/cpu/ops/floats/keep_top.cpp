@@ -7,13 +7,14 @@
 #include "runtime.h"
 
 #include "logits.h"
+#include "ranks.h"
 
 struct aph_keep_top_args {
   int64_t rows;
   aph_runtime* runtime;
-  float* logits;        // [rows, width]
-  const double* wanted;  // [rows]: tokens, or a share of the probability
+  float* logits;  // [rows, width]
   int64_t width, stride;
+  const double* wanted;  // [rows]: tokens, or a share of the probability
   int32_t weighted;  // 0: a count, all stay if it is below 1 or reaches width; 1: all stay from 1 up
 };
 
@@ -22,15 +23,6 @@ namespace aph::APH_LEVEL {
 constexpr int kBins = 2048;
 constexpr double kFloorMargin = 0.01;  // for rounding
 constexpr int kShifts[] = {21, 10, 0};
-
-// Unsigned and in the order of the floats; both zeros are one number.
-APH_INLINE uint32_t rank_of(float value) {
-  const uint32_t bits = bits_of(value + 0.0f);
-  return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
-}
-APH_INLINE float value_of(uint32_t rank) {
-  return float_of(rank ^ (rank >> 31 ? 0x80000000u : 0xffffffffu));
-}
 
 // The largest logits whose weights (null: 1 each) reach `wanted`: the least of them.
 static float last_of(const float* logits, const float* weights, int64_t width, double wanted,

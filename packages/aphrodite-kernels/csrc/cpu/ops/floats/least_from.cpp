@@ -9,10 +9,10 @@
 struct aph_least_from_args {
   int64_t rows;
   aph_runtime* runtime;
-  const float* logits;     // [rows, width]
+  const float* logits;  // [rows, width]
+  int64_t width, stride;
   const float* threshold;  // [rows]
   float* result;           // [rows]: infinity if there is none; never -infinity
-  int64_t width, stride;
 };
 
 namespace aph::APH_LEVEL {

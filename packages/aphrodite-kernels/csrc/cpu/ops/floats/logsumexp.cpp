@@ -8,8 +8,8 @@ struct aph_logsumexp_args {
   int64_t rows;
   aph_runtime* runtime;
   const float* logits;  // [rows, width]
-  float* result;        // [rows]
   int64_t width, stride;
+  float* result;  // [rows]
 };
 
 namespace aph::APH_LEVEL {

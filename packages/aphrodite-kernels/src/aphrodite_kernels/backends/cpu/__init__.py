@@ -17,6 +17,7 @@ from aphrodite_kernels.backends.cpu.fallback import any_embed_on, any_matmul_on
 from aphrodite_kernels.backends.cpu.gather import embed_dense_on, select_on
 from aphrodite_kernels.backends.cpu.keep import (
     Rule,
+    change_on,
     keep_on,
     keep_top_k_on,
     keep_top_p_on,
@@ -29,7 +30,8 @@ from aphrodite_kernels.backends.cpu.norm import add_rms_norm_on, rms_norm_on
 from aphrodite_kernels.backends.cpu.program import capture_on
 from aphrodite_kernels.backends.cpu.rope import rotate_and_store_on
 from aphrodite_kernels.backends.cpu.runtime import Runtime
-from aphrodite_kernels.backends.cpu.sampling import argmax_on, draw_on, logsumexp_on, uniform_on
+from aphrodite_kernels.backends.cpu.sampling import argmax_on, draw_on, uniform_on
+from aphrodite_kernels.backends.cpu.spread import deviation_on, logsumexp_on, uncertainty_on
 from aphrodite_kernels.backends.cpu.tile_pack import PACKED_LAYOUTS, pack_on
 from aphrodite_kernels.backends.cpu.tiled import Tiled, tiled_rows_on
 from aphrodite_kernels.errors import BackendError
@@ -92,11 +94,16 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         argmax=argmax_on(runtime),
         draw=draw_on(runtime),
         logsumexp=logsumexp_on(runtime),
+        uncertainty=uncertainty_on(runtime),
+        deviation=deviation_on(runtime),
         keep=keep_on(runtime, Rule.BELOW),
         keep_near=keep_on(runtime, Rule.BELOW_LARGEST),
         keep_up_to=keep_on(runtime, Rule.ABOVE),
         least_from=least_from_on(runtime),
         keep_top_k=keep_top_k_on(runtime),
         keep_top_p=keep_top_p_on(runtime),
+        keep_tail_free=change_on(runtime, "keep_tail_free"),
+        keep_typical=change_on(runtime, "keep_typical"),
+        skew=change_on(runtime, "skew"),
         capture=capture_on(runtime),
     )

@@ -1,15 +1,19 @@
-"""Removing tokens, by their logits alone."""
+"""Removing tokens, by their logits alone, and shifting probability among them."""
 
 import enum
 from collections.abc import Callable
-from ctypes import c_int32, c_int64, c_void_p
+from ctypes import c_int32, c_void_p
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
+from aphrodite_kernels.backends.cpu.logits import LogitArguments, arguments_of, column_of
+from aphrodite_kernels.backends.cpu.runtime import Runtime
 from aphrodite_kernels.protocols import KeepTopK, KeepTopP, LeastFrom
+
+Change: TypeAlias = Callable[[Tensor, Tensor], None]
+"""In place: logits [R, V] by a column [R, 1]."""
 
 
 class Rule(enum.IntEnum):
@@ -20,59 +24,38 @@ class Rule(enum.IntEnum):
     ABOVE = 2
 
 
-class KeepArguments(Arguments):
+class ChangeArguments(LogitArguments):
+    """Of ops/keep_typical.cpp, ops/keep_tail_free.cpp and ops/skew.cpp; others append to it."""
+
+    _fields_ = (("column", c_void_p),)
+
+
+class KeepArguments(ChangeArguments):
     """Of ops/keep.cpp."""
 
-    _fields_ = (
-        ("logits", c_void_p),
-        ("limit", c_void_p),
-        ("width", c_int64),
-        ("stride", c_int64),
-        ("rule", c_int32),
-    )
+    _fields_ = (("rule", c_int32),)
 
 
-class LeastFromArguments(Arguments):
+class LeastFromArguments(ChangeArguments):
     """Of ops/least_from.cpp."""
 
-    _fields_ = (
-        ("logits", c_void_p),
-        ("threshold", c_void_p),
-        ("result", c_void_p),
-        ("width", c_int64),
-        ("stride", c_int64),
-    )
+    _fields_ = (("result", c_void_p),)
 
 
-class KeepTopArguments(Arguments):
+class KeepTopArguments(ChangeArguments):
     """Of ops/keep_top.cpp."""
 
-    _fields_ = (
-        ("logits", c_void_p),
-        ("wanted", c_void_p),
-        ("width", c_int64),
-        ("stride", c_int64),
-        ("weighted", c_int32),
-    )
+    _fields_ = (("weighted", c_int32),)
 
 
-def keep_on(runtime: Runtime, rule: Rule) -> Callable[[Tensor, Tensor], None]:
+def keep_on(runtime: Runtime, rule: Rule) -> Change:
     """Keep, KeepNear or KeepUpTo."""
     run = runtime.op("keep")
 
     def keep(logits: Tensor, limit: Tensor) -> None:
-        require_rows("logits", logits, None, None)
-        rows, width = logits.shape
-        limit = limit.contiguous()
-        require_whole("limit", limit, rows, 1)
-        arguments = KeepArguments(
-            rows=rows,
-            logits=logits.data_ptr(),
-            limit=limit.data_ptr(),
-            width=width,
-            stride=logits.stride(0),
-            rule=rule,
-        )
+        arguments = arguments_of(KeepArguments, logits)
+        limit = column_of("limit", limit, logits)
+        arguments.column, arguments.rule = limit.data_ptr(), rule
         run(arguments, logits, limit)
 
     return keep
@@ -83,23 +66,27 @@ def least_from_on(runtime: Runtime) -> LeastFrom:
     run = runtime.op("least_from")
 
     def least_from(logits: Tensor, threshold: Tensor) -> Tensor:
-        require_rows("logits", logits, None, None)
-        rows, width = logits.shape
-        threshold = threshold.contiguous()
-        require_whole("threshold", threshold, rows, 1)
-        result = runtime.empty(rows, 1)
-        arguments = LeastFromArguments(
-            rows=rows,
-            logits=logits.data_ptr(),
-            threshold=threshold.data_ptr(),
-            result=result.data_ptr(),
-            width=width,
-            stride=logits.stride(0),
-        )
+        arguments = arguments_of(LeastFromArguments, logits)
+        threshold = column_of("threshold", threshold, logits)
+        result = runtime.empty(logits.shape[0], 1)
+        arguments.column, arguments.result = threshold.data_ptr(), result.data_ptr()
         run(arguments, logits, threshold, result)
         return result
 
     return least_from
+
+
+def change_on(runtime: Runtime, name: str) -> Change:
+    """The op of this name: KeepTypical, KeepTailFree or Skew."""
+    run = runtime.op(name)
+
+    def change(logits: Tensor, column: Tensor) -> None:
+        arguments = arguments_of(ChangeArguments, logits)
+        column = column_of("column", column, logits)
+        arguments.column = column.data_ptr()
+        run(arguments, logits, column)
+
+    return change
 
 
 def keep_top_k_on(runtime: Runtime) -> KeepTopK:
@@ -122,22 +109,13 @@ def keep_top_p_on(runtime: Runtime) -> KeepTopP:
     return keep_top_p
 
 
-def _keep_top_on(runtime: Runtime, *, weighted: bool) -> Callable[[Tensor, Tensor], None]:
+def _keep_top_on(runtime: Runtime, *, weighted: bool) -> Change:
     run = runtime.op("keep_top")
 
     def keep_top(logits: Tensor, wanted: Tensor) -> None:
-        require_rows("logits", logits, None, None)
-        rows, width = logits.shape
-        wanted = wanted.to(torch.float64).contiguous()
-        require_whole("wanted", wanted, rows, 1, dtype=torch.float64)
-        arguments = KeepTopArguments(
-            rows=rows,
-            logits=logits.data_ptr(),
-            wanted=wanted.data_ptr(),
-            width=width,
-            stride=logits.stride(0),
-            weighted=weighted,
-        )
+        arguments = arguments_of(KeepTopArguments, logits)
+        wanted = column_of("wanted", wanted.double(), logits, torch.float64)
+        arguments.column, arguments.weighted = wanted.data_ptr(), weighted
         run(arguments, logits, wanted)
 
     return keep_top

@@ -1,13 +1,14 @@
 """Random numbers, and choosing tokens."""
 
-from ctypes import c_int64, c_uint32, c_void_p
+from ctypes import c_uint32, c_void_p
 
 import torch
 from torch import Tensor
 
+from aphrodite_kernels.backends.cpu.logits import LogitArguments, arguments_of
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
-from aphrodite_kernels.protocols import Argmax, Draw, LogSumExp, Uniform
+from aphrodite_kernels.backends.cpu.tensors import require_whole
+from aphrodite_kernels.protocols import Argmax, Draw, Uniform
 
 
 class UniformArguments(Arguments):
@@ -22,40 +23,16 @@ class UniformArguments(Arguments):
     )
 
 
-class ArgmaxArguments(Arguments):
+class ArgmaxArguments(LogitArguments):
     """Of ops/argmax.cpp."""
 
-    _fields_ = (
-        ("logits", c_void_p),
-        ("tokens", c_void_p),
-        ("valid", c_void_p),
-        ("width", c_int64),
-        ("stride", c_int64),
-    )
+    _fields_ = (("tokens", c_void_p), ("valid", c_void_p))
 
 
-class DrawArguments(Arguments):
+class DrawArguments(LogitArguments):
     """Of ops/draw.cpp."""
 
-    _fields_ = (
-        ("logits", c_void_p),
-        ("uniform", c_void_p),
-        ("tokens", c_void_p),
-        ("valid", c_void_p),
-        ("width", c_int64),
-        ("stride", c_int64),
-    )
-
-
-class LogSumExpArguments(Arguments):
-    """Of ops/logsumexp.cpp."""
-
-    _fields_ = (
-        ("logits", c_void_p),
-        ("result", c_void_p),
-        ("width", c_int64),
-        ("stride", c_int64),
-    )
+    _fields_ = (("uniform", c_void_p), ("tokens", c_void_p), ("valid", c_void_p))
 
 
 def uniform_on(runtime: Runtime) -> Uniform:
@@ -87,18 +64,10 @@ def argmax_on(runtime: Runtime) -> Argmax:
     run = runtime.op("argmax")
 
     def argmax(logits: Tensor) -> tuple[Tensor, Tensor]:
-        require_rows("logits", logits, None, None)
-        rows, width = logits.shape
-        tokens = runtime.empty(rows, dtype=torch.int32)
-        valid = runtime.empty(rows, dtype=torch.bool)
-        arguments = ArgmaxArguments(
-            rows=rows,
-            logits=logits.data_ptr(),
-            tokens=tokens.data_ptr(),
-            valid=valid.data_ptr(),
-            width=width,
-            stride=logits.stride(0),
-        )
+        arguments = arguments_of(ArgmaxArguments, logits)
+        tokens = runtime.empty(logits.shape[0], dtype=torch.int32)
+        valid = runtime.empty(logits.shape[0], dtype=torch.bool)
+        arguments.tokens, arguments.valid = tokens.data_ptr(), valid.data_ptr()
         run(arguments, logits, tokens, valid)
         return tokens, valid
 
@@ -110,42 +79,13 @@ def draw_on(runtime: Runtime) -> Draw:
     run = runtime.op("draw")
 
     def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-        require_rows("logits", logits, None, None)
-        rows, width = logits.shape
-        require_whole("uniform", uniform, rows)
-        tokens = runtime.empty(rows, dtype=torch.int32)
-        valid = runtime.empty(rows, dtype=torch.bool)
-        arguments = DrawArguments(
-            rows=rows,
-            logits=logits.data_ptr(),
-            uniform=uniform.data_ptr(),
-            tokens=tokens.data_ptr(),
-            valid=valid.data_ptr(),
-            width=width,
-            stride=logits.stride(0),
-        )
+        arguments = arguments_of(DrawArguments, logits)
+        require_whole("uniform", uniform, logits.shape[0])
+        tokens = runtime.empty(logits.shape[0], dtype=torch.int32)
+        valid = runtime.empty(logits.shape[0], dtype=torch.bool)
+        arguments.uniform = uniform.data_ptr()
+        arguments.tokens, arguments.valid = tokens.data_ptr(), valid.data_ptr()
         run(arguments, logits, uniform, tokens, valid)
         return tokens, valid
 
     return draw
-
-
-def logsumexp_on(runtime: Runtime) -> LogSumExp:
-    """Normalisers."""
-    run = runtime.op("logsumexp")
-
-    def logsumexp(logits: Tensor) -> Tensor:
-        require_rows("logits", logits, None, None)
-        rows, width = logits.shape
-        result = runtime.empty(rows)
-        arguments = LogSumExpArguments(
-            rows=rows,
-            logits=logits.data_ptr(),
-            result=result.data_ptr(),
-            width=width,
-            stride=logits.stride(0),
-        )
-        run(arguments, logits, result)
-        return result
-
-    return logsumexp

@@ -14,14 +14,19 @@ from aphrodite_kernels.backends.reference.norm import add_rms_norm, rms_norm
 from aphrodite_kernels.backends.reference.rope import rotate_and_store
 from aphrodite_kernels.backends.reference.sampling import (
     argmax,
+    deviation,
     draw,
     keep,
     keep_near,
+    keep_tail_free,
     keep_top_k,
     keep_top_p,
+    keep_typical,
     keep_up_to,
     least_from,
     logsumexp,
+    skew,
+    uncertainty,
     uniform,
 )
 
@@ -67,10 +72,15 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         argmax=argmax,
         draw=draw,
         logsumexp=logsumexp,
+        uncertainty=uncertainty,
+        deviation=deviation,
         keep=keep,
         keep_near=keep_near,
         keep_up_to=keep_up_to,
         least_from=least_from,
         keep_top_k=keep_top_k,
         keep_top_p=keep_top_p,
+        keep_tail_free=keep_tail_free,
+        keep_typical=keep_typical,
+        skew=skew,
     )

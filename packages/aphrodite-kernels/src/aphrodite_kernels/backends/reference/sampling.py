@@ -9,6 +9,7 @@ from torch import Tensor
 _ROUNDS = 10
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_ALMOST_IMPOSSIBLE = -1e9
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 
 
@@ -31,6 +32,22 @@ def argmax(logits: Tensor) -> tuple[Tensor, Tensor]:
 def logsumexp(logits: Tensor) -> Tensor:
     """[R, V] -> [R]."""
     return logits.logsumexp(-1)
+
+
+def uncertainty(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """In float64."""
+    logs = logits.double().log_softmax(-1)
+    entropy = -(logs.exp() * logs.clamp(min=_ALMOST_IMPOSSIBLE)).sum(-1, keepdim=True)
+    return entropy, -logs.amax(-1, keepdim=True), (logits > -torch.inf).sum(-1, keepdim=True)
+
+
+def deviation(logits: Tensor) -> Tensor:
+    """In float64."""
+    possible = logits > -torch.inf
+    count = possible.sum(-1, keepdim=True)
+    below = (logits.double() - logits.amax(-1, keepdim=True)).masked_fill(~possible, 0)
+    off = (below - below.sum(-1, keepdim=True) / count).masked_fill(~possible, 0)
+    return (off.square().sum(-1, keepdim=True) / count).sqrt()
 
 
 def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,6 +92,43 @@ def keep_top_p(logits: Tensor, share: Tensor) -> None:
     missed = (ordered.cumsum(-1) < share.double()).sum(-1, keepdim=True)
     least = ordered.gather(1, missed.clamp(max=logits.shape[1] - 1))
     logits.masked_fill_((probabilities < least) & (share < 1), -torch.inf)
+
+
+def keep_tail_free(logits: Tensor, share: Tensor) -> None:
+    """Second differences of the sorted probabilities in float64."""
+    if logits.shape[1] < 3:
+        return
+    ordered = logits.sort(-1, descending=True).values
+    upto = ordered.double().softmax(-1).diff(n=2).abs().cumsum(-1)
+    whole = upto[:, -1:]
+    last = (upto <= share * whole).sum(-1, keepdim=True)
+    straight = (whole <= 0) | (share >= 1)
+    keep(logits, ordered.gather(1, last).masked_fill(straight, -torch.inf))
+
+
+def keep_typical(logits: Tensor, share: Tensor) -> None:
+    """Distances and sums in float64."""
+    logs = logits.double().log_softmax(-1)
+    distance = (logs + uncertainty(logits)[0]).abs()
+    nearest, places = distance.sort(-1)
+    upto = logs.exp().gather(1, places).cumsum(-1)
+    last = (upto < share).sum(-1, keepdim=True).clamp(max=logits.shape[1] - 1)
+    farthest = nearest.gather(1, last).masked_fill(share >= 1, torch.inf)
+    logits.masked_fill_(distance > farthest, -torch.inf)
+
+
+def skew(logits: Tensor, power: Tensor) -> None:
+    """In float64, and in logarithms, so that nothing underflows."""
+    power = power.double()
+    ordered, places = logits.sort(dim=-1, descending=True, stable=True)
+    chances = ordered.double().softmax(-1)
+    upto = chances.cumsum(-1)
+    beyond = upto[:, -1:] - upto
+    log_upto = upto.log().where(upto < 0.5, (-beyond).log1p())
+    # q^e - (q - p)^e = q^e * (1 - (1 - p / q)^e)
+    gain = -(power * (-(chances / upto).clamp(max=1)).log1p()).expm1()
+    skewed = (power * log_upto + gain.log()).float()
+    logits.scatter_(1, places, ordered.where(power == 1, skewed))
 
 
 def philox(counter: Tensor, key: Tensor) -> Tensor:
