@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from aphrodite_kernels.layouts import GgmlType
 from formats import WeightFormat
-from random_checkpoint import q4_k_m
+from random_checkpoint import GPTQ_GROUP, q4_k_m
 from scenarios import Workload
 from shapes import LLAMA_8B, Shape
 
@@ -43,6 +43,10 @@ PEER: Mapping[Key, float] = {
     ("batch1", "q4_k_m"): 6.03,
     ("batch32", "q4_k_m"): 33.4,
     ("prefill", "q4_k_m"): 1342,
+    ("batch1", "gptq"): 6.04,
+    ("batch32", "gptq"): 5.55,
+    ("prefill", "gptq"): 46423,
+    ("throughput", "gptq"): 10410,
     ("sampling: greedy", "bf16"): 5252,
     ("sampling: temperature, min_p, repetition", "bf16"): 4039,
     ("sampling: top_p, top_k", "bf16"): 3946,
@@ -138,6 +142,9 @@ def weight_bytes(shape: Shape, kind: WeightFormat) -> float:
             for name, (rows, columns) in shape.matrices().items()
             if name != "model.embed_tokens"
         )
+    if kind.name == "gptq":  # codes, a float16 scale and a code for the zero of each group
+        head = shape.vocabulary * shape.hidden
+        return 2 * head + (shape.multiplied - head) * (4 + 20 / GPTQ_GROUP) / 8
     return shape.multiplied * (1 if kind.name == "fp8" else 2)
 
 

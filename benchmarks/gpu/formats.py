@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from aphrodite_engine.loading.model import OpenModel
-from random_checkpoint import random_q4_k_m, random_safetensors
+from random_checkpoint import random_gptq, random_q4_k_m, random_safetensors
 from shapes import Shape
 
 
@@ -49,5 +49,6 @@ FORMATS: Mapping[str, WeightFormat] = {
             open_plain=lambda shape, device: random_q4_k_m(shape, device, dequantized=True),
             tolerance=0.06,
         ),
+        WeightFormat(name="gptq", open=random_gptq, tolerance=0.06),
     )
 }

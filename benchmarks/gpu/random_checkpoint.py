@@ -20,6 +20,7 @@ from shapes import Shape
 from torch import Tensor
 
 NOWHERE = Path("random")
+GPTQ_GROUP = 128
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -43,6 +44,35 @@ class RandomStore:
             return random_blocks(info.type, info.shape, generator)
         drawn = torch.randn(info.shape, generator=generator, dtype=info.type, device=self.device)
         return drawn.mul_(0.1).add_(1) if drawn.ndim == 1 else drawn.mul_(info.shape[1] ** -0.5)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GptqStore:
+    """Implements TensorStore: another store, and GPTQ's tensors of random codes with one zero."""
+
+    store: RandomStore
+
+    def names(self) -> Collection[str]:
+        return self.store.names()
+
+    def info(self, name: str) -> TensorInfo:
+        return self.store.info(name)
+
+    def read(self, name: str) -> Tensor:
+        module, _, part = name.rpartition(".")
+        info, device = self.info(name), self.store.device
+        if part not in ("qweight", "qzeros", "scales"):
+            return self.store.read(name)
+        if part == "qzeros":  # one less than they are
+            return torch.full(info.shape, 0x77777777, dtype=torch.int32, device=device)
+        generator = torch.Generator(device).manual_seed(self.store.seed ^ zlib.crc32(name.encode()))
+        if part == "qweight":
+            drawn = torch.empty(info.shape, dtype=torch.int32, device=device)
+            return drawn.random_(-(1 << 31), (1 << 31) - 1, generator=generator)
+        # Codes from 0 to 15 less 8 have a root mean square of 4.64.
+        columns = self.info(f"{module}.qweight").shape[0] * 8
+        drawn = torch.rand(info.shape, generator=generator, device=device).mul_(0.6).add_(0.7)
+        return drawn.mul_(columns**-0.5 / 4.64).half()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -99,6 +129,36 @@ def random_safetensors(shape: Shape, device: torch.device, seed: int = 0) -> Ope
     kinds = dict.fromkeys(shape.matrices(), torch.bfloat16)
     store = RandomStore(_infos(shape, kinds, torch.bfloat16, str), device, seed)
     return model_of(Checkpoint(NOWHERE, "safetensors", store, shape.config(), {}))
+
+
+def random_gptq(shape: Shape, device: torch.device, seed: int = 0) -> OpenModel:
+    """A Hugging Face directory of GPTQ, 4 bits in groups of 128; head and embedding in bfloat16."""
+    plain = ("model.embed_tokens", "lm_head")
+    kinds = dict.fromkeys(plain, torch.bfloat16)
+    infos = _infos(shape, kinds, torch.bfloat16, str)
+    for module, (rows, columns) in shape.matrices().items():
+        if module in plain:
+            continue
+        del infos[f"{module}.weight"]
+        groups = columns // GPTQ_GROUP
+        for part, kind, size in (
+            ("qweight", torch.int32, (columns // 8, rows)),
+            ("qzeros", torch.int32, (groups, rows // 8)),
+            ("scales", torch.float16, (groups, rows)),
+        ):
+            name = f"{module}.{part}"
+            infos[name] = TensorInfo(name, NOWHERE, kind, size)
+    config = shape.config() | {
+        "quantization_config": {
+            "quant_method": "gptq",
+            "bits": 4,
+            "group_size": GPTQ_GROUP,
+            "sym": True,
+            "desc_act": False,
+        }
+    }
+    store = GptqStore(RandomStore(infos, device, seed))
+    return model_of(Checkpoint(NOWHERE, "safetensors", store, config, {}))
 
 
 def random_q4_k_m(

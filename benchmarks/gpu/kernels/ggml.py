@@ -172,7 +172,9 @@ def weights(kind: GgmlType, shape: tuple[int, int]) -> list[Fragments]:
     nbytes = 2 * size[0] * size[1] * size[2]
     return [
         Fragments(
-            torch.randint(-(2**15), 2**15, size, dtype=torch.int16, device=DEVICE), kind, *shape
+            torch.randint(-(2**15), 2**15, size, dtype=torch.int16, device=DEVICE),
+            ENCODINGS[kind],
+            *shape,
         )
         for _ in range(max(1, round(ROTATED / nbytes)))
     ]

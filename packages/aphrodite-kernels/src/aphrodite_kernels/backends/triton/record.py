@@ -19,6 +19,8 @@ from aphrodite_kernels.backends.triton.ggml import (
     embed_fragments_on,
     ggml_matmul,
     pack_fragments,
+    pack_grouped,
+    pack_microscaled,
     steady_ggml_matmul,
 )
 from aphrodite_kernels.backends.triton.graph import capture_on
@@ -35,7 +37,15 @@ from aphrodite_kernels.backends.triton.scaled import (
     steady_scaled_matmul,
 )
 from aphrodite_kernels.backends.triton.store_kv import rotate_and_store_on
-from aphrodite_kernels.layouts import Dense, GgmlBlocks, Scaled
+from aphrodite_kernels.layouts import Dense, GgmlBlocks, Grouped, Microscaled, Scaled
+from aphrodite_kernels.protocols import Repacks
+
+_PACK: Repacks = {
+    Scaled: pack_scaled,
+    GgmlBlocks: pack_fragments,
+    Grouped: pack_grouped,
+    Microscaled: pack_microscaled,
+}
 
 
 def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) -> Backend:
@@ -54,7 +64,7 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         capture=capture_on(device) if device.type == "cuda" else None,
         elastic=False,
         kv_dtypes=tuple(kind for kind in plain.kv_dtypes if kind not in unread),
-        pack={Dense: dense_repack(dtype), Scaled: pack_scaled, GgmlBlocks: pack_fragments},
+        pack={**_PACK, Dense: dense_repack(dtype)},
         matmul={
             Dense: dense_matmul(workspace),
             Scaled: scaled_matmul(workspace, overlapped=overlapped),

@@ -1,6 +1,9 @@
-"""Weights of the ggml family: their own layout, products and look-up."""
+"""Weights of codes with scales, the ggml family and others: a layout of their own, products and
+look-up.
+"""
 
 from aphrodite_kernels.backends.triton.ggml.blocks import blocks_matmul
+from aphrodite_kernels.backends.triton.ggml.coded import pack_grouped, pack_microscaled
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments, pack_fragments
 from aphrodite_kernels.backends.triton.ggml.matmul import (
     PartWorkspace,
@@ -16,5 +19,7 @@ __all__ = [
     "embed_fragments_on",
     "ggml_matmul",
     "pack_fragments",
+    "pack_grouped",
+    "pack_microscaled",
     "steady_ggml_matmul",
 ]

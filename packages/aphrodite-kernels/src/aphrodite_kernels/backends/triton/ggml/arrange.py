@@ -69,6 +69,10 @@ def arranged(
     """x [T, K] as [eights, K / 256, ARRANGED], with K / 256 rounded up to a multiple.
 
     And, where groups have a bias, sums [eights, K / 256, groups, 8] float32.
+
+    overlapped: the product may start while this still runs. This one does not start early itself:
+    programs of products that are placed while the kernel before still holds some processors pile up
+    on the others (H200, Q4_K_M at 32 rows: 5.23 ms a step, 4.87 without).
     """
     rows, columns = x.shape
     units = triton.cdiv(triton.cdiv(columns, UNIT), multiple) * multiple
@@ -91,7 +95,6 @@ def arranged(
         EIGHTS=together,
         PDL=overlapped,
         num_warps=4,
-        launch_pdl=overlapped,
     )
     return out, sums
 

@@ -8,13 +8,7 @@ and 0xEA is (a & b) | c.
 
 import triton
 
-from aphrodite_kernels.backends.triton.ggml.encoding import IQ4_VALUES, Encoding
-
-QUADS = tuple(
-    sum((value & 255) << 8 * i for i, value in enumerate(IQ4_VALUES[start : start + 4]))
-    for start in (0, 4, 8, 12)
-)
-"""IQ4_VALUES as four words."""
+from aphrodite_kernels.backends.triton.ggml.encoding import Encoding
 
 
 @triton.constexpr_function
@@ -27,7 +21,7 @@ def code_assembly(run: int, encoding: Encoding, *, half: bool) -> str:
     low, high = encoding.low, encoding.high
     lines = [".reg .b32 a, b, c, d, e, f, s;", f"mov.b32 s, {0x64006400 if half else 0x43004300};"]
     if encoding.table:
-        lines += [*_look_up(run % 4), *_from_bytes(half=half)]
+        lines += [*_look_up(run % 4, encoding.table), *_from_bytes(half=half)]
     elif encoding.signed:
         lines += [f"shr.b32 a, $1, {8 * (run % 2)};", *_from_bytes(half=half)]
     else:
@@ -75,17 +69,21 @@ def _from_bytes(*, half: bool) -> list[str]:
 
 
 @triton.constexpr_function
-def _look_up(index: int) -> list[str]:
-    """Bytes 0 and 2 of a: the values of nibble `index` of both halves of $1.
+def _look_up(index: int, table: tuple[int, ...]) -> list[str]:
+    """Bytes 0 and 2 of a: what the table has for nibble `index` of both halves of $1.
 
     A byte permutation looks up four nibbles in eight bytes: one for the values of codes below 8,
     one for the others, a third picks. ptxas sees that all but the last line repeats.
     """
+    quads = [
+        sum((value & 255) << 8 * i for i, value in enumerate(table[start : start + 4]))
+        for start in (0, 4, 8, 12)
+    ]
     lines = ["and.b32 a, $1, 0x77777777;", "shr.b32 b, $1, 1;"]
     lines += ["mov.b32 c, 0x32103210;", "lop3.b32 b, b, 0x44444444, c, 0xEA;"]
     for target in ("e", "f"):
-        lines += [f"mov.b32 c, {QUADS[0]};", f"prmt.b32 d, c, {QUADS[1]}, a;"]
-        lines += [f"mov.b32 c, {QUADS[2]};", f"prmt.b32 c, c, {QUADS[3]}, a;"]
+        lines += [f"mov.b32 c, {quads[0]};", f"prmt.b32 d, c, {quads[1]}, a;"]
+        lines += [f"mov.b32 c, {quads[2]};", f"prmt.b32 c, c, {quads[3]}, a;"]
         lines += [f"prmt.b32 {target}, d, c, b;"]
         if target == "e":
             lines += ["shr.b32 a, a, 16;", "shr.b32 b, b, 16;"]

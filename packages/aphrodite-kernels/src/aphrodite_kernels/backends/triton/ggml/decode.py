@@ -12,7 +12,6 @@ import triton
 import triton.language as tl
 
 from aphrodite_kernels.backends.triton.ggml.assembly import code_assembly
-from aphrodite_kernels.backends.triton.ggml.encoding import IQ4_VALUES
 
 
 @triton.constexpr_function
@@ -23,15 +22,15 @@ def made_in(dtype, emulate):
 
 @triton.constexpr_function
 def offset_of(dtype, encoding):
-    """What is left on the codes: 0 if the type has a zero."""
-    if encoding.zero is not None:
+    """What is left on the codes: 0 if they have a zero or a sign."""
+    if encoding.zero is not None or encoding.signed:
         return 0
     return 1024 if dtype == tl.float16 else 128
 
 
 @triton.constexpr_function
-def _table_value(code):
-    return IQ4_VALUES[code]
+def _table_value(encoding, code):
+    return encoding.table[code]
 
 
 @triton.jit
@@ -69,7 +68,7 @@ def _emulated(low, high, RUN: tl.constexpr, ENCODING: tl.constexpr, DTYPE: tl.co
     if ENCODING.table:
         value = tl.zeros_like(code)
         for i in tl.static_range(16):
-            value = tl.where(code == i, _table_value(i), value)
+            value = tl.where(code == i, _table_value(ENCODING, i), value)
         return value
     elif ENCODING.signed:
         return (code ^ 128) - 128
@@ -137,16 +136,25 @@ def planes_of(record, RUN: tl.constexpr, ENCODING: tl.constexpr):
 def words_of(record, RUN: tl.constexpr, ENCODING: tl.constexpr):
     """What run RUN needs of a record: words of the low and high plane, scales, minima, units."""
     HEADER: tl.constexpr = ENCODING.low + ENCODING.high
-    WORD: tl.constexpr = HEADER + RUN // ENCODING.runs * _scale_bits(ENCODING) // 32
+    WORD: tl.constexpr = HEADER + _scale_word(ENCODING, RUN // ENCODING.runs)
     low, high = planes_of(record, RUN, ENCODING)
-    minima = record[WORD + 2] if ENCODING.header == "bytes" else 0
+    BIAS: tl.constexpr = _bias_distance(ENCODING)
+    minima = record[WORD + BIAS] if BIAS else 0
     return low, high, record[WORD], minima, record[HEADER + ENCODING.words - 1]
 
 
 @triton.constexpr_function
-def _scale_bits(encoding):
-    """Bits of the header from one scale to the next."""
-    return {"half": 16, "halves": 32}.get(encoding.header, 8)
+def _scale_word(encoding, group):
+    """Of the header, that in which the scale of a group is."""
+    group //= encoding.span
+    bits = {"half": 16, "halves": 32, "float": 32, "floats": 64}.get(encoding.header, 8)
+    return group * bits // 32
+
+
+@triton.constexpr_function
+def _bias_distance(encoding):
+    """Words from the scale of a group to its bias; 0: they are in one word, or there is none."""
+    return {"bytes": 2, "floats": 1}.get(encoding.header, 0)
 
 
 @triton.jit
@@ -175,6 +183,8 @@ def _bias_of(words, GROUP: tl.constexpr, ENCODING: tl.constexpr):
         return _byte(words[3], GROUP).to(tl.float32) * -_half_of(words[4], 1)
     elif ENCODING.header == "halves":
         return _half_of(words[2], 1)
+    elif ENCODING.header == "floats":
+        return words[3].to(tl.float32, bitcast=True)
     else:
         return (_byte(words[2], GROUP) >> 4).to(tl.float32) * -_half_of(words[4], 1)
 
@@ -185,6 +195,8 @@ def _scale_of(word, units, GROUP: tl.constexpr, ENCODING: tl.constexpr):
         return _half_of(word, GROUP % 2)
     elif ENCODING.header == "halves":
         return _half_of(word, 0)
+    elif ENCODING.header == "float" or ENCODING.header == "floats":
+        return word.to(tl.float32, bitcast=True)
     elif ENCODING.header == "bytes":
         return _byte(word, GROUP).to(tl.float32) * _half_of(units, 0)
     elif ENCODING.header == "nibbles":

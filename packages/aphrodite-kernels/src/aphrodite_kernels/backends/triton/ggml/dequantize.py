@@ -17,7 +17,7 @@ from aphrodite_kernels.backends.triton.ggml.decode import (
     record_of,
     words_of,
 )
-from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, TILE, UNIT
+from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, GROUPED, TILE, UNIT, Encoding
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.layouts import GgmlType
@@ -82,12 +82,12 @@ def dequantize(weight: Fragments, start: int, out: Tensor) -> None:
     )
 
 
-def _specimen(kind: GgmlType) -> Specimen:
+def _specimen(encoding: Encoding) -> Specimen:
     signature = {"records": "*i16", "out": "*bf16", "first_tile": "i32", "rows": "i32"}
-    constants = {"K": 4096, "ENCODING": ENCODINGS[kind], "RECORDS": _WARPS, "EMULATE": False}
+    constants = {"K": 4096, "ENCODING": encoding, "RECORDS": _WARPS, "EMULATE": False}
     return Specimen(
         dequantize_kernel, signature, constants, num_warps=_WARPS, aligned=("records", "out")
     )
 
 
-SPECIMENS = (_specimen(GgmlType.Q4_K), _specimen(GgmlType.Q3_K))
+SPECIMENS = tuple(map(_specimen, (ENCODINGS[GgmlType.Q4_K], ENCODINGS[GgmlType.Q3_K], *GROUPED)))

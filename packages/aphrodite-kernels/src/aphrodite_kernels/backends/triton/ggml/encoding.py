@@ -1,9 +1,9 @@
-"""How each ggml type is written for the kernels: planes of bits, a header, and what they mean.
+"""How weights are written for the kernels: planes of bits, a header, and what they mean.
 
-Every type is codes q with, per group of 16 or 32 along K, a scale s and perhaps a bias b:
-w = s * (q - zero), s * q + b, or s * value[q]. Weights lie in records of 16 rows by 256 columns
-(`fragments.py`), in which a code of five bits is one plane of four and one of a single bit. Kernels
-are compiled with an `Encoding` and take all types in one way.
+Every ggml type, and what `coded.py` makes of other layouts, is codes q with, per group of 16 or 32
+along K, a scale s and perhaps a bias b: w = s * (q - zero), s * q + b, or s * table[q]. Weights lie
+in records of 16 rows by 256 columns (`fragments.py`), in which a code of five bits is one plane of
+four and one of a single bit. Kernels are compiled with an `Encoding` and take all in one way.
 """
 
 from collections.abc import Mapping
@@ -20,14 +20,16 @@ UNIT = 256
 
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
-Header = Literal["half", "halves", "bytes", "signed", "nibbles"]
-"""What the header says of group g of G.
+Header = Literal["half", "halves", "bytes", "signed", "nibbles", "float", "floats"]
+"""What the header says of group g of G; `span` groups after another share what it says.
 
 half     float16 scale at 2 g
 halves   float16 scale and bias at 4 g
 bytes    8-bit scale at g, 8-bit minimum at G + g; float16 unit of scales, and of minima, at 2 G
 signed   signed 8-bit scale at g; float16 unit of scales at G
 nibbles  4-bit scale and minimum at g; float16 unit of scales, and of minima, at G
+float    float32 scale at 4 g / span
+floats   float32 scale and bias at 8 g / span
 
 A minimum is subtracted: the bias is minus its value times its unit.
 """
@@ -35,7 +37,7 @@ A minimum is subtracted: the bias is minus its value times its unit.
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """The planes and the header of one type."""
+    """The planes and the header of one kind of weight."""
 
     low: int
     """Bits of a code in the first plane: 2, 4 or 8."""
@@ -44,14 +46,16 @@ class Encoding:
     zero: int | None
     """The code that means 0; None: groups have a bias instead."""
     group: int
-    """Columns that share a scale: 16 or 32."""
+    """Columns that are scaled together: 16 or 32."""
     header: Header
     words: int
     """Header of a row, in 32-bit words."""
     signed: bool = False
     """Codes are in two's complement."""
-    table: bool = False
-    """Codes are indices of IQ4_VALUES."""
+    table: tuple[int, ...] = ()
+    """Of sixteen integers in signed bytes, whose indices codes are; empty: codes are numbers."""
+    span: int = 1
+    """Groups that share a scale, of a unit."""
 
     @property
     def runs(self) -> int:
@@ -75,7 +79,14 @@ ENCODINGS: Mapping[GgmlType, Encoding] = {
     GgmlType.Q4_K: Encoding(4, 0, None, 32, "bytes", 5),
     GgmlType.Q5_K: Encoding(4, 1, None, 32, "bytes", 5),
     GgmlType.Q6_K: Encoding(4, 2, 32, 16, "signed", 5),
-    GgmlType.IQ4_NL: Encoding(4, 0, 0, 32, "half", 4, table=True),
-    GgmlType.IQ4_XS: Encoding(4, 0, 0, 32, "signed", 3, table=True),
+    GgmlType.IQ4_NL: Encoding(4, 0, 0, 32, "half", 4, table=IQ4_VALUES),
+    GgmlType.IQ4_XS: Encoding(4, 0, 0, 32, "signed", 3, table=IQ4_VALUES),
 }
 """Bits per weight in memory: those of the file, up to 0.19 more (Q3_K) for whole header words."""
+
+GROUPED = (
+    Encoding(4, 0, 8, 32, "float", 2, span=4),
+    Encoding(4, 0, None, 32, "floats", 4, span=4),
+    Encoding(8, 0, None, 32, "floats", 4, signed=True, span=4),
+)
+"""What `coded.py` makes of the usual groups: four bits in groups of 128, eight bits with zeros."""

@@ -1,4 +1,4 @@
-"""Ggml weights in the order in which tensor cores take them.
+"""Codes with scales in the order in which tensor cores take them.
 
 A record holds 16 rows by 256 columns: the planes of the codes, then a header per row
 (`encoding.py`). A plane is blocks of 16 rows by 16 16-bit words; word c of a row holds the codes of
@@ -8,23 +8,22 @@ are the operands of one matrix instruction (m16n8k16) for each run. So a warp lo
 lane, side by side, and nothing is exchanged between lanes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from aphrodite_kernels.backends.triton.ggml.codes import fields_of
+from aphrodite_kernels.backends.triton.ggml.codes import Fields, fields_of
 from aphrodite_kernels.backends.triton.ggml.encoding import (
     ENCODINGS,
-    IQ4_VALUES,
     TILE,
     UNIT,
     Encoding,
 )
 from aphrodite_kernels.errors import LayoutError
-from aphrodite_kernels.layouts import GgmlBlocks, GgmlType, PackedWeight
+from aphrodite_kernels.layouts import GgmlBlocks, PackedWeight
 
 _CHUNK = 1 << 24
 """Elements packed or decoded at a time: bounds the memory of temporaries."""
@@ -35,17 +34,14 @@ class Fragments(PackedWeight):
     """`records` [N / 16, K / 256, 16-bit words of a record] int16; N and K are rounded up."""
 
     records: Tensor
-    type: GgmlType
-    """Of the blocks that it was packed from."""
+    encoding: Encoding
+    """How a record is written."""
     outputs: int
     """N; rows beyond it are zero."""
     inputs: int
     """K; columns beyond it are zero."""
-
-    @property
-    def encoding(self) -> Encoding:
-        """How a record is written."""
-        return ENCODINGS[self.type]
+    columns: Tensor | None = None
+    """[K] int64: the input feature that each column is for; None: in order."""
 
     @property
     def in_features(self) -> int:
@@ -57,7 +53,7 @@ class Fragments(PackedWeight):
 
     @property
     def nbytes(self) -> int:
-        return self.records.nbytes
+        return self.records.nbytes + (0 if self.columns is None else self.columns.nbytes)
 
     @property
     def device(self) -> torch.device:
@@ -69,7 +65,15 @@ class Fragments(PackedWeight):
             codes, header = unpacked(self.records[start // TILE : -(-stop // TILE)], self.encoding)
             part = decoded(codes, header, self.encoding)
             dense[start:stop] = part[: stop - start, : self.inputs]
-        return dense
+        return self.in_order(dense)
+
+    def in_order(self, stored: Tensor) -> Tensor:
+        """Rows of K stored columns with each in the place of its input feature."""
+        if self.columns is None:
+            return stored
+        ordered = torch.empty_like(stored)
+        ordered[:, self.columns] = stored
+        return ordered
 
     def rows(self, index: Tensor) -> Self:
         codes, header = unpacked(self.records, self.encoding)
@@ -80,6 +84,8 @@ class Fragments(PackedWeight):
         )
 
     def shard(self, axis: int, rank: int, size: int) -> Self:
+        if axis == 1 and self.columns is not None:
+            raise LayoutError("a weight with columns out of order has no parts along them")
         unit = (TILE, UNIT)[axis]
         extent = (self.outputs, self.inputs)[axis]
         if extent % (size * unit):
@@ -96,17 +102,20 @@ class Fragments(PackedWeight):
     @classmethod
     def stack(cls, weights: Sequence[PackedWeight]) -> Self:
         parts = cls.all_of(weights)
-        kinds = {(part.type.name, part.inputs) for part in parts}
+        kinds = {(part.encoding, part.inputs) for part in parts}
         if len(kinds) != 1 or any(part.outputs % TILE for part in parts[:-1]):
             raise LayoutError(
-                f"cannot stack weights of different type or width, or with a part-filled record "
-                f"inside: {kinds}; stack before they are packed"
+                f"cannot stack weights of different encoding or width, or with a part-filled "
+                f"record inside: {kinds}; stack before they are packed"
             )
+        if any(part.columns is not None for part in parts):
+            raise LayoutError("weights whose columns are out of order stack before they are packed")
         records = torch.cat([part.records for part in parts])
         return replace(parts[0], records=records, outputs=sum(part.outputs for part in parts))
 
     def to(self, device: torch.device) -> Self:
-        return replace(self, records=self.records.to(device))
+        columns = None if self.columns is None else self.columns.to(device)
+        return replace(self, records=self.records.to(device), columns=columns)
 
 
 def pack_fragments(weight: PackedWeight) -> PackedWeight:
@@ -115,18 +124,31 @@ def pack_fragments(weight: PackedWeight) -> PackedWeight:
     encoding = ENCODINGS.get(weight.type)
     if encoding is None:
         return weight
+
+    def fields(start: int, stop: int) -> Fields:
+        blocks = weight.data[start:stop].reshape(-1, weight.type.block_bytes)
+        codes, header = fields_of(blocks, weight.type)
+        return codes.reshape(stop - start, -1), header.reshape(stop - start, -1)
+
+    records = records_of(weight, encoding, fields)
+    return Fragments(records, encoding, weight.out_features, weight.in_features)
+
+
+def records_of(
+    weight: PackedWeight, encoding: Encoding, fields: Callable[[int, int], Fields]
+) -> Tensor:
+    """The records of a weight, of whose rows [start, stop) `fields` gives codes and header bytes:
+    [stop - start, K] and [stop - start, bytes of all units], uint8.
+    """
     rows, columns = weight.out_features, weight.in_features
     shape = (-(-rows // TILE), -(-columns // UNIT), encoding.record)
     records = torch.empty(shape, dtype=torch.int16, device=weight.device)
     for start, stop in _chunks(rows, columns):
-        blocks = weight.data[start:stop].reshape(-1, weight.type.block_bytes)
-        codes, header = fields_of(blocks, weight.type)
+        codes, header = fields(start, stop)
         records[start // TILE : -(-stop // TILE)] = packed(
-            _padded(codes.reshape(stop - start, columns), UNIT),
-            _padded(header.reshape(stop - start, -1), 4 * encoding.words),
-            encoding,
+            _padded(codes, UNIT), _padded(header, 4 * encoding.words), encoding
         )
-    return Fragments(records, weight.type, rows, columns)
+    return records
 
 
 def _chunks(rows: int, columns: int) -> Iterator[tuple[int, int]]:
@@ -191,7 +213,7 @@ def decoded(codes: Tensor, header: Tensor, encoding: Encoding) -> Tensor:
     rows, columns = codes.shape
     scales, bias = _scales(header.reshape(-1, 4 * encoding.words), encoding)
     if encoding.table:
-        values = torch.tensor(IQ4_VALUES, dtype=torch.float32, device=codes.device)
+        values = torch.tensor(encoding.table, dtype=torch.float32, device=codes.device)
         q = values[codes.int()]
     elif encoding.signed:
         q = codes.view(torch.int8).float()
@@ -206,6 +228,10 @@ def decoded(codes: Tensor, header: Tensor, encoding: Encoding) -> Tensor:
 def _scales(header: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor | None]:
     """Header bytes [n, bytes] -> scale and bias of each group, [n, groups] float32."""
     groups = UNIT // encoding.group
+    if encoding.header in ("float", "floats"):
+        both = header.view(torch.float32).unflatten(1, (groups // encoding.span, -1))
+        both = both.repeat_interleave(encoding.span, 1)
+        return both[..., 0], both[..., 1] if encoding.header == "floats" else None
     halves = header.view(torch.float16).float()
     match encoding.header:
         case "half":

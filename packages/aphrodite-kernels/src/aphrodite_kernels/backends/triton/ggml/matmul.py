@@ -61,7 +61,7 @@ def ggml_matmul(workspace: PartWorkspace, *, overlapped: bool) -> MatMul:
     """The fastest products."""
 
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
-        checked = _checked(x, weight)
+        x, checked = _checked(x, weight)
         if len(x) > FEW:
             return by_parts(x, checked, bias, workspace)
         tiles = len(checked.records)
@@ -81,7 +81,7 @@ def steady_ggml_matmul(*, overlapped: bool) -> MatMul:
     """Products that round a row alike in any company: one order along K for every row count."""
 
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
-        checked = _checked(x, weight)
+        x, checked = _checked(x, weight)
         shape = steady_shape_for(len(x), len(checked.records), checked.inputs)
         return product(x, checked, bias, shape, overlapped=overlapped)
 
@@ -165,7 +165,8 @@ def part_rows(outputs: int, inputs: int, part: int) -> int:
     return max(1, -(-outputs // (parts * TILE))) * TILE
 
 
-def _checked(x: Tensor, weight: PackedWeight) -> Fragments:
+def _checked(x: Tensor, weight: PackedWeight) -> tuple[Tensor, Fragments]:
+    """x in the stored order of columns, and the weight."""
     if not isinstance(weight, Fragments):
         raise LayoutError(f"this product reads Fragments, not {type(weight).__name__}")
     if x.ndim != 2 or x.shape[1] != weight.inputs or x.stride(1) != 1:
@@ -173,4 +174,4 @@ def _checked(x: Tensor, weight: PackedWeight) -> Fragments:
             f"rows of {weight.inputs} contiguous elements are needed, x is {tuple(x.shape)} with "
             f"strides {x.stride()}"
         )
-    return weight
+    return (x if weight.columns is None else x.index_select(1, weight.columns)), weight

@@ -32,7 +32,7 @@ from aphrodite_kernels.backends.triton.ggml.decode import (
     record_of,
     words_of,
 )
-from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS
+from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, GROUPED, Encoding
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
 from aphrodite_kernels.backends.triton.ggml.operands import (
     ARRANGED_UNIT,
@@ -278,16 +278,16 @@ def product(
 
 
 def _specimen(
-    kind: GgmlType, shape: Shape, *, inputs: int = 4096, overlapped: bool = False
+    encoding: Encoding, shape: Shape, *, inputs: int = 4096, overlapped: bool = False
 ) -> Specimen:
     signature = {"records": "*i16", "x": "*bf16", "bias": "*fp32", "out": "*bf16"}
-    summed = ENCODINGS[kind].zero is None
+    summed = encoding.zero is None
     signature |= dict.fromkeys(("rows", "outputs"), "i32")
     if summed:
         signature["sums"] = "*fp32"
     constants = {
         "K": inputs,
-        "ENCODING": ENCODINGS[kind],
+        "ENCODING": encoding,
         "DEEP": shape.deep,
         "SIDE": shape.side,
         "TILES": shape.tiles,
@@ -312,11 +312,14 @@ def _specimen(
 
 
 SPECIMENS = (
-    _specimen(GgmlType.Q4_K, Shape(8, 1, 1, 1, held=1, registers=128)),
-    _specimen(GgmlType.Q6_K, Shape(4, 2, 1, 1, held=1, registers=128)),
-    _specimen(GgmlType.Q4_K, Shape(8, 1, 1, 2, held=1, registers=128, paced=True)),
-    _specimen(GgmlType.Q6_K, Shape(8, 1, 1, 4, paced=True, registers=128)),
-    _specimen(GgmlType.Q4_K, Shape(4, 1, 2, 4, paced=True, registers=168)),
-    _specimen(GgmlType.Q5_1, Shape(4, 1, 2, 2), inputs=576),
-    _specimen(GgmlType.IQ4_XS, Shape(4, 2, 1, 1, held=1, registers=128), overlapped=True),
+    _specimen(ENCODINGS[GgmlType.Q4_K], Shape(8, 1, 1, 1, held=1, registers=128)),
+    _specimen(ENCODINGS[GgmlType.Q6_K], Shape(4, 2, 1, 1, held=1, registers=128)),
+    _specimen(ENCODINGS[GgmlType.Q4_K], Shape(8, 1, 1, 2, held=1, registers=128, paced=True)),
+    _specimen(ENCODINGS[GgmlType.Q6_K], Shape(8, 1, 1, 4, paced=True, registers=128)),
+    _specimen(ENCODINGS[GgmlType.Q4_K], Shape(4, 1, 2, 4, paced=True, registers=168)),
+    _specimen(ENCODINGS[GgmlType.Q5_1], Shape(4, 1, 2, 2), inputs=576),
+    _specimen(
+        ENCODINGS[GgmlType.IQ4_XS], Shape(4, 2, 1, 1, held=1, registers=128), overlapped=True
+    ),
+    *(_specimen(each, Shape(8, 1, 1, 1, held=1, registers=128)) for each in GROUPED),
 )

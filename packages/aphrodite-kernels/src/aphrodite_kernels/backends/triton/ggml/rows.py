@@ -96,7 +96,7 @@ def embed_fragments_on(dtype: torch.dtype, *, overlapped: bool) -> Embed:
             num_warps=1,
             launch_pdl=overlapped,
         )
-        return out
+        return weight.in_order(out)
 
     return embed
 

@@ -25,7 +25,7 @@ from aphrodite_kernels.backends.triton.ggml.decode import (
     offset_of,
     planes_of,
 )
-from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, Encoding
+from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, GROUPED, Encoding
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
 from aphrodite_kernels.backends.triton.ggml.operands import (
     code_pointers,
@@ -58,6 +58,12 @@ def pick_assembly(wanted: int) -> str:
 def distance_of(encoding: Encoding) -> int:
     """Columns from the first part of a lane's inputs to the second: a run, or eight groups."""
     return 16 if encoding.runs == 2 else 128
+
+
+@triton.constexpr_function
+def are_floats(encoding: Encoding) -> bool:
+    """Whether scales and biases are floats, without a unit."""
+    return encoding.header in ("half", "halves", "float", "floats")
 
 
 @triton.jit
@@ -99,6 +105,14 @@ def written(header, group, ENCODING: tl.constexpr):
     elif ENCODING.header == "halves":
         halves = header.to(tl.pointer_type(tl.float16), bitcast=True) + group * 2
         return tl.load(halves), tl.load(halves + 1)
+    elif ENCODING.header == "float":
+        scale = tl.load(
+            header.to(tl.pointer_type(tl.float32), bitcast=True) + group // ENCODING.span
+        )
+        return scale, scale
+    elif ENCODING.header == "floats":
+        floats = header.to(tl.pointer_type(tl.float32), bitcast=True) + group // ENCODING.span * 2
+        return tl.load(floats), tl.load(floats + 1)
     else:
         octets = header.to(tl.pointer_type(tl.int8), bitcast=True) + group
         scale = tl.load(octets)
@@ -117,7 +131,7 @@ def factors(words, EIGHT: tl.constexpr, ENCODING: tl.constexpr, OFFSET: tl.const
     units = words[HEADER + 4 // ENCODING.runs]
     unit = units.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
     other = (units >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
-    if ENCODING.header == "half" or ENCODING.header == "halves":
+    if are_floats(ENCODING):
         scale, bias = scale.to(tl.float32), bias.to(tl.float32)
     elif ENCODING.header == "bytes":
         scale = (scale.to(tl.int32) & 255).to(tl.float32) * unit
@@ -291,14 +305,14 @@ def single_product(
 
 
 def _specimen(
-    kind: GgmlType, deep: int, *, inputs: int = 4096, overlapped: bool = False
+    encoding: Encoding, deep: int, *, inputs: int = 4096, overlapped: bool = False
 ) -> Specimen:
     return Specimen(
         single_kernel,
         {"records": "*i16", "x": "*bf16", "bias": "*fp32", "out": "*bf16", "outputs": "i32"},
         {
             "K": inputs,
-            "ENCODING": ENCODINGS[kind],
+            "ENCODING": encoding,
             "DEEP": deep,
             "TILES": 1,
             "AHEAD": 1,
@@ -308,17 +322,18 @@ def _specimen(
         },
         num_warps=deep,
         num_stages=1,
-        registers=registers_for(ENCODINGS[kind]),
+        registers=registers_for(encoding),
         aligned=("records", "x", "bias", "out", "outputs"),
         capabilities=(90,) if overlapped else (80, 90),
     )
 
 
 SPECIMENS = (
-    _specimen(GgmlType.Q4_K, 8, overlapped=True),
-    _specimen(GgmlType.Q6_K, 8),
-    _specimen(GgmlType.Q8_0, 8),
-    _specimen(GgmlType.Q5_1, 4, inputs=576),
-    _specimen(GgmlType.Q2_K, 4),
-    _specimen(GgmlType.IQ4_XS, 4),
+    _specimen(ENCODINGS[GgmlType.Q4_K], 8, overlapped=True),
+    _specimen(ENCODINGS[GgmlType.Q6_K], 8),
+    _specimen(ENCODINGS[GgmlType.Q8_0], 8),
+    _specimen(ENCODINGS[GgmlType.Q5_1], 4, inputs=576),
+    _specimen(ENCODINGS[GgmlType.Q2_K], 4),
+    _specimen(ENCODINGS[GgmlType.IQ4_XS], 4),
+    *(_specimen(encoding, 8) for encoding in GROUPED),
 )
