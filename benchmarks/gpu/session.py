@@ -82,7 +82,7 @@ class Session(LLM):
         self.clock = Clock(engine)
         tokenizer = tokenizer or tokenizer_of(info.vocab_size)
         text = TextModel(Path(info.path), tokenizer, ChatTemplate(None, tokenizer))
-        self._hold(self.clock, info, text, ())  # type: ignore[arg-type]
+        self._hold(self.clock, info, text, {})  # type: ignore[arg-type]
 
     @property
     def profile(self) -> str:

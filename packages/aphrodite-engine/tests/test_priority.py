@@ -77,6 +77,13 @@ def test_what_clients_send_is_understood_whole():
         *("top_a", "min_p", "tfs", "eta_cutoff", "epsilon_cutoff", "typical_p", "quadratic", "xtc"),
     ]
     assert order_of(sampler_priority=names) == _DEFAULT
+    webui = [
+        *("repetition_penalty", "presence_penalty", "frequency_penalty", "dry", "temperature"),
+        *("dynamic_temperature", "quadratic_sampling", "top_n_sigma", "top_k", "top_p"),
+        *("typical_p", "epsilon_cutoff", "eta_cutoff", "tfs", "top_a", "min_p", "adaptive_p"),
+        *("mirostat", "xtc", "encoder_repetition_penalty", "no_repeat_ngram"),
+    ]
+    assert order_of(sampler_priority=webui) == _DEFAULT
     assert order_of(sampler_priority=list(range(14))) == [
         *("top_k", "top_p", "min_p", "temperature", "penalties")
     ]

@@ -137,3 +137,6 @@ def test_another_file(ask, write, tmp_path):
     options = parse(run_parser(), ["demo", "--generation-config", str(tmp_path / "absent")])
     with pytest.raises(CommandError, match=r"absent does not exist; give auto, none, or the path"):
         settings_of(options)
+    (tmp_path / "absent").write_text("top_k: 7")
+    with pytest.raises(CommandError, match="absent is not valid JSON"):
+        settings_of(options)

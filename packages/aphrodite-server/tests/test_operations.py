@@ -1,7 +1,7 @@
 """Models, samplers, tokens, health, version, metrics and documentation."""
 
+from aphrodite_engine.sampling.catalog import parameters
 from aphrodite_server import __version__
-from aphrodite_server.fields import stage_names
 
 
 def test_models(call):
@@ -18,7 +18,7 @@ def test_samplers(call):
     stages = answer["samplers"]
     fields = [field for stage in stages for field in stage["fields"]] + answer["order"]
     names = [name for field in fields for name in (field["name"], *field.get("aliases", ()))]
-    assert sorted(names) == sorted(stage_names())
+    assert sorted(names) == sorted(parameters())
     assert [stage["order"] for stage in stages] == list(range(1, len(stages) + 1))
     assert all("default" in field and field["docs"] for field in fields)
     top_p = next(field for field in fields if field["name"] == "top_p")

@@ -73,6 +73,16 @@ def test_kobolds_order_and_bans_stay_kobolds(ask, folder):
     assert response.headers[HEADER] == "sampler_order"
 
 
+def test_what_is_empty_is_filled_and_overrules_nothing(ask, folder):
+    (folder / "bans.yaml").write_text("custom_token_bans: [65]\ndry_multiplier: 1\n")
+    empty = {"custom_token_bans": [], "dry_sequence_breakers": [], "dry_multiplier": ""}
+    for settings in ({"default_preset": "bans"}, {"forced_preset": "bans"}):
+        stages, response = ask(empty, **settings)
+        assert stages["custom_token_bans"].custom_token_bans == (65,)
+        assert stages["dry"].dry_sequence_breakers == (), "its empty list says something"
+        assert HEADER not in response.headers
+
+
 def test_no_preset_changes_nothing(ask):
     assert ask({})[0] == ask({"preset": None})[0] == ask({"preset": ""})[0] == {}
 
@@ -117,7 +127,8 @@ def test_presets_are_listed(engine, post, folder):
     ("text", "message"),
     [
         ("top_p: 2", "bad.yaml: top_p must be above 0 and at most 1, found 2"),
-        ("max_tokens: 2", "bad.yaml: 'max_tokens' is no sampler field; these are: .*top_p"),
+        ("model: a", "bad.yaml: 'model' is no sampler field; these are: .*top_p"),
+        ("temprature: 2", "bad.yaml: 'temprature' is no sampler field; did you mean 'temperature'"),
         ("3: 2", "bad.yaml: 3 is no sampler field"),
         ("[top_p]", "bad.yaml must map sampler fields to values"),
         ("", "bad.yaml must map sampler fields to values"),

@@ -24,10 +24,8 @@ from aphrodite_engine.loading.generation_config import MODEL, sampling_defaults
 from aphrodite_engine.loading.text import TextModel, load_text
 from aphrodite_engine.outputs import RequestOutput
 from aphrodite_engine.request import EngineRequest, FinishReason
-from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.explanation import Explanation
 from aphrodite_engine.sampling.params import SamplingParams
-from aphrodite_engine.sampling.stage import Stage
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 from aphrodite_engine.text.automaton import Release, TextAutomaton
 from aphrodite_engine.text.output import TextOutput
@@ -111,9 +109,10 @@ class LLM:
 
         Args:
             model: as in `EngineConfig`.
-            generation_config: sampling defaults. A stage of them acts in every request that has
-                no such stage of its own (and is no beam search): `auto`, those of the model's
-                generation_config.json; `none`; or the path of another such file or of its folder.
+            generation_config: sampling defaults of requests that are no beam search: `auto`, those
+                of the model's generation_config.json; `none`; or the path of another such file or
+                of its folder. They fill the fields that stages leave at their defaults; a stage all
+                of whose fields stand there, such as `Temperature()`, has none filled.
             options: further fields of `EngineConfig`.
 
         Raises:
@@ -121,13 +120,13 @@ class LLM:
         """
         config = EngineConfig(model=model, **options)
         text = load_text(config, _log.info)
-        defaults = stages_from(sampling_defaults(generation_config, text.path))
+        defaults = sampling_defaults(generation_config, text.path)
         local = msgspec.structs.replace(config, model=str(text.path))
         engine, info = build_engine(local, sorted(text.tokenizer.end_ids), _log.info)
         self._hold(engine, msgspec.structs.replace(info, name=model), text, defaults)
 
     def _hold(
-        self, engine: Engine, info: ModelInfo, text: TextModel, defaults: tuple[Stage, ...]
+        self, engine: Engine, info: ModelInfo, text: TextModel, defaults: Mapping[str, Any]
     ) -> None:
         """Take an engine that is ready, wherever it comes from."""
         self._engine, self.info = engine, info

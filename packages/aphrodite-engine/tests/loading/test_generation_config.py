@@ -5,8 +5,13 @@ import json
 import pytest
 from aphrodite_engine.errors import ConfigError
 from aphrodite_engine.loading.generation_config import sampling_defaults
-from aphrodite_engine.sampling.catalog import stages_from
+from aphrodite_engine.sampling.catalog import filled, stages_from
 from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.stages.min_p import MinP
+from aphrodite_engine.sampling.stages.penalties import Penalties
+from aphrodite_engine.sampling.stages.temperature import Temperature
+from aphrodite_engine.sampling.stages.top_k import TopK
+from aphrodite_engine.sampling.stages.top_p import TopP
 
 RECOMMENDED = {"temperature": 0.6, "top_k": 20, "top_p": 2, "min_p": None, "bos_token_id": 1}
 
@@ -42,13 +47,39 @@ def test_another_file_must_be_one(tmp_path, content):
         sampling_defaults(str(path), tmp_path)
 
 
-def test_defaults_act_where_a_request_has_no_such_stage():
-    defaults = stages_from({"temperature": 0.6, "top_k": 20, "repetition_penalty": 1.1})
-    own = stages_from({"top_k": 5, "min_p": 0.1})
-    completed = SamplingParams(stages=own).completed(defaults)
-    assert completed.stages == stages_from(
-        {"temperature": 0.6, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.1}
+DEFAULTS = {"temperature": 0.6, "top_k": 20, "repetition_penalty": 1.1}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"top_k": 5, "min_p": 0.1},
+        {"presence_penalty": 0.5},
+        {"rep_pen": 1.3, "frequency_penalty": 0.2},
+        {"dynatemp_min": 0.5, "dynatemp_max": 2},
+        {"temperature": 0.9, "top_k": []},
+    ],
+)
+def test_defaults_fill_what_stages_leave_out_as_they_fill_what_requests_do(fields):
+    offline = SamplingParams(stages=stages_from(fields)).completed(DEFAULTS)
+    assert offline.stages == stages_from(filled(fields, DEFAULTS))
+
+
+def test_a_stage_at_its_defaults_has_none_filled():
+    params = SamplingParams(stages=(Temperature(), MinP(0.1), Penalties()))
+    assert params.completed(DEFAULTS).stages == (Temperature(), TopK(20), MinP(0.1), Penalties())
+
+
+def test_defaults_keep_the_order_of_a_request():
+    params = SamplingParams(stages=(MinP(0.1), Temperature(2.0)))
+    assert params.completed({"top_p": 0.9, "temperature": 0.5, "min_p": 0.3}).stages == (
+        TopP(0.9),
+        MinP(0.1),
+        Temperature(2.0),
     )
-    assert SamplingParams(stages=defaults).completed(own[1:]).stages == (*defaults, *own[1:])
+
+
+def test_a_beam_search_has_nobodys_defaults():
     beams = SamplingParams(use_beam_search=True)
-    assert beams.completed(defaults) == beams
+    assert beams.completed(DEFAULTS) == beams

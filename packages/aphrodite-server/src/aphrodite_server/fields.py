@@ -1,19 +1,17 @@
 """Request fields that no schema declares: which are harmless, which cannot be honoured yet.
 
-Clients send every sampler in every request, so a field of a sampler that is not there yet is
-accepted at its off value, and a parameter of a switched-off sampler at any. When a stage declares
-a name, that name leaves these tables by itself.
+Clients send everything they know in every request, so a field of what is not there is accepted at
+its off value, and a parameter of what is off at any.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
 from aphrodite_engine.errors import RequestError
-from aphrodite_engine.sampling.catalog import stage_fields
-from aphrodite_engine.sampling.priority import ORDER_ALIASES, ORDER_FIELDS
-from aphrodite_engine.sampling.spelling import agreed, is_empty
+from aphrodite_engine.sampling.catalog import is_left_out, parameters
+from aphrodite_engine.sampling.spelling import agreed
+from pydantic.fields import FieldInfo
 
 ALIASES: Final[Mapping[str, str]] = {
     "add_bos_token": "add_special_tokens",
@@ -63,36 +61,15 @@ HARMLESS: Final = frozenset(
 )
 """Without effect at any value, and reported."""
 
-_PARAMETERS: Final = frozenset(
-    {
-        "adaptive_decay",
-        "guidance_scale",
-        "guided_decoding_backend",
-        "guided_whitespace_pattern",
-        "mirostat_eta",
-        "mirostat_tau",
-    }
-)
-"""Of samplers that are off, so nothing is lost: the switch itself is in `_UNAVAILABLE`."""
+_PARAMETERS: Final = frozenset({"guided_decoding_backend", "guided_whitespace_pattern"})
+"""Of what is off, so nothing is lost: the switches themselves are in `_UNAVAILABLE`."""
 
 _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
-    # Samplers.
-    "adaptive_target": (),  # negative: off
-    "frequency_penalty": (0,),
-    "logit_bias": (),
-    "min_p": (0,),
-    "mirostat": (0,),
-    "mirostat_mode": (0,),
-    "presence_penalty": (0,),
-    "rep_pen": (1,),
-    "repetition_penalty": (1,),
-    "token_healing": (False,),
-    "top_k": (0, -1),
-    "top_p": (1,),
-    # Constraints, tools and the rest of the protocol.
     "audio": (),
     "chat_template": (),
+    "do_sample": (True,),
     "documents": (),
+    "encoder_repetition_penalty": (1,),
     "frmtadsnsp": (False,),
     "frmtrmblln": (False,),
     "frmtrmspch": (False,),
@@ -101,6 +78,7 @@ _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
     "functions": (),
     "grammar": (),
     "grammar_string": (),
+    "guidance_scale": (1,),
     "guided_choice": (),
     "guided_grammar": (),
     "guided_json": (),
@@ -109,6 +87,8 @@ _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
     "json_schema": (),
     "kv_transfer_params": (),
     "negative_prompt": (),
+    "num_beams": (1,),
+    "penalty_alpha": (0,),
     "prompt_embeds": (),
     "repetition_detection": (),
     "response_format": ({"type": "text"},),
@@ -119,6 +99,7 @@ _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
     "structured_outputs": (),
     "suffix": (),
     "thinking_token_budget": (-1,),
+    "token_healing": (False,),
     "tool_choice": ("none", "auto"),
     "tools": (),
     "truncate_prompt_tokens": (),
@@ -129,20 +110,6 @@ _UNAVAILABLE: Final[Mapping[str, tuple[Any, ...]]] = {
     "use_world_info": (False,),
 }
 """Fields that cannot be honoured yet, with the values (besides nothing) that ask for nothing."""
-
-
-@cache
-def stage_names() -> Mapping[str, str]:
-    """Wire names that the engine's sampler answers to; what each is an alias of, or itself."""
-    names = {
-        name: declared.name
-        for declared in stage_fields()
-        for name in (declared.name, *declared.aliases)
-    }
-    for field in ORDER_FIELDS:
-        for name in (field.name, *ORDER_ALIASES.get(field.name, ())):
-            names[name] = field.name
-    return names
 
 
 @dataclass(frozen=True)
@@ -169,41 +136,37 @@ def judge(extra: Mapping[str, Any]) -> Judgement:
     unknown: list[str] = []
     harmless: list[str] = []
     for name, value in extra.items():
-        if value is None or name in stage_names() or name in _PARAMETERS:
+        if is_left_out(name, value) or name in parameters() or name in _PARAMETERS:
             continue
         if name in HARMLESS:
             harmless.append(name)
         elif name not in _UNAVAILABLE:
             unknown.append(name)
-        elif not _is_off(name, value):
+        elif value not in _UNAVAILABLE[name]:
             raise RequestError(
                 f"{name} is not available in this version, found {value!r:.60}; leave it out", name
             )
     return Judgement(tuple(unknown), tuple(harmless))
 
 
-def fold_aliases(
-    body: Mapping[str, Any], declared: Iterable[str], aliases: Mapping[str, str] = ALIASES
+def folded_body(
+    body: Mapping[str, Any],
+    declared: Mapping[str, FieldInfo],
+    aliases: Mapping[str, str] = ALIASES,
 ) -> dict[str, Any]:
-    """The body with the server's own aliases renamed.
+    """The body with the server's own aliases renamed, and without what is as good as left out.
 
     Raises:
         RequestError: a field and its alias disagree.
     """
-    folded = dict(body)
+    folded = {
+        name: value
+        for name, value in body.items()
+        if not is_left_out(name, value) or (name in declared and declared[name].is_required())
+    }
     for name in dict.fromkeys(aliases.values()):
-        if name not in declared:
-            continue
-        others = [alias for alias, target in aliases.items() if target == name and alias in body]
-        given = {each: body[each] for each in (name, *others) if not is_empty(body.get(each))}
-        for alias in others:
-            folded.setdefault(name, folded.pop(alias))
+        names = [name, *(alias for alias, target in aliases.items() if target == name)]
+        given = {each: folded.pop(each) for each in names if name in declared and each in folded}
         if given:
             folded[name] = agreed(given)
     return folded
-
-
-def _is_off(name: str, value: object) -> bool:
-    if name == "adaptive_target":
-        return isinstance(value, int | float) and value < 0
-    return is_empty(value) or value in _UNAVAILABLE[name]

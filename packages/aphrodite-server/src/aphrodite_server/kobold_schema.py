@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, cast
 from pydantic import Field, model_validator
 from pydantic.config import JsonDict
 
-from aphrodite_server.fields import fold_aliases
+from aphrodite_server.fields import folded_body
 from aphrodite_server.schema import (
     OWN_LIMITS,
     Flag,
@@ -68,7 +68,7 @@ class KoboldRequest(sampling_fields(_OWN)):
     def _fold(cls, body: Any) -> Any:
         if not isinstance(body, dict):
             return body
-        return fold_aliases(cast("dict[str, Any]", body), cls.model_fields, KOBOLD_ALIASES)
+        return folded_body(cast("dict[str, Any]", body), cls.model_fields, KOBOLD_ALIASES)
 
 
 class KoboldKey(Wire):

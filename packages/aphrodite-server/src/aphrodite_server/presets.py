@@ -6,14 +6,14 @@ by field; the forced preset goes before everything. What the model's makers reco
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 from aphrodite_engine.errors import RequestError
-from aphrodite_engine.sampling.catalog import stages_from
+from aphrodite_engine.sampling.catalog import filled, parameters, stages_from
 
-from aphrodite_server.fields import stage_names
 from aphrodite_server.settings import Settings
 
 Fields = Mapping[str, Any]
@@ -38,19 +38,14 @@ class Presets:
     """Defaults of the model, behind everything; fields by their own names."""
 
     def fill(self, given: Fields) -> dict[str, Any]:
-        """The fields of a request, completed; null is a field that was left out.
+        """The fields of a request, completed.
 
         Raises:
             RequestError: it names a preset that is not there.
         """
         name = self._named(given) or self.default
-        own = {key: value for key, value in given.items() if value is not None}
-        filled = {**_without(self.sets[name] if name else {}, own), **own}
-        filled = {**_without(self.model, filled), **filled}
-        if self.forced is None:
-            return filled
-        forced = self.sets[self.forced]
-        return {**_without(filled, forced), **forced}
+        whole = filled(filled(given, self.sets[name] if name else {}), self.model)
+        return filled(self.sets[self.forced], whole) if self.forced is not None else whole
 
     def own(self, given: Fields) -> dict[str, Any]:
         """The fields of a request and of the preset it names, without anybody's defaults.
@@ -62,9 +57,12 @@ class Presets:
 
     def overruled(self, given: Fields) -> tuple[str, ...]:
         """Fields of a request that the forced preset makes void."""
-        own = {key: value for key, value in given.items() if value is not None}
-        kept = _without(own, self.sets[self.forced]) if self.forced is not None else own
-        return tuple(sorted(own.keys() - kept.keys()))
+        if self.forced is None:
+            return ()
+        own, forced = filled(given, {}), self.sets[self.forced]
+        names = parameters()
+        void = {names[name] for name in forced}
+        return tuple(sorted(name for name in own if names.get(name) in void))
 
     def _named(self, given: Fields) -> str | None:
         name = given.get("preset")
@@ -94,7 +92,7 @@ def load_presets(settings: Settings) -> Presets:
         ("--forced-preset", settings.forced_preset),
     ):
         if name is not None and name not in sets:
-            has = ", ".join(sets) or "none"
+            has = ", ".join(sets) or "none; it names a folder of .yaml files, one for each preset"
             raise PresetError(f"{flag} {name}: no such preset; --sampler-presets has {has}")
     return Presets(sets, settings.default_preset, settings.forced_preset)
 
@@ -105,7 +103,10 @@ def _files(folder: Path | None) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
     except OSError as error:
-        raise PresetError(f"--sampler-presets {folder}: {error.strerror}") from None
+        raise PresetError(
+            f"--sampler-presets {folder}: {error.strerror}; give a folder of .yaml files, one for "
+            "each preset"
+        ) from None
 
 
 def _content(path: Path) -> Fields:
@@ -122,19 +123,14 @@ def _content(path: Path) -> Fields:
 
 
 def _checked(path: Path, content: Fields) -> Fields:
-    strange = [name for name in content if name not in stage_names()]
-    if strange:
-        known = ", ".join(sorted(stage_names()))
-        raise PresetError(f"{path}: {strange[0]!r} is no sampler field; these are: {known}")
+    for name in content:
+        if name not in parameters():
+            near = get_close_matches(str(name), parameters(), 1)
+            known = ", ".join(sorted(parameters()))
+            hint = f"did you mean {near[0]!r}?" if near else f"these are: {known}"
+            raise PresetError(f"{path}: {name!r} is no sampler field; {hint}")
     try:
         stages_from(content)
     except RequestError as error:
         raise PresetError(f"{path}: {error}") from None
-    return {name: value for name, value in content.items() if value is not None}
-
-
-def _without(fields: Fields, others: Fields) -> dict[str, Any]:
-    """Those that `others` do not have, under any of their names."""
-    names = stage_names()
-    taken = {names.get(key, key) for key in others}
-    return {key: value for key, value in fields.items() if names.get(key, key) not in taken}
+    return filled(content, {})

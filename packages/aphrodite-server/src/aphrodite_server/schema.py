@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from aphrodite_server.fields import ALIASES, fold_aliases
+from aphrodite_server.fields import ALIASES, folded_body
 
 _LIMITS = {field.name: field for field in fields_of(SamplingParams)}
 OWN_LIMITS: Final = frozenset({"stop", "seed", "logprobs", "explain", "stages"})
@@ -140,7 +140,7 @@ class GenerationRequest(sampling_fields()):
     @model_validator(mode="before")
     @classmethod
     def _fold(cls, body: Any) -> Any:
-        return fold_aliases(body, cls.model_fields) if isinstance(body, dict) else body  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        return folded_body(body, cls.model_fields) if isinstance(body, dict) else body  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
 Logprobs = Annotated[int, Field(ge=0, le=20)]

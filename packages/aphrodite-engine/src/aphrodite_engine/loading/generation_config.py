@@ -35,24 +35,13 @@ def sampling_defaults(source: str, model: Path) -> dict[str, Any]:
     it cannot be understood.
 
     Args:
-        source: `auto`, the model's own file; `none`, nothing; or a path as `named_file` takes it.
+        source: `auto`, the model's own file; or as `named_content` takes it.
         model: its folder, or a file, which has nothing of the kind.
 
     Raises:
         ConfigError: the file that the source names is not there, or cannot be understood.
     """
-    if source == NONE:
-        return {}
-    path = model / _NAME if source == MODEL else named_file(source)
-    if source == MODEL and not path.is_file():
-        return {}
-    try:
-        found = read_json_object(path)
-    except CheckpointError as error:
-        if source != MODEL:
-            raise ConfigError(f"generation_config: {error}") from error
-        _log.warning("the model's sampling defaults are left out: %s", error)
-        return {}
+    found = _of_the_model(model / _NAME) if source == MODEL else named_content(source)
     kept = {name: found[name] for name in _FIELDS if _works(name, found.get(name))}
     if kept:
         told = ", ".join(f"{name} {value}" for name, value in kept.items())
@@ -60,8 +49,14 @@ def sampling_defaults(source: str, model: Path) -> dict[str, Any]:
     return kept
 
 
-def named_file(source: str) -> Path:
-    """The file at a path, or in the folder there. ConfigError: there is none."""
+def named_content(source: str) -> dict[str, Any]:
+    """What the file at a path holds, or the one in the folder there; of `none`, nothing.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be understood.
+    """
+    if source == NONE:
+        return {}
     given = Path(source)
     path = given / _NAME if given.is_dir() else given
     if not path.is_file():
@@ -69,7 +64,20 @@ def named_file(source: str) -> Path:
             f"generation_config is {source!r}, and {path} does not exist; give {MODEL}, {NONE}, or "
             "the path of such a file or of its folder"
         )
-    return path
+    try:
+        return read_json_object(path)
+    except CheckpointError as error:
+        raise ConfigError(f"generation_config: {error}") from error
+
+
+def _of_the_model(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return read_json_object(path)
+    except CheckpointError as error:
+        _log.warning("the model's sampling defaults are left out: %s", error)
+        return {}
 
 
 def _works(name: str, value: object) -> bool:

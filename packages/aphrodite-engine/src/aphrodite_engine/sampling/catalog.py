@@ -1,6 +1,7 @@
 """The stages that are present, and the road from wire fields to stages.
 
-A stage is present when its file is in stages/; nothing else names it. Knows no tensors.
+A stage is present when its file is in stages/; nothing else names it. What it means that a field
+has several names, comes empty or is left out for a default stands here alone. Knows no tensors.
 """
 
 import importlib
@@ -14,7 +15,7 @@ import msgspec
 from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling import stages as stages_package
 from aphrodite_engine.sampling.fields import Field, check_value, fields_of
-from aphrodite_engine.sampling.priority import Places
+from aphrodite_engine.sampling.priority import ORDER_ALIASES, ORDER_FIELDS, Places
 from aphrodite_engine.sampling.spelling import agreed, is_empty
 from aphrodite_engine.sampling.stage import Stage
 
@@ -59,25 +60,54 @@ def stage_fields() -> tuple[StageField, ...]:
     )
 
 
+@cache
+def parameters() -> Mapping[str, str]:
+    """Every wire name that shapes draws, and the parameter's own name that it stands for."""
+    aliases = {declared.name: declared.aliases for declared in stage_fields()}
+    aliases |= {field.name: ORDER_ALIASES.get(field.name, ()) for field in ORDER_FIELDS}
+    return {name: own for own, others in aliases.items() for name in (own, *others)}
+
+
+def is_left_out(name: str, value: object) -> bool:
+    """The value is as good as no field: null, "", [] or {}, unless its emptiness says something."""
+    if value is None or not is_empty(value):
+        return value is None
+    return value == {} or parameters().get(name) not in _said_by_emptiness()
+
+
+@cache
+def _said_by_emptiness() -> frozenset[str]:
+    return frozenset[str]().union(*(stage.empty_values for stage in stages()))
+
+
+def filled(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields, completed by those of `defaults` whose parameters they do not set by any name."""
+    own = {name: value for name, value in given.items() if not is_left_out(name, value)}
+    names = parameters()
+    taken = {names.get(name, name) for name in own}
+    return {name: v for name, v in defaults.items() if names.get(name, name) not in taken} | own
+
+
 def stages_from(fields: Mapping[str, Any]) -> tuple[Stage, ...]:
     """Make stages of wire fields; other fields are left alone.
 
-    They stand in the order of `sampler_priority`, or else in the default order. None, "", [] and
-    {} mean off. A field and its aliases may come together if they agree. A stage that would be the
-    identity is left out.
+    They stand in the order of `sampler_priority`, or else in the default order. Fields that are as
+    good as left out are. A field and its aliases may come together if they agree. A stage that
+    would be the identity is left out.
 
     Raises:
         RequestError: a value has the wrong type or is out of range, aliases disagree, or the order
             names what is no stage.
     """
+    given = filled(fields, {})
     chosen: dict[type[Stage], dict[str, object]] = {}
     for declared in stage_fields():
-        value = _given(fields, declared)
+        value = _given(given, declared)
         if value is not None:
             chosen.setdefault(declared.stage, {})[declared.name] = value
     made = (stage(**values) for stage, values in chosen.items())
     active = sorted((stage for stage in made if stage.active), key=lambda stage: stage.order)
-    return places().arrange(fields, active)
+    return places().arrange(given, active)
 
 
 @cache
@@ -92,16 +122,9 @@ def _given(fields: Mapping[str, Any], declared: StageField) -> object:
         {
             name: _accept(name, fields[name], declared)
             for name in (declared.name, *declared.aliases)
-            if name in fields and not _is_off(fields[name], declared)
+            if name in fields
         }
     )
-
-
-def _is_off(value: object, declared: StageField) -> bool:
-    if not is_empty(value):
-        return False
-    # Its empty list says something; null and {} do not.
-    return declared.name not in declared.stage.empty_values or value is None or value == {}
 
 
 def _accept(name: str, value: object, declared: StageField) -> object:

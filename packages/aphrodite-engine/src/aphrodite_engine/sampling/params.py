@@ -1,15 +1,14 @@
 """What one request asks of generation: limits, stops, seed, and the stages of its sampler."""
 
-from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from annotated_types import Ge, Le, Lt
 
 from aphrodite_engine.errors import RequestError
-from aphrodite_engine.sampling.catalog import AnyStage
+from aphrodite_engine.sampling.catalog import AnyStage, filled, stages_from
 from aphrodite_engine.sampling.fields import TokenId, check_struct, check_tokens
-from aphrodite_engine.sampling.stage import Stage
 from aphrodite_engine.sampling.stages.ban_eos_token import BanEosToken
 from aphrodite_engine.sampling.stages.banned_strings import BannedStrings
 from aphrodite_engine.sampling.stages.custom_token_bans import CustomTokenBans
@@ -122,16 +121,21 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         """A stage has texts that must be tokens before it can act; see `resolve`."""
         return any(stage.reads_text for stage in self.stages)
 
-    def completed(self, defaults: Sequence[Stage]) -> "SamplingParams":
-        """With the stages of `defaults` that it has none of; a beam search stays as it is.
+    def completed(self, defaults: Mapping[str, Any]) -> "SamplingParams":
+        """With the wire fields of `defaults` that its stages leave out; a beam search has none.
 
-        Each stands before the first stage that comes later in the default order.
+        A stage that is new stands before the first one that comes later in the default order.
         """
         if self.use_beam_search:
             return self
+        given = {name: value for stage in self.stages for name, value in stage.given.items()}
+        more = {name: v for name, v in filled(given, defaults).items() if name not in given}
         stages = list(self.stages)
-        for stage in defaults:
-            if all(type(own) is not type(stage) for own in self.stages):
+        for stage in stages_from(more):
+            same = [at for at, own in enumerate(stages) if type(own) is type(stage)]
+            for at in same:
+                stages[at] = msgspec.structs.replace(stages[at], **stage.given)
+            if not same:
                 later = (at for at, own in enumerate(stages) if own.order > stage.order)
                 stages.insert(next(later, len(stages)), stage)
         return msgspec.structs.replace(self, stages=tuple(stages))

@@ -12,7 +12,7 @@ import msgspec
 
 from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling.fields import fields_of
-from aphrodite_engine.sampling.spelling import agreed, is_empty
+from aphrodite_engine.sampling.spelling import agreed
 from aphrodite_engine.sampling.stage import Stage
 
 Kind: TypeAlias = type[Stage]
@@ -40,8 +40,8 @@ ORDER_ALIASES: Final[Mapping[str, tuple[str, ...]]] = {_PRIORITY: (_KOBOLDS,)}
 
 
 @dataclass(frozen=True, slots=True)
-class _Numbered:
-    """A number that clients know; its index in the table."""
+class _Known:
+    """What clients call samplers in an order: a name, or its index in a table of numbers."""
 
     name: str
     fields: tuple[str, ...]
@@ -50,31 +50,36 @@ class _Numbered:
 
 _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 _CLASSICS = (
-    _Numbered("top_p_top_k", ("top_k", "top_p")),
-    _Numbered("top_a", ("top_a",)),
-    _Numbered("min_p", ("min_p",)),
-    _Numbered("tfs", ("tfs",)),
-    _Numbered("typical_p", ("typical_p",)),
-    _Numbered("temperature", ("temperature",)),
-    _Numbered("penalties", _PENALTIES),
-    _Numbered("dry", ("dry_multiplier",)),
-    _Numbered("no_repeat_ngram", ("no_repeat_ngram_size",)),
-    _Numbered("top_nsigma", ("nsigma",)),
-    _Numbered("eta_cutoff", ("eta_cutoff",)),
-    _Numbered("epsilon_cutoff", ("epsilon_cutoff",)),
-    _Numbered("quadratic", ("smoothing_factor",)),
-    _Numbered("xtc", ("xtc_probability",)),
+    _Known("top_p_top_k", ("top_k", "top_p")),
+    _Known("top_a", ("top_a",)),
+    _Known("min_p", ("min_p",)),
+    _Known("tfs", ("tfs",)),
+    _Known("typical_p", ("typical_p",)),
+    _Known("temperature", ("temperature",)),
+    _Known("penalties", _PENALTIES),
+    _Known("dry", ("dry_multiplier",)),
+    _Known("no_repeat_ngram", ("no_repeat_ngram_size",)),
+    _Known("top_nsigma", ("nsigma",)),
+    _Known("eta_cutoff", ("eta_cutoff",)),
+    _Known("epsilon_cutoff", ("epsilon_cutoff",)),
+    _Known("quadratic", ("smoothing_factor",)),
+    _Known("xtc", ("xtc_probability",)),
 )
-_NUMBERS: Final[Mapping[str, tuple[_Numbered, ...]]] = {
+_WEBUI = (
+    _Known("quadratic_sampling", ("smoothing_factor",)),
+    _Known("encoder_repetition_penalty", ()),
+)
+"""Names of text-generation-webui that are no fields here; one is of a sampler that is not here."""
+_NUMBERS: Final[Mapping[str, tuple[_Known, ...]]] = {
     _PRIORITY: _CLASSICS,
     _KOBOLDS: (
-        _Numbered("top_k", ("top_k",)),
-        _Numbered("top_a", ("top_a",)),
-        _Numbered("top_p and min_p", ("top_p", "min_p")),
-        _Numbered("tfs", ("tfs",)),
-        _Numbered("typical_p", ("typical_p",)),
-        _Numbered("temperature and quadratic", ("temperature", "smoothing_factor")),
-        _Numbered("penalties", _PENALTIES),
+        _Known("top_k", ("top_k",)),
+        _Known("top_a", ("top_a",)),
+        _Known("top_p and min_p", ("top_p", "min_p")),
+        _Known("tfs", ("tfs",)),
+        _Known("typical_p", ("typical_p",)),
+        _Known("temperature and quadratic", ("temperature", "smoothing_factor")),
+        _Known("penalties", _PENALTIES),
     ),
 }
 """By the field that they stand in: Kobold's are not the others."""
@@ -96,8 +101,9 @@ class Places:
             name: [_several(owners, each.fields) for each in table]
             for name, table in _NUMBERS.items()
         }
-        for classic, several in zip(_CLASSICS, self._numbered[_PRIORITY], strict=True):
-            self._called[classic.name] = several
+        self._called.update(
+            {each.name: _several(owners, each.fields) for each in (*_CLASSICS, *_WEBUI)}
+        )
 
     def number(self, stage: Kind) -> int | None:
         """The number that clients know a stage by in `sampler_priority`."""
@@ -105,7 +111,11 @@ class Places:
         return next((number for number, kinds in places if stage in kinds), None)
 
     def arrange(self, fields: Mapping[str, Any], made: Sequence[Stage]) -> tuple[Stage, ...]:
-        """Stages in the order that wire fields ask for; `made` is in default order.
+        """Stages in the order that wire fields, none of them empty, ask for.
+
+        Args:
+            fields: of the request.
+            made: in default order.
 
         Raises:
             RequestError: an entry is no sampler, or comes twice.
@@ -122,11 +132,7 @@ class Places:
 
     def _asked(self, fields: Mapping[str, Any]) -> list[str]:
         """Names of the stages in the order asked for; none if no order is."""
-        orders = {
-            name: self._stages_in(name, fields[name])
-            for name in _NUMBERS
-            if not is_empty(fields.get(name))
-        }
+        orders = {name: self._stages_in(name, fields[name]) for name in _NUMBERS if name in fields}
         return agreed(orders) or []
 
     def _stages_in(self, name: str, value: object) -> list[str]:
@@ -167,9 +173,7 @@ def _several(owners: Mapping[str, Kind], fields: Sequence[str]) -> list[Kind]:
 
 
 def _wants_temperature_last(fields: Mapping[str, Any]) -> bool:
-    value = fields.get(_LAST)
-    if is_empty(value):
-        return False
+    value = fields.get(_LAST, False)
     if not isinstance(value, bool):
         raise RequestError(f"{_LAST} must be true or false, found {value!r:.60}", _LAST)
     return value

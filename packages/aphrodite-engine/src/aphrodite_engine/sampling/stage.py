@@ -84,6 +84,16 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
         return self != type(self)()
 
     @property
+    def given(self) -> Mapping[str, Any]:
+        """Its wire fields as a request that asks for it would send them.
+
+        Those at their defaults are left out, unless all are: the stage says off then.
+        """
+        fields = [each for each in fields_of(type(self)) if each.name not in self.hidden]
+        values = {each.name: getattr(self, each.name) for each in fields}
+        return {f.name: values[f.name] for f in fields if values[f.name] != f.default} or values
+
+    @property
     def acts(self) -> bool:
         """False: the identity in a row that starts now, though it may act in a later one."""
         return self.active

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Generator
 
 from aphrodite_engine.errors import ConfigError
-from aphrodite_engine.loading.generation_config import MODEL, NONE, named_file
+from aphrodite_engine.loading.generation_config import MODEL, named_content
 from pydantic import ValidationError
 
 from aphrodite_server.presets import PresetError, load_presets
@@ -26,8 +26,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
         load_presets(settings)
-        if settings.generation_config not in (MODEL, NONE):
-            named_file(settings.generation_config)
+        if settings.generation_config != MODEL:
+            named_content(settings.generation_config)
     except (PresetError, ConfigError) as error:
         raise CommandError(str(error)) from None
     except ValidationError as error:
