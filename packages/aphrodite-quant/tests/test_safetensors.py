@@ -99,6 +99,14 @@ def test_an_index_without_a_map(sharded, text):
         open_checkpoint(directory)
 
 
+def test_the_length_of_a_header_is_not_taken_for_a_pickle(small_safetensors):
+    path = small_safetensors / "model.safetensors"
+    tensors = header('{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'.ljust(0x280))
+    path.write_bytes(tensors + bytes(4))
+    assert path.read_bytes()[:2] == b"\x80\x02"
+    assert open_checkpoint(small_safetensors).store.read("a").tolist() == [0]
+
+
 def header(text):
     return len(text).to_bytes(8, "little") + text.encode()
 

@@ -26,11 +26,12 @@ _PICKLES = (
 def refuse_impostors(path: Path, *, pickled: bool = False) -> None:
     """CheckpointError if `path` is missing, empty, or known to be something other than weights.
 
-    Pickles are weights only where they are expected.
+    Pickles are weights only where they are expected. Safetensors begin with the length of their
+    header, below 2**24 in eight bytes, which may be any number: also one that begins a pickle.
     """
     try:
         with path.open("rb") as file:
-            head = file.read(64).lstrip().lower()
+            start = file.read(64)
         size = path.stat().st_size
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist") from error
@@ -38,8 +39,9 @@ def refuse_impostors(path: Path, *, pickled: bool = False) -> None:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     if size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes): fetch it again")
-    for start, description in _IMPOSTORS if pickled else _IMPOSTORS + _PICKLES:
-        if head.startswith(start):
+    head, is_length = start.lstrip().lower(), start[3:8] == bytes(5)
+    for magic, description in _IMPOSTORS if pickled or is_length else _IMPOSTORS + _PICKLES:
+        if head.startswith(magic):
             raise CheckpointError(f"{path} is {description}")
 
 
