@@ -30,13 +30,17 @@ class Specimen:
 
     tensors: dict[str, torch.Tensor]
     config: dict[str, object]
+    described: dict[str, object] | None = None
+    """What the metadata of the file say of the weight."""
+    joint: str = "."
+    """Between the name of the module and those of its tensors."""
 
     def weights(self):
-        named = {f"layer.{leaf}": tensor for leaf, tensor in self.tensors.items()}
+        named = {f"layer{self.joint}{leaf}": tensor for leaf, tensor in self.tensors.items()}
         stated = {"quantization_config": self.config}
-        return Weights.of(
-            Checkpoint(Path("model"), "safetensors", MemoryStore(FILE, named), stated, {})
-        )
+        said = {"layer.weight": json.dumps(self.described)} if self.described else {}
+        store = MemoryStore(FILE, named)
+        return Weights.of(Checkpoint(Path("model"), "safetensors", store, stated, said))
 
 
 def golden(name, case="", config=None, without=()):
@@ -48,6 +52,17 @@ def golden(name, case="", config=None, without=()):
     with safe_open(file, "pt") as reader:
         metadata = reader.metadata() or {}
     return Specimen(tensors, config or json.loads(metadata[case or "quantization_config"]))
+
+
+def torchao(name, case):
+    whole = golden(name, case)
+    return Specimen(whole.tensors, {"quant_method": "torchao"}, whole.config)
+
+
+def mxfp4():
+    whole = load_file(GOLDEN / "mxfp4.safetensors")
+    tensors = {name: whole[name][0] for name in ("blocks", "scales")}
+    return Specimen(tensors, {"quant_method": "mxfp4", "modules_to_not_convert": []}, joint="_")
 
 
 def random(shape, dtype=torch.float32):
@@ -116,7 +131,7 @@ HQQ_BESIDE = {
     "view_as_float", "quant_scale", "quant_zero", ("packing", "two dimensions more"),
 }  # fmt: skip
 NF4_STATE = "weight.quant_state.bitsandbytes__nf4"
-NAMES = re.compile(r"'layer(\.[\w.]+)?'|tensors of 'layer'")
+NAMES = re.compile(r"'layer[\w.]*'")
 ROUND = {"quant_method": "auto-round", "bits": 4, "group_size": 32, "sym": False}
 SPECIMENS = {
     "aqlm": partial(golden, "aqlm", "2x8g8", AQLM),
@@ -166,6 +181,7 @@ SPECIMENS = {
     ),
     "modelopt nvfp4": partial(golden, "modelopt", "nvfp4"),
     "modelopt mxfp8": partial(golden, "modelopt", "mxfp8"),
+    "mxfp4": mxfp4,
     "quark int8": partial(
         quark, "int8", "per_channel",
         {"weight": random((64, 96), torch.int8), "weight_scale": random((64,))},
@@ -179,6 +195,12 @@ SPECIMENS = {
     ),
     "quip": quip,
     "squeezellm": squeezellm,
+    "torchao int4": partial(torchao, "torchao", "int4-plain"),
+    "torchao tiles": partial(torchao, "torchao-blocks", "int4-tile"),
+    "torchao few": partial(torchao, "torchao", "intx-3-asym"),
+    "torchao float8": partial(torchao, "torchao", "float8-block"),
+    "torchao mxfp8": partial(torchao, "torchao-blocks", "mxfp8-swizzled"),
+    "torchao nvfp4": partial(torchao, "torchao-blocks", "nvfp4-swizzled"),
     "torchao int8": partial(golden, "torchao-int8wo"),
     "vptq": vptq,
 }  # fmt: skip
@@ -219,7 +241,10 @@ SPARED = {
     "gptq": {"g_idx"},
     "hqq": HQQ_BESIDE, "hqq axis 0": HQQ_BESIDE,
     "quip": {("SU", "missing"), ("SV", "missing")},
+    "torchao few": {("_weight_zero_point", "other numbers")},
     "torchao int8": {"_weight_zero_point"},
+    "torchao mxfp8": {("_weight_scale", "two dimensions more")},
+    "torchao nvfp4": {("_weight_scale", "two dimensions more")},
 }  # fmt: skip
 """Tensors that say again what others say, and damage that leaves another weight that can be."""
 
@@ -248,7 +273,7 @@ def test_a_damaged_tensor_is_named(name):
                 wrong.append((leaf, kind, repr(error)))
             else:
                 if not {leaf, (leaf, kind)} & SPARED.get(name, set()):
-                    wrong.append((leaf, kind, found))
+                    wrong.append((leaf, kind, type(found)))
     assert not wrong, "\n".join(str(each) for each in wrong)
 
 
@@ -278,9 +303,11 @@ def changed(stated, path=()):
 def test_a_wrong_setting_is_refused_or_changes_nothing(name):
     whole = SPECIMENS[name]()
     expected, wrong = whole.weights().packed("layer").dequantize(), []
-    for place, config in changed(whole.config):
+    damaged = [(place, {"config": config}) for place, config in changed(whole.config)]
+    damaged += [(place, {"described": said}) for place, said in changed(whole.described or {})]
+    for place, damage in damaged:
         try:
-            found = replace(whole, config=config).weights().packed("layer")
+            found = replace(whole, **damage).weights().packed("layer")
         except QuantError as error:
             if not str(error).startswith("model"):
                 wrong.append((place, str(error)))

@@ -38,7 +38,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     """config.json of a directory; empty if it has none."""
     metadata: Mapping[str, MetadataValue]
-    """Typed metadata of a GGUF file; empty for other kinds."""
+    """Typed metadata of a GGUF file; text beside the tensors of other kinds."""
 
     @cached_property
     def quant_config(self) -> Mapping[str, Any] | None:
@@ -91,4 +91,5 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
         opened = open_pickled_index if location.is_index else open_pickled
     else:
         opened = open_index if location.is_index else open_safetensors
-    return Checkpoint(location.path, location.kind, opened(location.file), config, {})
+    store = opened(location.file)
+    return Checkpoint(location.path, location.kind, store, config, store.metadata)

@@ -15,9 +15,16 @@ from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from aphrodite_quant.containers.shards import read_shards
 from aphrodite_quant.containers.store import IndexedStore, TensorInfo, check_copy
+from aphrodite_quant.containers.torchao_pickles import (
+    TakenApart,
+    part_names,
+    stand_ins,
+    take_apart,
+)
 from aphrodite_quant.containers.weight_file import refuse_impostors
 from aphrodite_quant.errors import ContainerError
 
@@ -30,6 +37,8 @@ class PickledStore(IndexedStore):
     """The tensors of one or several files that torch saved."""
 
     _tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    """What is known of tensors that were taken apart, as JSON by the name of the whole."""
 
     def read(self, name: str) -> Tensor:
         self.info(name)
@@ -38,41 +47,50 @@ class PickledStore(IndexedStore):
 
 def open_pickled(path: Path) -> PickledStore:
     """Open one file."""
-    tensors = _load(path)
-    return PickledStore((path,), _infos(path, tensors), tensors)
+    tensors, metadata = _load(path)
+    return PickledStore((path,), _infos(path, tensors), tensors, metadata)
 
 
 def open_pickled_index(path: Path) -> PickledStore:
     """Open every file that an index names; the index decides where a tensor is."""
     infos: dict[str, TensorInfo] = {}
     tensors: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
     copies: list[tuple[Path, str, Tensor]] = []
     shards = read_shards(path, ".bin")
     for name, wanted in shards.items():
         file = path.parent / name
-        found = _load(file)
-        absent = [tensor for tensor in wanted if tensor not in found]
+        found, described = _load(file)
+        absent = [tensor for tensor in wanted if tensor not in found and tensor not in described]
         if absent:
             raise ContainerError(
                 f"{file} does not hold tensor {absent[0]!r}, though the index says so"
             )
-        chosen = {tensor: found[tensor] for tensor in wanted}
+        parts = {
+            name for whole in described.keys() & set(wanted) for name in part_names(whole, found)
+        }
+        chosen = {tensor: found[tensor] for tensor in found if tensor in parts or tensor in wanted}
+        metadata |= described
         tensors |= chosen
         infos |= _infos(file, chosen)
         copies += [(file, tensor, found[tensor]) for tensor in found if tensor not in chosen]
     for file, tensor, copy in copies:
         if tensor in tensors:
             check_copy(tensor, file, copy, infos[tensor].file, tensors[tensor])
-    return PickledStore(tuple(path.parent / name for name in shards), infos, tensors)
+    files = tuple(path.parent / name for name in shards)
+    return PickledStore(files, infos, tensors, metadata)
 
 
-def _load(path: Path) -> Mapping[str, Tensor]:
-    """All tensors of a file, by name; ContainerError if it is anything else."""
+def _load(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
+    """All tensors of a file, and what is known of those that were taken apart.
+
+    ContainerError if it holds anything else.
+    """
     refuse_impostors(path, pickled=True)
     try:
-        found: object = torch.load(
-            path, map_location="cpu", mmap=is_zipfile(path), weights_only=True
-        )
+        zipped = is_zipfile(path)
+        with safe_globals(stand_ins(path) if zipped else []):
+            found: object = torch.load(path, map_location="cpu", mmap=zipped, weights_only=True)
     except UnpicklingError as error:
         asked = _ASKED.search(str(error))
         raise ContainerError(
@@ -89,13 +107,18 @@ def _load(path: Path) -> Mapping[str, Tensor]:
     if not isinstance(found, dict):
         raise ContainerError(f"{path} holds a {type(found).__name__}; expected tensors by name")
     tensors: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
     for name, value in cast("dict[object, object]", found).items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ContainerError(
                 f"{path}: {name!r} is a {type(value).__name__}; expected tensors by name"
             )
-        tensors[name] = value.detach()
-    return tensors
+        if isinstance(value, TakenApart):
+            parts, metadata[name] = take_apart(name, value)
+            tensors |= parts
+        else:
+            tensors[name] = value.detach()
+    return tensors, metadata
 
 
 def _infos(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, TensorInfo]:

@@ -38,6 +38,8 @@ class SafetensorsStore(IndexedStore):
     """The tensors of one or several safetensors files."""
 
     _handles: Mapping[Path, Any]
+    metadata: Mapping[str, str]
+    """What was written beside the tensors, of all files."""
 
     def read(self, name: str) -> Tensor:
         return self._handles[self.info(name).file].get_tensor(name)
@@ -46,7 +48,8 @@ class SafetensorsStore(IndexedStore):
 def open_safetensors(path: Path) -> SafetensorsStore:
     """Open one file."""
     handle = _open(path)
-    return SafetensorsStore((path,), _infos(path, handle, handle.keys()), {path: handle})
+    infos = _infos(path, handle, handle.keys())
+    return SafetensorsStore((path,), infos, {path: handle}, handle.metadata() or {})
 
 
 def open_index(path: Path) -> SafetensorsStore:
@@ -54,11 +57,13 @@ def open_index(path: Path) -> SafetensorsStore:
     shards = read_shards(path, ".safetensors")
     infos: dict[str, TensorInfo] = {}
     handles: dict[Path, Any] = {}
+    metadata: dict[str, str] = {}
     for name, tensors in shards.items():
         shard = path.parent / name
         handles[shard] = _open(shard)
         infos |= _infos(shard, handles[shard], tensors)
-    store = SafetensorsStore(tuple(handles), infos, handles)
+        metadata |= handles[shard].metadata() or {}
+    store = SafetensorsStore(tuple(handles), infos, handles, metadata)
     for shard, handle in handles.items():
         copies = set(handle.keys()) & infos.keys() - set(shards[shard.name])
         for name in sorted(copies):

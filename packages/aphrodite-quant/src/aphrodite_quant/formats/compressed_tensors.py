@@ -120,7 +120,7 @@ def _weight(store: TensorStore, prefix: str) -> tuple[TensorInfo, Tensor]:
         return info, store.read(info.name)
     info = matrix(store, f"{prefix}.compressed", *types)
     rows, columns = info.shape[0], 2 * info.shape[1]
-    shape: list[object] = store.read(f"{prefix}.shape").flatten().tolist()
+    shape = cast("list[object]", store.read(f"{prefix}.shape").flatten().tolist())
     mask = exact(store, f"{prefix}.bitmask", torch.uint8, (rows, -(-columns // 8)))
     kept = unpack_codes(mask.contiguous(), 1)[:, :columns].bool()
     if shape != [rows, columns] or bool(
