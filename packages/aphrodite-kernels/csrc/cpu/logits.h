@@ -54,6 +54,18 @@ APH_INLINE Peak find_peak(const float* logits, int64_t width, float* heights = n
   return peak;
 }
 
+// How many are above -infinity.
+APH_INLINE int64_t count_possible(const float* logits, int64_t width) {
+  int64_t total = 0;
+  for (int64_t begin = 0; begin < width; begin += kLogitBlock) {
+    int32_t count = 0;
+    for (int64_t i = begin; i < block_end(begin, width); ++i)
+      count += logits[i] > -__builtin_inff();
+    total += count;
+  }
+  return total;
+}
+
 // e^(logits - peak) of a block, into `weights` if it is not null; and their sum.
 APH_INLINE float weigh(const float* logits, int64_t count, float peak, float* weights) {
   const Floats shift = all_floats(peak);
@@ -73,6 +85,26 @@ APH_INLINE void weigh_blocks(const float* logits, int64_t width, float peak, flo
     heights[block] = heights[block] - peak < kWeightless
                          ? 0.0f
                          : weigh(logits + begin, block_end(begin, width) - begin, peak, nullptr);
+}
+
+// take(i, place) for each logit, place being how many before it are at least `floor`; returns their
+// number. What is taken in vain is overwritten: there are no branches to guess. Blocks whose height
+// (see find_peak) is below the floor are left out.
+template <typename Take>
+APH_INLINE int64_t collect_from(const float* logits, int64_t width, float floor,
+                                const float* heights, const Take& take) {
+  alignas(64) uint8_t wanted[kLogitBlock];
+  int64_t count = 0;
+  for (int64_t begin = 0, block = 0; begin < width; begin += kLogitBlock, ++block) {
+    if (heights[block] < floor) continue;
+    const int64_t length = block_end(begin, width) - begin;
+    for (int64_t i = 0; i < length; ++i) wanted[i] = logits[begin + i] >= floor;
+    for (int64_t i = 0; i < length; ++i) {
+      take(begin + i, count);
+      count += wanted[i];
+    }
+  }
+  return count;
 }
 
 // In place: what is below the threshold becomes -inf. Plain loops, which compilers vectorise.

@@ -5,13 +5,14 @@
 
 namespace aph::APH_LEVEL {
 
-// Unsigned and in the order of the floats; both zeros are one number.
+// Unsigned and in the order of the floats; both zeros are one number. No branch on the sign, which
+// no processor can guess.
 APH_INLINE uint32_t rank_of(float value) {
   const uint32_t bits = bits_of(value + 0.0f);
-  return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
+  return bits ^ ((0u - (bits >> 31)) | 0x80000000u);
 }
 APH_INLINE float value_of(uint32_t rank) {
-  return float_of(rank ^ (rank >> 31 ? 0x80000000u : 0xffffffffu));
+  return float_of(rank ^ (((rank >> 31) - 1u) | 0x80000000u));
 }
 
 constexpr int kDigitBits = 11, kDigits = 3, kDigitSize = 1 << kDigitBits;
@@ -22,13 +23,17 @@ struct Ranked {
   uint32_t token;
 };
 
-// Sorts by `below`, stable; `other` and `counts` [kDigits * kDigitSize] are room. Returns which of
-// the two has the result.
-inline Ranked* sort_ranked(Ranked* items, Ranked* other, int64_t count, uint32_t* counts) {
+APH_INLINE uint32_t key_of(uint32_t item) { return item; }
+APH_INLINE uint32_t key_of(Ranked item) { return item.below; }
+
+// Sorts by key_of(item), stable; `other` and `counts` [kDigits * kDigitSize] are room. Returns which
+// of the two has the result.
+template <typename Item>
+APH_INLINE Item* sort_by_digits(Item* items, Item* other, int64_t count, uint32_t* counts) {
   std::memset(counts, 0, kDigits * kDigitSize * sizeof(uint32_t));
   for (int64_t i = 0; i < count; ++i)
     for (int digit = 0; digit < kDigits; ++digit)
-      ++counts[digit * kDigitSize + (items[i].below >> digit * kDigitBits & (kDigitSize - 1))];
+      ++counts[digit * kDigitSize + (key_of(items[i]) >> digit * kDigitBits & (kDigitSize - 1))];
   for (int digit = 0; digit < kDigits; ++digit) {
     uint32_t* starts = counts + digit * kDigitSize;
     uint32_t before = 0, most = 0;
@@ -40,8 +45,8 @@ inline Ranked* sort_ranked(Ranked* items, Ranked* other, int64_t count, uint32_t
     }
     if (most == count) continue;  // all have this digit
     for (int64_t i = 0; i < count; ++i)
-      other[starts[items[i].below >> digit * kDigitBits & (kDigitSize - 1)]++] = items[i];
-    Ranked* const sorted = other;
+      other[starts[key_of(items[i]) >> digit * kDigitBits & (kDigitSize - 1)]++] = items[i];
+    Item* const sorted = other;
     other = items;
     items = sorted;
   }

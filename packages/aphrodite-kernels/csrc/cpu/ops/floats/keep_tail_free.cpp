@@ -22,84 +22,82 @@ struct aph_keep_tail_free_args {
 namespace aph::APH_LEVEL {
 
 constexpr double kFirstReach = 6.0;  // of logits below the peak; farther for shares near 1
-constexpr double kFarthestReach = 1000.0;
+constexpr double kAll = 50.0;        // from here on it reaches all
 
 // What a worker needs for a row.
 struct TailRoom {
   double* curve;     // [width + 2]
-  Ranked* items;     // [width]
-  Ranked* other;     // [width]
+  uint32_t* keys;    // [width]
+  uint32_t* other;   // [width]
   float* heights;    // [blocks]
-  uint32_t* counts;  // of sort_ranked
+  uint32_t* counts;  // of sort_by_digits
 };
 
 struct Cut {
-  float least;  // what stays
-  bool certain;
+  float least;    // what stays
+  double margin;  // curvature behind the sorted ones that would not move the cut
 };
 
-static int64_t rank_from(const float* logits, int64_t width, float floor, const TailRoom& room) {
-  int64_t count = 0;
-  for (int64_t begin = 0; begin < width; begin += kLogitBlock) {
-    if (room.heights[begin / kLogitBlock] < floor) continue;
-    for (int64_t i = begin; i < block_end(begin, width); ++i) {
-      room.items[count] = {~rank_of(logits[i]), static_cast<uint32_t>(i)};
-      count += logits[i] >= floor;
-    }
-  }
-  return count;
+static double weight_at(const uint32_t* sorted, int64_t place, double peak) {
+  return place < 0 ? 1.0 : exponential(static_cast<double>(value_of(~sorted[place])) - peak);
 }
 
-// sorted: the `count` largest of the row. whole: all others are impossible.
-static Cut cut_of(const Ranked* sorted, int64_t count, int64_t width, double peak, double share,
+// sorted: keys of the `count` largest of the row. whole: all others are impossible.
+static Cut cut_of(const uint32_t* sorted, int64_t count, int64_t width, double peak, double share,
                   bool whole, double* curve) {
   for (int64_t i = 0; i < count; ++i)
-    curve[i] = exponential(static_cast<double>(value_of(~sorted[i].below)) - peak);
+    curve[i] = exponential(static_cast<double>(value_of(~sorted[i])) - peak);
   int64_t length = count;
   if (whole)
     while (length < width && length < count + 2) curve[length++] = 0.0;
-  if (length < 3) return {-__builtin_inff(), whole};
-  const double behind = whole ? 0.0 : curve[count - 2] + curve[count - 1];
   double upto = 0.0;
   for (int64_t i = 0; i + 2 < length; ++i) {
     upto += __builtin_fabs((curve[i + 2] - curve[i + 1]) - (curve[i + 1] - curve[i]));
     curve[i] = upto;
   }
-  if (upto <= 0.0) return {-__builtin_inff(), whole};
+  if (upto <= 0.0) return {-__builtin_inff(), 0.0};
   int64_t last = 0;
-  while (last + 2 < length && curve[last] <= share * upto) ++last;
-  const bool certain = last + 2 < length && curve[last] > share * (upto + behind);
-  const float least = last < count ? value_of(~sorted[last].below) : -__builtin_inff();
-  return {least, certain || whole};
+  while (last + 3 < length && curve[last] <= share * upto) ++last;
+  const float least = last < count ? value_of(~sorted[last]) : -__builtin_inff();
+  return {least, curve[last] / share - upto};
+}
+
+static float least_kept(const float* logits, int64_t width, double peak, double share,
+                        const TailRoom& room) {
+  const int64_t possible = count_possible(logits, width);
+  double reach = kFirstReach - logarithm(1.0 - share);
+  for (;;) {
+    const float floor = reach < kAll ? static_cast<float>(peak - reach) : -FLT_MAX;
+    const int64_t count =
+        collect_from(logits, width, floor, room.heights,
+                     [&](int64_t i, int64_t place) { room.keys[place] = ~rank_of(logits[i]); });
+    const uint32_t* sorted = sort_by_digits(room.keys, room.other, count, room.counts);
+    const bool whole = count == possible;
+    const Cut cut = cut_of(sorted, count, width, peak, share, whole, room.curve);
+    const double behind = weight_at(sorted, count - 1, peak) + weight_at(sorted, count - 2, peak);
+    if (whole || cut.margin > behind) return cut.least;
+    reach = cut.margin > 0.0 ? reach + 1.0 - logarithm(cut.margin / behind) : reach + 5.0;
+  }
 }
 
 static void keep_tail_free_row(float* logits, int64_t width, double share, const TailRoom& room) {
   if (share >= 1.0 || width < 3) return;
   const Peak peak = find_peak(logits, width, room.heights);
   if (!peak.valid) return;
-  for (double reach = kFirstReach - logarithm(1.0 - share);; reach *= 2.0) {
-    const bool whole = reach > kFarthestReach;
-    const float floor = whole ? -FLT_MAX : static_cast<float>(peak.value - reach);
-    const int64_t count = rank_from(logits, width, floor, room);
-    const Ranked* sorted = sort_ranked(room.items, room.other, count, room.counts);
-    const Cut cut = cut_of(sorted, count, width, peak.value, share, whole, room.curve);
-    if (!cut.certain) continue;
-    remove_below(logits, width, cut.least);
-    return;
-  }
+  remove_below(logits, width, least_kept(logits, width, peak.value, share, room));
 }
 
 int keep_tail_free(const aph_keep_tail_free_args& args) {
   const size_t width = args.width;
-  const size_t bytes = (width + 2) * sizeof(double) + 2 * width * sizeof(Ranked) +
+  const size_t bytes = (width + 2) * sizeof(double) + 2 * width * sizeof(uint32_t) +
                        blocks_of(args.width) * sizeof(float) +
                        kDigits * kDigitSize * sizeof(uint32_t);
   parallel_for(args.runtime, args.rows, 1, [&](int64_t begin, int64_t end, int worker) {
     double* curve = static_cast<double*>(scratch(args.runtime, worker, bytes));
-    Ranked* items = reinterpret_cast<Ranked*>(curve + width + 2);
-    float* heights = reinterpret_cast<float*>(items + 2 * width);
+    uint32_t* keys = reinterpret_cast<uint32_t*>(curve + width + 2);
+    float* heights = reinterpret_cast<float*>(keys + 2 * width);
     uint32_t* counts = reinterpret_cast<uint32_t*>(heights + blocks_of(args.width));
-    const TailRoom room{curve, items, items + width, heights, counts};
+    const TailRoom room{curve, keys, keys + width, heights, counts};
     for (int64_t row = begin; row < end; ++row)
       keep_tail_free_row(args.logits + row * args.stride, args.width, args.share[row], room);
   });

@@ -64,16 +64,10 @@ struct Room {
 // the front of the weights; their number.
 static int64_t collect(const float* logits, int64_t width, float floor, bool weighted,
                        const Room& room) {
-  int64_t count = 0;
-  for (int64_t begin = 0; begin < width; begin += kLogitBlock) {
-    if (room.heights[begin / kLogitBlock] < floor) continue;
-    for (int64_t i = begin; i < block_end(begin, width); ++i) {
-      room.kept[count] = logits[i];
-      if (weighted) room.weights[count] = room.weights[i];
-      count += logits[i] >= floor;
-    }
-  }
-  return count;
+  return collect_from(logits, width, floor, room.heights, [&](int64_t i, int64_t place) {
+    room.kept[place] = logits[i];
+    if (weighted) room.weights[place] = room.weights[i];
+  });
 }
 
 // The k-th largest is at least the k-th largest of the blocks' largest.

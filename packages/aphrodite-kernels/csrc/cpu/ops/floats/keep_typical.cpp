@@ -97,7 +97,8 @@ static double farthest_kept(const float* logits, int64_t width, double centre, d
     for (int64_t i = begin; i < end; ++i)
       room.places[i] =
           static_cast<uint16_t>(bin_of(distance_of(logits[i], centre), 0.0, kFirstScale));
-    for (int64_t i = begin; i < end; ++i) room.bins[room.places[i]] += room.weights[i];
+    for (int64_t i = begin; i < end; ++i)
+      if (room.weights[i] > 0.0) room.bins[room.places[i]] += room.weights[i];
   }
   const int chosen = reaching(room.bins, &wanted);
   if (chosen < 0) return __builtin_inf();

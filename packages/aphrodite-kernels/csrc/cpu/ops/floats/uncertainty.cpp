@@ -16,17 +16,6 @@ struct aph_uncertainty_args {
 
 namespace aph::APH_LEVEL {
 
-static int64_t count_possible(const float* logits, int64_t width) {
-  int64_t total = 0;
-  for (int64_t begin = 0; begin < width; begin += kLogitBlock) {
-    int32_t count = 0;
-    for (int64_t i = begin; i < block_end(begin, width); ++i)
-      count += logits[i] > -__builtin_inff();
-    total += count;
-  }
-  return total;
-}
-
 int uncertainty(const aph_uncertainty_args& args) {
   parallel_for(args.runtime, args.rows, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
