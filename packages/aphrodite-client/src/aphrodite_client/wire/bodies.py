@@ -22,6 +22,8 @@ class GenerationFields(SamplingFields, total=False):
     """Draws are the same for the same seed; None: drawn at random."""
     stream_options: ChatCompletionStreamOptionsParam | None
     """What a stream carries besides text."""
+    priority: int | None
+    """Lower runs first, where the server runs by priority."""
     user: str
     """Ignored by the server."""
     extra_headers: Mapping[str, str] | None
@@ -75,3 +77,7 @@ class ExplainFields(SamplingFields, total=False):
     """End a conversation with the opening of the assistant's turn (default)."""
     continue_final_message: bool | None
     """Let the model go on inside a conversation's last message."""
+    chat_template_kwargs: Mapping[str, object] | None
+    """Further values for the chat template."""
+    priority: int | None
+    """Lower runs first, where the server runs by priority."""
