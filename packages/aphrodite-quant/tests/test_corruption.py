@@ -180,6 +180,7 @@ SPECIMENS = {
         ("codes", "scales"),
     ),
     "modelopt nvfp4": partial(golden, "modelopt", "nvfp4"),
+    "modelopt awq": partial(golden, "modelopt-awq", "w4a8-awq"),
     "modelopt mxfp8": partial(golden, "modelopt", "mxfp8"),
     "mxfp4": mxfp4,
     "quark int8": partial(
@@ -240,6 +241,9 @@ SPARED = {
     "compressed_tensors mxfp8": {("weight_scale", "other numbers")},
     "gptq": {"g_idx"},
     "hqq": HQQ_BESIDE, "hqq axis 0": HQQ_BESIDE,
+    "modelopt awq": {
+        "input_scale", ("pre_quant_scale", "missing"), ("weight_scale_2", "missing"),
+    },
     "quip": {("SU", "missing"), ("SV", "missing")},
     "torchao few": {("_weight_zero_point", "other numbers")},
     "torchao int8": {"_weight_zero_point"},

@@ -97,10 +97,27 @@ def nvfp4():
     return tensors, values * e4m3(codes).repeat(16, 1) * outer.double().numpy()
 
 
+def nvfp4_awq():
+    tensors, expected = nvfp4()
+    factor = random(7).uniform(0.5, 2, COLUMNS)
+    return tensors | {"pre_quant_scale": torch.from_numpy(factor).half()}, (
+        expected * factor.astype(numpy.float16)
+    )
+
+
+def int4_rows():
+    values = random(8).integers(-8, 8, (ROWS, 128))
+    scale = random(3).uniform(0.01, 0.1, (ROWS, 1)).astype(numpy.float32)
+    packed = (values[::2] & 15) | (values[1::2] & 15) << 4
+    weight = torch.from_numpy(packed.astype(numpy.uint8))
+    return {"weight": weight, "weight_scale": torch.from_numpy(scale)}, values * scale
+
+
 MADE = {
     "FP8": fp8, "FP8_PER_CHANNEL_PER_TOKEN": fp8_rows, "fp8_pb_wo": fp8_blocks, "W8A16": int8,
     "W8A8_SQ_PER_CHANNEL": int8, "MXFP8": mxfp8, "mxfp4": mxfp4, "W4A8_MXFP4_FP8": mxfp4,
-    "NVFP4": nvfp4, "W4A16_NVFP4": nvfp4, "W4A8_NVFP4_FP8": nvfp4,
+    "NVFP4": nvfp4, "W4A16_NVFP4": nvfp4, "W4A8_NVFP4_FP8": nvfp4, "NVFP4_AWQ": nvfp4_awq,
+    "W4A16_AWQ": int4_rows,
 }  # fmt: skip
 
 
@@ -111,6 +128,13 @@ def config(**stated):
 def check(weights, expected, name="layer"):
     found = weights.packed(name, expected.shape).dequantize().double().numpy()
     numpy.testing.assert_allclose(found, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("case", ["int4-awq", "w4a8-awq", "int8-sq"])
+def test_a_factor_of_the_inputs_is_one_of_the_columns(opened, case):
+    weights, expected = opened(f"modelopt-awq:{case}")
+    found = weights.packed("layer", (16, 256)).dequantize()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["modelopt:nvfp4", "modelopt:mxfp8"])
@@ -195,7 +219,11 @@ def test_each_module_in_its_own_way(tmp_path):
         ("FP8", {"weight_scale": torch.ones(5)}, r"weight_scale' is \[5\], but the scales of"),
         ("FP8", {"input_scale": torch.tensor(0.0)}, "input_scale' holds 0.0; expected numbers abo"),
         ("FP8", {"weight": nvfp4()[0]["weight"]}, r"'layer.weight' is uint8 \[6, 32\], but .* FP8"),
-        ("FP8", {"pre_quant_scale": torch.ones(64)}, "has a 'layer.pre_quant_scale' beside it"),
+        ("FP8", {"pre_quant_scale": torch.ones(63)}, r"floating numbers \[64\] or \[1, 64\]"),
+        ("FP8", {"pre_quant_scale": torch.full((64,), torch.nan)}, "pre_quant_scale' holds nan"),
+        ("W4A16_AWQ", {"weight_scale": torch.ones(6, 2)}, r"expected floating numbers \[6, 1\]"),
+        ("W4A16_AWQ", {"weight_scale": None}, "no tensor 'layer.weight_scale'"),
+        ("W4A16_AWQ", {"weight": torch.ones(6, 60).byte()}, r"\[6, 60\], but .* of 1 x 128"),
         (
             "fp8_pb_wo",
             {"weight_scale": torch.ones(())},
@@ -244,7 +272,7 @@ def test_a_module_that_is_excluded_must_be_plain(write_module, field, names):
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        ({"quant_algo": "W4A16_AWQ"}, "quant_algo 'W4A16_AWQ' is not supported, present are FP8, "),
+        ({"quant_algo": "NVFP4_SVD"}, "quant_algo 'NVFP4_SVD' is not supported, present are FP8, "),
         ({"quant_algo": 3}, "quant_algo 3 is not supported"),
         ({"quant_algo": "NVFP4", "group_size": "x"}, "group_size of .* is 'x', expected above 0"),
         ({"quant_algo": "MIXED_PRECISION"}, "quantized_layers of MIXED_PRECISION is None, expecte"),

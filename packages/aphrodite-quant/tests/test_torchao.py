@@ -80,6 +80,12 @@ def test_tiles_are_decoded_as_the_kernel_multiplies_them(written):
     check_rounded(found, expected)
 
 
+def test_a_factor_of_the_inputs_is_one_of_the_columns(written):
+    factor = torch.linspace(0.5, 2, 64).half()
+    found = written("int4-plain", {"_weight_act_pre_scale": factor}).packed("layer", (16, 64))
+    check(found, CASES["int4-plain"][1] * factor.float())
+
+
 def test_eight_bits_need_no_description(opened):
     weights, expected = opened("torchao-int8wo")
     found = weights.packed("layer", (16, 576))
@@ -128,7 +134,12 @@ def test_nothing_of_the_tool_is_run_by_a_file(tmp_path):
         ("int8-row", {"_weight_scale": torch.ones(16, 2)}, {}, r"scale' is float32 \[16, 2\]; exp"),
         ("int8-row", {"_weight_scale": torch.full((16, 1), torch.inf)}, {}, "holds inf"),
         ("int8-row", {"_weight_qdata": torch.ones(16, 64)}, {}, "expected a matrix of int8"),
-        ("int8-row", {"_weight_act_pre_scale": torch.ones(64)}, {}, "multiplies the inputs of"),
+        (
+            "int8-row",
+            {"_weight_act_pre_scale": torch.ones(63)},
+            {},
+            r"act_pre_scale' is float32 \[63\]; expected floating numbers \[64\] or \[1, 64\]",
+        ),
         ("int8-row", {}, {"block_size": [1, 48]}, r"block_size \[1, 48\]; expected parts of 16 ro"),
         ("int8-row", {}, {"block_size": "1"}, "block_size '1'; expected two whole numbers above 0"),
         ("intx-4", {}, {"target_dtype": "int4"}, "target_dtype 'int4'; expected one of int1 to"),

@@ -9,11 +9,14 @@ plain weight. Names are the tool's; letters may be small.
 - W8A16, W8A8_SQ_PER_CHANNEL: `weight` int8 [N, K] times `weight_scale` [N].
 - MXFP8: `weight` float8_e4m3fn [N, K], `weight_scale` uint8 [N, K / 32], powers of two.
 - MXFP4, W4A8_MXFP4_FP8: `weight` uint8 [N, K / 2] of E2M1, `weight_scale` as in MXFP8.
-- NVFP4, W4A16_NVFP4, W4A8_NVFP4_FP8: `weight` uint8 [N, K / 2] of E2M1 times `weight_scale`
-  float8_e4m3fn [N, K / 16] times `weight_scale_2`, one number.
+- NVFP4, W4A16_NVFP4, W4A8_NVFP4_FP8, NVFP4_AWQ: `weight` uint8 [N, K / 2] of E2M1 times
+  `weight_scale` float8_e4m3fn [N, K / 16] times `weight_scale_2`, one number.
+- W4A16_AWQ, W4A8_AWQ: `weight` uint8 [N / 2, K] of two integers from -8 to 7, that of the even row
+  in the low four bits, times `weight_scale` [N, K / g].
 
-`input_scale` is checked and not used: activations are not rounded, which is more exact.
-`pre_quant_scale`, which multiplies the input features of AWQ and SmoothQuant, is refused.
+`pre_quant_scale` [K] of AWQ and SmoothQuant multiplies the input features. `input_scale` is checked
+and not used, nor is `weight_scale_2` of W4A8_AWQ, which rounds weights for products in eight bits:
+nothing is rounded for a product, which is more exact.
 """
 
 from collections.abc import Mapping
@@ -21,7 +24,8 @@ from dataclasses import dataclass
 from typing import Any, Self, cast
 
 import torch
-from aphrodite_kernels.layouts import PackedWeight
+from aphrodite_kernels.layouts import Grouped, PackedWeight
+from aphrodite_kernels.layouts.runs import Runs
 
 from aphrodite_quant.blocks import scaled, with_powers, with_small_scales
 from aphrodite_quant.checkpoint import Checkpoint
@@ -29,7 +33,7 @@ from aphrodite_quant.containers.store import TensorInfo, TensorStore
 from aphrodite_quant.errors import FormatError, TensorError
 from aphrodite_quant.formats import dense
 from aphrodite_quant.modules import matched, named_modules, refuse_named
-from aphrodite_quant.numbers import matrix, positive
+from aphrodite_quant.numbers import floating, matrix, positive
 from aphrodite_quant.reader import Reader
 from aphrodite_quant.schemes import Scheme
 
@@ -39,6 +43,7 @@ _TYPES = {
     ("float", 8): torch.float8_e4m3fn,
     ("float", 4): torch.uint8,
     ("int", 8): torch.int8,
+    ("int", 4): torch.uint8,
 }
 _ALGORITHMS = {
     "FP8": ("float", 8, "tensor", 0),
@@ -52,6 +57,9 @@ _ALGORITHMS = {
     "NVFP4": ("float", 4, "tensor_group", 16),
     "W4A16_NVFP4": ("float", 4, "tensor_group", 16),
     "W4A8_NVFP4_FP8": ("float", 4, "tensor_group", 16),
+    "NVFP4_AWQ": ("float", 4, "tensor_group", 16),
+    "W4A16_AWQ": ("int", 4, "group", 128),
+    "W4A8_AWQ": ("int", 4, "group", 128),
 }
 """What weights are, its bits, what shares a scale, and how wide that is if nothing is stated."""
 
@@ -156,7 +164,34 @@ def read(store: TensorStore, prefix: str, scheme: Scheme) -> PackedWeight:
     info = matrix(store, f"{prefix}.weight", *_TYPES.values())
     if info.type != _TYPES[scheme.kind, scheme.bits]:
         raise scheme.contradicts(info)
-    _check_activations(store, prefix, info)
+    if f"{prefix}.input_scale" in store.names():
+        positive(store, f"{prefix}.input_scale")
+    weight = _four_bits if (scheme.kind, scheme.bits) == ("int", 4) else _scaled
+    found = weight(store, prefix, info, scheme)
+    name = f"{prefix}.pre_quant_scale"
+    if name not in store.names():
+        return found
+    width = found.in_features
+    factor = floating(store, name, (width,), (1, width)).float().reshape(width)
+    return Runs((found,), scale=factor)
+
+
+def _four_bits(store: TensorStore, prefix: str, info: TensorInfo, scheme: Scheme) -> PackedWeight:
+    """Integers, those of two rows to a byte."""
+    rows, columns = 2 * info.shape[0], info.shape[1]
+    group = scheme.block[1]
+    if columns % group or columns % 2:
+        raise scheme.contradicts(info)
+    scale = positive(store, f"{prefix}.weight_scale", (rows, columns // group))
+    if f"{prefix}.weight_scale_2" in store.names():
+        positive(store, f"{prefix}.weight_scale_2", (), (1,))
+    stored = store.read(info.name) ^ 0x88  # from -8 to 7 becomes 0 to 15
+    codes = torch.stack((stored & 15, stored >> 4), 1).flatten(0, 1)
+    return Grouped.pack(codes, scale, None, 4, group)
+
+
+def _scaled(store: TensorStore, prefix: str, info: TensorInfo, scheme: Scheme) -> PackedWeight:
+    """Eight bits, or two four-bit floats to a byte."""
     name = f"{prefix}.weight_scale"
     rows, columns = info.shape[0], info.shape[1] * 8 // scheme.bits
     if scheme.strategy not in ("group", "tensor_group"):
@@ -171,13 +206,3 @@ def read(store: TensorStore, prefix: str, scheme: Scheme) -> PackedWeight:
         return with_powers(store, info, name, columns, group)
     whole = positive(store, f"{prefix}.weight_scale_2", (), (1,))
     return with_small_scales(store, info, name, group, whole)
-
-
-def _check_activations(store: TensorStore, prefix: str, weight: TensorInfo) -> None:
-    if f"{prefix}.input_scale" in store.names():
-        positive(store, f"{prefix}.input_scale")
-    if f"{prefix}.pre_quant_scale" in store.names():
-        raise TensorError(
-            f"{weight.file}: tensor {weight.name!r} has a '{prefix}.pre_quant_scale' beside it, "
-            "which is not supported; export the model with its scales folded into the layer before"
-        )

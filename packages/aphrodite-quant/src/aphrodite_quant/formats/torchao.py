@@ -16,7 +16,8 @@ are eight bits with a scale for each row. By class, for blocks of [r, c] weights
   float8_e8m0fnu or float8_e4m3fn, [N, K / c] or, if `is_swizzled_scales`, tiles of 128 x 4 in which
   32 rows of 16 numbers hold rows 32 apart side by side; `per_tensor_scale`, one number.
 
-Scales of activations are read and not used: activations are not quantised, which is more exact.
+`act_pre_scale` [K] multiplies the input features (AWQ, SmoothQuant). Scales to which activations
+are rounded are read and not used: activations are not quantised, which is more exact.
 Modules that were left unquantised have a plain weight.
 """
 
@@ -29,6 +30,7 @@ from typing import Any, Self, cast
 import torch
 from aphrodite_kernels.layouts import Grouped, Microscaled, PackedWeight, Scaled
 from aphrodite_kernels.layouts.grouped import unpack_codes
+from aphrodite_kernels.layouts.runs import Runs
 from torch import Tensor
 
 from aphrodite_quant.checkpoint import Checkpoint
@@ -63,13 +65,12 @@ def read(store: TensorStore, prefix: str, description: object = None) -> PackedW
     for leaf in _OF_ACTIVATIONS:
         if weight.has(leaf):
             store.read(weight.name(leaf))
-    if weight.has("act_pre_scale"):
-        raise TensorError(
-            f"{weight.info.file}: tensor {weight.name('act_pre_scale')!r} multiplies the inputs of "
-            f"{weight.info.name!r}, which is not supported; quantise it again without AWQ or "
-            "SmoothQuant"
-        )
-    return _CLASSES[weight.kind](weight)
+    found = _CLASSES[weight.kind](weight)
+    if not weight.has("act_pre_scale"):
+        return found
+    width = found.in_features
+    factor = finite(store, weight.name("act_pre_scale"), (width,), (1, width))
+    return Runs((found,), scale=factor.reshape(width))
 
 
 @dataclass(frozen=True, slots=True)
