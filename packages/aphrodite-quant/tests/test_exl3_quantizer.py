@@ -4,15 +4,16 @@ import json
 
 import pytest
 import torch
-from aphrodite_kernels.layouts.trellis import Trellis, TrellisCodebook, trellis_numbers
+from aphrodite_kernels.backend import backend_for
+from aphrodite_kernels.layouts.trellis import Trellis, TrellisCodebook
 from aphrodite_quant import FormatError, Options, Statistics, Weights, open_checkpoint
 from aphrodite_quant.quantizers.exl3 import quantizer
-from aphrodite_quant.trellis.encode import encode, ring_states
-from aphrodite_quant.trellis.search import find_paths
+from aphrodite_quant.trellis.encode import encode
 from safetensors.torch import save_file
 
-RATE_BOUND = {1: 1.35, 2: 1.35, 3: 1.6, 4: 2.2}
+RATE_BOUND = {1: 1.15, 2: 1.15, 3: 1.2, 4: 1.22, 6: 1.35}
 """Bits -> most that the error of noise may be, in multiples of what any code of the rate leaves."""
+BACKEND = backend_for(torch.device("cpu"))
 
 
 def noise(*shape, seed=0):
@@ -20,29 +21,17 @@ def noise(*shape, seed=0):
 
 
 @pytest.mark.parametrize("bits", RATE_BOUND)
-def test_paths_are_near_the_bound_of_their_rate(bits):
-    targets = noise(8, 256)
-    numbers = trellis_numbers(TrellisCodebook.MCG, targets.device).float()
-    numbers /= numbers.std()
-    symbols = find_paths(targets, bits, numbers)
-    assert int(symbols.min()) >= 0 and int(symbols.max()) < 1 << bits
-    error = float((numbers[ring_states(symbols, bits)] - targets).square().mean())
+def test_noise_comes_near_the_bound_of_its_rate(bits):
+    weight = noise(128, 128)
+    packed = encode(weight, torch.eye(128), bits, TrellisCodebook.MUL1, BACKEND.find_paths)
+    error = float((packed.dequantize() - weight).square().mean() / weight.square().mean())
     assert 4.0**-bits < error < RATE_BOUND[bits] * 4.0**-bits
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_every_state_of_a_ring_of_few_bits_is_found_again(bits):
-    symbols = torch.randint(0, 1 << bits, (2, 256), generator=torch.Generator().manual_seed(1))
-    numbers = trellis_numbers(TrellisCodebook.MUL1, symbols.device).float()
-    targets = numbers[ring_states(symbols, bits)]
-    found = numbers[ring_states(find_paths(targets, bits, numbers), bits)]
-    assert float((found - targets).square().mean()) < 0.6 * 4.0**-bits
-
-
-@pytest.mark.parametrize(("variant", "bits"), [("mul1", 2), ("3inst", 3), (None, 4)])
+@pytest.mark.parametrize(("variant", "bits"), [("mcg", 2), ("3inst", 3), (None, 4)])
 def test_the_reader_finds_the_matrix(variant, bits, tmp_path):
     weight = noise(120, 100) * torch.linspace(0.5, 2, 120)[:, None]
-    made = quantizer(Options(bits=bits, variant=variant), {(120, 100)})
+    made = quantizer(Options(bits=bits, variant=variant), {(120, 100)}).on(BACKEND)
     inputs = torch.eye(100)
     tensors = made.quantize(weight, Statistics(inputs, inputs.diagonal()))
     save_file({f"a.{name}": one for name, one in tensors.items()}, tmp_path / "model.safetensors")
@@ -50,9 +39,9 @@ def test_the_reader_finds_the_matrix(variant, bits, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     packed = Weights.of(open_checkpoint(tmp_path)).packed("a", (120, 100))
     assert isinstance(packed, Trellis) and packed.bits == bits
-    assert packed.codebook == (variant or "mcg")
+    assert packed.codebook == (variant or "mul1")
     error = float((packed.dequantize() - weight).square().sum() / weight.square().sum())
-    assert 4.0**-bits / 3 < error < 1.25 * RATE_BOUND[bits] * 4.0**-bits
+    assert 4.0**-bits / 3 < error < RATE_BOUND[bits] * 4.0**-bits
 
 
 def test_errors_move_to_where_inputs_do_not_see_them():
@@ -63,8 +52,21 @@ def test_errors_move_to_where_inputs_do_not_see_them():
         lost = packed.dequantize() - weight
         return float(((lost @ hessian) * lost).sum())
 
-    blind = encode(weight, torch.eye(128), 2, TrellisCodebook.MCG)
-    assert error(encode(weight, hessian, 2, TrellisCodebook.MCG)) < 0.6 * error(blind)
+    blind, seeing = (
+        encode(weight, known, 2, TrellisCodebook.MCG, BACKEND.find_paths)
+        for known in (torch.eye(128), hessian)
+    )
+    assert error(seeing) < 0.6 * error(blind)
+
+
+def test_input_features_of_all_sizes_keep_their_share():
+    """Blocks and channels of other sizes than their neighbours' are not drowned."""
+    sizes = torch.cat((torch.full((128,), 0.02), torch.logspace(-1, 1, 128)))
+    weight = noise(128, 256) * sizes
+    hessian = torch.diag(sizes**-2)
+    packed = encode(weight, hessian, 4, TrellisCodebook.MUL1, BACKEND.find_paths)
+    lost = ((packed.dequantize() - weight) / sizes).square().mean(0).view(2, 128).mean(1)
+    assert float(lost.max()) < 4 * 4.0**-4
 
 
 @pytest.mark.parametrize(

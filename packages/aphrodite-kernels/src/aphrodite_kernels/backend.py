@@ -25,6 +25,7 @@ from aphrodite_kernels.protocols import (
     Draw,
     Embed,
     Embeds,
+    FindPaths,
     Gated,
     Keep,
     KeepNear,
@@ -96,6 +97,7 @@ class Backend:
     keep_tail_free: KeepTailFree
     keep_typical: KeepTypical
     skew: Skew
+    find_paths: FindPaths
     capture: Capture | None = None
     """None: this backend cannot record, run the function itself each time."""
     elastic: bool = True

@@ -279,6 +279,21 @@ class Skew(Protocol):
         ...
 
 
+class FindPaths(Protocol):
+    """The rings of symbols through a trellis of 2^16 states that come nearest to given numbers.
+
+    The state of a symbol is the last 16 bits of the ring up to and with its own.
+    """
+
+    def __call__(self, targets: Tensor, bits: int, numbers: Tensor) -> Tensor:
+        """targets [n, 256], numbers of the states [65536], float32 -> symbols [n, 256] uint8.
+
+        Symbols have 1 to 8 bits. The path has the least sum of squared errors of all that have its
+        bits at the seam; those are the best path's of the targets near it.
+        """
+        ...
+
+
 class Repack(Protocol):
     """Re-tile a canonical weight into a backend's own layout."""
 

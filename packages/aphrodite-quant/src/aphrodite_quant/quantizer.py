@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from aphrodite_kernels.backend import Backend
 from torch import Tensor
 
 from aphrodite_quant.errors import FormatError
@@ -81,6 +82,10 @@ class Quantizer(ABC):
 
         `statistics` are None only for a quantiser that is not `calibrated`.
         """
+
+    def on(self, backend: Backend) -> "Quantizer":
+        """The same with the ops of a backend, on whose device the weights will be."""
+        return self
 
     def balance(self, weights: Sequence[Tensor], statistics: Statistics) -> Tensor | None:
         """Factors [K], by which weights of one input had better be multiplied and it divided.

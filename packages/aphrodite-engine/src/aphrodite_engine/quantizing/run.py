@@ -90,7 +90,8 @@ def _plan(job: Job) -> _Plan:
     backend = backend_for(choose_device(job.device))
     weights = weights_of(source, source.checkpoint.store)
     survey = survey_model(source, weights, backend)
-    quantizer = file.quantizer(job.options, {one.shape for one in survey.projections})
+    shapes = {one.shape for one in survey.projections}
+    quantizer = file.quantizer(job.options, shapes).on(backend)
     corpus = None
     if quantizer.calibrated or job.evaluate:
         text = load_text(EngineConfig(model=str(path)), lambda line: None)

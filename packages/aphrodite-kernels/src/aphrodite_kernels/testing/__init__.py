@@ -13,6 +13,7 @@ from aphrodite_kernels.testing.company import company_cases
 from aphrodite_kernels.testing.heads import attention_cases, rotate_and_store_cases
 from aphrodite_kernels.testing.keeps import keep_cases
 from aphrodite_kernels.testing.kinds.ggml import random_blocks
+from aphrodite_kernels.testing.paths import path_cases
 from aphrodite_kernels.testing.products import matmul_cases
 from aphrodite_kernels.testing.programs import check_capture
 from aphrodite_kernels.testing.rows import check_uniform, row_cases
@@ -33,5 +34,6 @@ def conformance_cases() -> list[Case]:
         *token_cases(),
         *keep_cases(),
         *shape_cases(),
+        *path_cases(),
         Case("capture", check_capture),
     ]

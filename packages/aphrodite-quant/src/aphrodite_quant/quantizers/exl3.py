@@ -1,16 +1,19 @@
 """Trellis-coded weights of one to eight bits (`quant_method: exl3`).
 
-`exl3` and `exl3:mcg`, `exl3:mul1`, `exl3:3inst` name the codebook. The search for paths is heavy:
-on a CPU it takes a minute or two for a million weights. Dimensions that are no multiple of 128
-are padded with zeros.
+`exl3:mul1` (which `exl3` means), `exl3:mcg` and `exl3:3inst` name the codebook. The search for
+paths is the backend's: without a kernel it takes minutes for a million weights. Dimensions that
+are no multiple of 128 are padded with zeros.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from aphrodite_kernels.backend import Backend
+from aphrodite_kernels.backends.reference.trellis import find_paths
 from aphrodite_kernels.layouts.trellis import TRELLIS_BLOCK, TrellisCodebook
+from aphrodite_kernels.protocols import FindPaths
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -29,7 +32,7 @@ def quantizer(options: Options, shapes: Collection[tuple[int, int]]) -> Quantize
     if bits not in range(1, 9):
         raise FormatError(f"format exl3 has weights of 1 to 8 bits, not {bits}")
     books = [str(book) for book in TrellisCodebook]
-    variant = options.variant or TrellisCodebook.MCG
+    variant = options.variant or TrellisCodebook.MUL1
     if variant not in books:
         raise FormatError(f"exl3:{variant} is not known; present are exl3:{', exl3:'.join(books)}")
     return Exl3(bits, TrellisCodebook(variant))
@@ -41,7 +44,11 @@ class Exl3(Quantizer):
 
     bits: int
     codebook: TrellisCodebook
+    find_paths: FindPaths = find_paths
     calibrated = True
+
+    def on(self, backend: Backend) -> "Exl3":
+        return replace(self, find_paths=backend.find_paths)
 
     @property
     def bits_per_weight(self) -> float:
@@ -61,7 +68,8 @@ class Exl3(Quantizer):
         assert statistics is not None, "it is calibrated"
         below, right = (-size % TRELLIS_BLOCK for size in weight.shape)
         hessian = pad(statistics.hessian.to(weight.device), (0, right, 0, right))
-        packed = encode(pad(weight, (0, right, 0, below)), hessian, self.bits, self.codebook)
+        padded = pad(weight, (0, right, 0, below))
+        packed = encode(padded, hessian, self.bits, self.codebook, self.find_paths)
         tensors = {"trellis": packed.trellis, "suh": packed.suh, "svh": packed.svh}
         if self.codebook in MULTIPLIERS:
             mark = torch.tensor(MULTIPLIERS[self.codebook], dtype=torch.int64).to(torch.int32)

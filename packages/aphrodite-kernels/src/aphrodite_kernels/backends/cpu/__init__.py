@@ -34,6 +34,7 @@ from aphrodite_kernels.backends.cpu.sampling import argmax_on, draw_on, uniform_
 from aphrodite_kernels.backends.cpu.spread import deviation_on, logsumexp_on, uncertainty_on
 from aphrodite_kernels.backends.cpu.tile_pack import PACKED_LAYOUTS, pack_on
 from aphrodite_kernels.backends.cpu.tiled import Tiled, tiled_rows_on
+from aphrodite_kernels.backends.cpu.trellis_paths import find_paths_on
 from aphrodite_kernels.errors import BackendError
 from aphrodite_kernels.layouts.dense import Dense
 
@@ -105,5 +106,6 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         keep_tail_free=change_on(runtime, "keep_tail_free"),
         keep_typical=change_on(runtime, "keep_typical"),
         skew=change_on(runtime, "skew"),
+        find_paths=find_paths_on(runtime),
         capture=capture_on(runtime),
     )

@@ -29,6 +29,7 @@ from aphrodite_kernels.backends.reference.sampling import (
     uncertainty,
     uniform,
 )
+from aphrodite_kernels.backends.reference.trellis import find_paths
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 QUANTIZED = (torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.uint8)
@@ -83,4 +84,5 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         keep_tail_free=keep_tail_free,
         keep_typical=keep_typical,
         skew=skew,
+        find_paths=find_paths,
     )
