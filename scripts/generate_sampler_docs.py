@@ -164,7 +164,8 @@ def _losses() -> str:
     """What DRY takes, by the length of the repetition."""
     lines = ["| tokens repeated | loss | times less likely |", "|---|---|---|"]
     for length in (1, 2, 3, 4, 5, 6, 8):
-        loss = DRY.penalty(length)
+        further = length - DRY.dry_allowed_length
+        loss = DRY.dry_multiplier * DRY.dry_base**further if further >= 0 else 0.0
         factor = math.exp(loss)
         shown = f"{factor:.1f}" if factor < 100 else f"{factor:,.0f}"
         lines.append(f"| {length} | {loss:.2f} | {shown} |")

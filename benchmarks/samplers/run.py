@@ -4,15 +4,16 @@
     python benchmarks/samplers/run.py --engine demo
 
 Without --engine: microseconds of one `Sampler.sample` over random logits, for rows that all use one
-stage, beside greedy rows; histories have 512 tokens. With it: output tokens per second of so many
-requests through the offline `LLM`, each set of samplers beside greedy ones, medians of rounds.
-The JSON goes to benchmarks/results/samplers/.
+stage, beside greedy rows, with histories of --history tokens. With it: output tokens per second of
+so many requests through the offline `LLM`, each set of samplers beside greedy ones, medians of
+rounds. The JSON goes to benchmarks/results/samplers/.
 """
 
 import argparse
 import json
 import statistics
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,16 @@ from typing import Any
 import torch
 from aphrodite_engine import LLM, SamplingParams
 from aphrodite_engine.plan import RowStart
+from aphrodite_engine.sampling.breakers import Breaker
 from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.sampler import Sampler, Standing
+from aphrodite_engine.sampling.stage import Stage
+from aphrodite_engine.sampling.stages.dry import Dry
 from aphrodite_kernels.backend import backend_for
+from msgspec.structs import replace
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "samplers"
-HISTORY, PROMPT = 512, 256
+PROMPT, CALLS = 256, 8
 STAGES: tuple[dict[str, Any], ...] = (
     {"temperature": 0},
     {"temperature": 0.8},
@@ -47,7 +52,7 @@ STAGES: tuple[dict[str, Any], ...] = (
     {"adaptive_target": 0.3},
     {"repetition_penalty": 1.1},
     {"frequency_penalty": 0.2, "presence_penalty": 0.2},
-    {"dry_multiplier": 0.8, "dry_sequence_breakers": []},
+    {"dry_multiplier": 0.8},
     {"no_repeat_ngram_size": 4},
     {"logit_bias": {"5": 3, "9": -3}},
     {"custom_token_bans": [3, 4]},
@@ -66,9 +71,9 @@ MIXES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def row_start(row: int, params: SamplingParams) -> RowStart:
+def row_start(row: int, params: SamplingParams, tokens: list[int]) -> RowStart:
     return RowStart(
-        row=row, request=str(row), choice=0, tokens=[], prompt_length=PROMPT,
+        row=row, request=str(row), choice=0, tokens=tokens, prompt_length=PROMPT,
         params=params, seed=row, stop_tokens=[],
     )  # fmt: skip
 
@@ -78,27 +83,47 @@ def time_stages(arguments: argparse.Namespace) -> dict[str, float]:
     device = torch.device(arguments.device)
     backend = backend_for(device, threads=arguments.threads)
     logits = 3 * torch.randn(arguments.rows, arguments.vocabulary, device=device)
-    shape = (arguments.rows, HISTORY + 8)
+    shape = (arguments.rows, arguments.history + CALLS)
     history = torch.randint(arguments.vocabulary, shape, dtype=torch.int32, device=device)
-    at = torch.full((arguments.rows,), HISTORY, dtype=torch.int32, device=device)
-    place = Standing(list(range(arguments.rows)), [HISTORY] * arguments.rows, at)
-    on_cpu = device.type == "cpu"
-    found = {}
+    begun = history[:, : arguments.history].tolist()
+    on_cpu, found = device.type == "cpu", {}
     for fields in STAGES:
+        stages = stages_from(fields)
+        if arguments.only not in str(fields):
+            continue
         sampler = Sampler(backend, at_once=2**20 if on_cpu else logits.numel())
-        params = SamplingParams(stages=stages_from(fields))
+        params = SamplingParams(stages=with_breakers(stages))
         for row in range(arguments.rows):
-            sampler.start(row_start(row, params))
-        found[str(fields)] = clocked(lambda s=sampler: s.sample(logits, place, history), device)
+            sampler.start(row_start(row, params, begun[row]))
+        places = iter(standings(arguments.rows, arguments.history, device))
+        found[str(fields)] = clocked(
+            lambda s=sampler, p=places: s.sample(logits, next(p), history), device
+        )
         print(f"{found[str(fields)]:10.0f} us  {fields}", flush=True)
     return found
+
+
+def with_breakers(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """DRY's as some tokens: here is no tokenizer."""
+    breakers = (Breaker(array("i", range(100)).tobytes(), ()),)
+    return tuple(
+        replace(stage, breakers=breakers) if isinstance(stage, Dry) else stage for stage in stages
+    )
+
+
+def standings(rows: int, history: int, device: torch.device) -> list[Standing]:
+    """Where the rows stand at each call."""
+    return [
+        Standing([*range(rows)], [at] * rows, torch.full((rows,), at, device=device).int())
+        for at in range(history, history + CALLS)
+    ]
 
 
 @torch.inference_mode()
 def clocked(call: Callable[[], object], device: torch.device) -> float:
     """Microseconds, the median of several; a first call makes ready."""
     spans = []
-    for _ in range(8):
+    for _ in range(CALLS):
         _settle(device)
         begun = time.perf_counter()
         call()
@@ -147,6 +172,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of the CPU backend")
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--vocabulary", type=int, default=49152)
+    parser.add_argument(
+        "--history", type=int, default=512, help="tokens of each row, without --engine"
+    )
+    parser.add_argument(
+        "--only", default="", help="stages whose fields hold this, without --engine"
+    )
     parser.add_argument("--engine", help="a model: whole steps instead of stages")
     parser.add_argument("--tokens", type=int, default=48, help="of each answer")
     parser.add_argument("--rounds", type=int, default=3)

@@ -122,10 +122,10 @@ def dry(stage, x, known):
         for each in stage.breakers
         for head in memoryview(each.heads).cast("i")
     ]
-    best = {}
+    best, since = {}, since_breaker(known, pairs)
     for at in range(1, len(known)):
         length = 0
-        while length < min(at, since_breaker(known, pairs), 64):
+        while length < min(at, since):
             if known[at - 1 - length] != known[-1 - length]:
                 break
             length += 1

@@ -19,6 +19,7 @@ _BACKEND = reference.create(torch.device("cpu"), threads=1, dtype=torch.float32)
 def sampled(logits, *asked, min_tokens=0, at_once=2**19):
     """Tokens of rows, one for each pair of sampler fields and `explain`."""
     sampler = Sampler(_BACKEND, at_once=at_once)
+    history = torch.arange(64 * 16, dtype=torch.int32).reshape(64, 16) % 5
     for row, (fields, explain) in enumerate(asked):
         params = SamplingParams(
             stages=stages_from(fields), explain=explain, min_tokens=min_tokens, seed=row
@@ -28,7 +29,7 @@ def sampled(logits, *asked, min_tokens=0, at_once=2**19):
                 row=row,
                 request=str(row),
                 choice=0,
-                tokens=[],
+                tokens=history[row, :4].tolist(),
                 prompt_length=4,
                 params=params,
                 seed=row,
@@ -37,7 +38,6 @@ def sampled(logits, *asked, min_tokens=0, at_once=2**19):
         )
     rows = [*range(len(asked))]
     standing = Standing(rows, [4] * len(rows), torch.full((len(rows),), 4, dtype=torch.int32))
-    history = torch.arange(64 * 16, dtype=torch.int32).reshape(64, 16) % 5
     return sampler.sample(logits, standing, history)
 
 

@@ -106,12 +106,17 @@ def test_a_token_is_always_left(stage):
     assert torch.equal(run([stage], nothing, tokens), nothing)
 
 
-def test_long_repetitions_count_up_to_64_tokens():
-    tokens = torch.arange(100).repeat(2)[None]
-    logits = torch.zeros(1, 100)
-    out = run([Dry(1.0, 1.05)], logits, tokens)
-    assert out[0, 0].item() == pytest.approx(-(1.05**62), rel=1e-5)
+@pytest.mark.parametrize("length", [100, 1000])
+def test_all_tokens_of_a_repetition_count(length):
+    tokens = torch.arange(length).repeat(2)[None]
+    logits = torch.zeros(1, length)
+    out = run([Dry(1.0, 1.005, 90)], logits, tokens)
+    assert out[0, 0].item() == pytest.approx(-(1.005 ** (length - 90)), rel=1e-4)
     assert (out[0, 1:] == 0).all()
+    assert torch.equal(run([Dry(1.0, 1.005, length + 1)], logits, tokens), logits)
+    for size, banned in [(length + 1, [0]), (length + 2, [])]:
+        out = run([NoRepeatNgram(size)], logits, tokens)
+        assert (out[0] < 0).nonzero().view(-1).tolist() == banned
 
 
 def test_many_tails_are_told_apart():
@@ -247,7 +252,7 @@ def test_wire_spellings(fields, made):
     ("fields", "message"),
     [
         ({"dry_base": 0.5}, "dry_base must be at least 1, found 0.5"),
-        ({"dry_allowed_length": 65}, "dry_allowed_length must be at least 0 and at most 64"),
+        ({"dry_allowed_length": -1}, "dry_allowed_length must be at least 0, found -1"),
         ({"dry_sequence_breakers": '["x"'}, "dry_sequence_breakers must be a list, or one"),
         (
             {"dry_sequence_breakers": '"x",y'},

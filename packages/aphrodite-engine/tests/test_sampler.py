@@ -29,10 +29,10 @@ _BACKEND = reference.create(_CPU, threads=1, dtype=torch.float32)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def start(row, *, choice=0, seed=0, prompt=1, stop=(), params=None, **fields):
+def start(row, *, choice=0, seed=0, prompt=1, stop=(), tokens=(), params=None, **fields):
     return row_start(
         row, fields, params=params, choice=choice, seed=seed, prompt_length=prompt,
-        stop_tokens=list(stop),
+        stop_tokens=list(stop), tokens=list(tokens),
     )  # fmt: skip
 
 
@@ -91,10 +91,13 @@ def crowd(vocabulary, rows=64):
             stages = stages[::-1]
         params = SamplingParams(stages=stages, min_tokens=row % 5, logprobs=row % 4 or None)
         prompt = 3 + row % 20
-        starts.append(
-            start(row, choice=row % 2, seed=row * 977, prompt=prompt, stop=[0, 7], params=params)
-        )
         positions.append(prompt + row % 9)
+        starts.append(
+            start(
+                row, choice=row % 2, seed=row * 977, prompt=prompt, stop=[0, 7], params=params,
+                tokens=history[row, : positions[-1]].tolist(),
+            )
+        )  # fmt: skip
     return logits, history, starts, positions
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from functools import partial
 from pathlib import Path
 
 import annotated_types
@@ -13,6 +14,7 @@ from aphrodite_engine.sampling.batch import passes_of
 from aphrodite_engine.sampling.catalog import stage_fields, stages
 from aphrodite_engine.sampling.fields import fields_of
 from aphrodite_engine.sampling.history import read_history
+from aphrodite_engine.sampling.recurrence import Recurrence
 from aphrodite_engine.sampling.rows import Draws, Rows
 from aphrodite_engine.sampling.stages.adaptive_p import AdaptiveP
 from aphrodite_engine.sampling.stages.epsilon_cutoff import EpsilonCutoff
@@ -82,11 +84,16 @@ def run(each, logits, tokens=None, prompts=None, lengths=None):
     tokens = torch.zeros(n, 1) if tokens is None else tokens
     lengths = [tokens.shape[1]] * n if lengths is None else lengths
     prompts = [1] * n if prompts is None else prompts
+    known = [row[:length].tolist() for row, length in zip(tokens.long(), lengths, strict=True)]
+    recurrence = Recurrence(_CPU)
+    for row in range(n):
+        recurrence.start(row, known[row])
     history = read_history(
         tokens[:, : max(lengths)].int(),
         torch.tensor(lengths)[:, None],
         torch.tensor(prompts)[:, None],
         max(a - b for a, b in zip(lengths, prompts, strict=True)),
+        partial(recurrence.follow, range(n), lengths, torch.arange(n), tokens.shape[1]),
     )
     draws = Draws(
         torch.arange(n),
@@ -105,7 +112,9 @@ def run(each, logits, tokens=None, prompts=None, lengths=None):
         ops=_OPS,
         history=history,
         remembered={
-            name: torch.tensor([[getattr(stage, name)] for stage in each])
+            name: torch.tensor(
+                [[float(s.recall(row)[name])] for s, row in zip(each, known, strict=True)]
+            )
             for name in step.stage.remembers
         },
     )

@@ -58,7 +58,7 @@ class SamplingFields(TypedDict, total=False):
     """
 
     dry_allowed_length: int | None
-    """Tokens of the shortest repetition that is penalised. Must be at least 0 and at most 64."""
+    """Tokens of the shortest repetition that is penalised. Must be at least 0."""
 
     dry_sequence_breakers: Sequence[str] | None
     """Texts that no repetition reaches across, and that are never penalised if they are a token
@@ -105,7 +105,7 @@ class SamplingFields(TypedDict, total=False):
     no_repeat_ngram_size: int | None
     """Bans tokens that would repeat a sequence of this many (arXiv 1705.04304); 0 is off.
     Prompt and output count. 1 bans every token that has occurred. Without effect where no token
-    would be left. Must be at least 0 and at most 255.
+    would be left. Must be at least 0.
     """
 
     temperature: float | None

@@ -54,6 +54,30 @@ def _find(text: str, tokenizer: Tokenizer, heads: dict[tuple[int, ...], set[int]
             heads.setdefault(tail, set()).update(partly)
 
 
+def last_break(breakers: Breakers, tokens: Sequence[int]) -> tuple[int, int]:
+    """Where the breaker that begins last begins and ends; of several tails the longest counts.
+
+    (-1, 0) if there is none. Looks at the tokens from that breaker on.
+    """
+    tails = _tails(breakers)
+    for begin in range(len(tokens) - 1 if tails else -1, -1, -1):
+        for tail in tails.get(tokens[begin], ()):
+            end = begin + 1 + len(tail)
+            if tuple(tokens[begin + 1 : end]) == tail:
+                return begin, end
+    return -1, 0
+
+
+@lru_cache(maxsize=64)
+def _tails(breakers: Breakers) -> dict[int, list[tuple[int, ...]]]:
+    """What may follow each head, longest first."""
+    tails: dict[int, list[tuple[int, ...]]] = {}
+    for each in sorted(breakers, key=lambda one: -len(one.tail)):
+        for head in array("i", each.heads):
+            tails.setdefault(head, []).append(each.tail)
+    return tails
+
+
 def breaker_tables(each: Sequence[Breakers]) -> dict[str, object]:
     """Arrays for a batch whose rows have these breakers: G tails, of which 0 is the empty one.
 

@@ -1,12 +1,20 @@
 """Tokens so far, read from the matrix of tokens."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from aphrodite_engine.sampling.rows import History, Output
+from aphrodite_engine.sampling.rows import History, Output, Repeats
 
 
-def read_history(tokens: Tensor, lengths: Tensor, prompts: Tensor, longest_output: int) -> History:
+def read_history(
+    tokens: Tensor,
+    lengths: Tensor,
+    prompts: Tensor,
+    longest_output: int,
+    follow: Callable[[Tensor], Tensor],
+) -> History:
     """The history of n rows.
 
     Args:
@@ -14,13 +22,27 @@ def read_history(tokens: Tensor, lengths: Tensor, prompts: Tensor, longest_outpu
         lengths: [n, 1] int64, at least 1.
         prompts: [n, 1] int64, lengths of the prompts.
         longest_output: the largest of lengths - prompts.
+        follow: `Recurrence.follow` of these rows.
     """
     last = lengths - 1
     places = torch.arange(tokens.shape[1], device=tokens.device)
+
+    def seen() -> Tensor:
+        return tokens.gather(1, places.minimum(last)).long()
 
     def output() -> Output:
         places = torch.arange(longest_output, device=tokens.device) + prompts
         return Output(tokens.gather(1, places.minimum(last)).long(), places <= last, places)
 
-    seen = tokens.gather(1, places.minimum(last)).long()
-    return History(seen, places, lengths, prompts, output)
+    def repeats(least: Tensor) -> Repeats:
+        place = places + (lengths - len(places))  # the last tokens of all rows stand together
+        token = tokens.gather(1, place.clamp(min=0)).masked_fill_(place < 0, -1)
+        length = follow(token)
+        if not token.is_cpu:
+            row = torch.arange(len(token), device=token.device)[:, None]
+            return Repeats(row, place, token.clamp_(min=0).long(), length)
+        row, column = (length >= least).nonzero(as_tuple=True)
+        token, length = token[row, column].clamp_(min=0).long(), length[row, column]
+        return Repeats(row, place[row, column], token, length)
+
+    return History(tokens, places, lengths, prompts, seen, output, repeats)

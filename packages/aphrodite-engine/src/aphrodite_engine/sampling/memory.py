@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from aphrodite_engine.sampling.logprobs import to_host
+from aphrodite_engine.sampling.row import RowSpec
 from aphrodite_engine.sampling.stage import Stage
 
 
@@ -49,11 +50,15 @@ class Memory:
         self._device = device
         self._numbers: dict[str, Tensor] = {}
 
-    def start(self, row: int, stages: Sequence[Stage], known: Mapping[str, float]) -> None:
-        """Set a row's numbers: those known of it, or else the first ones of its stages."""
+    def start(self, spec: RowSpec, stages: Sequence[Stage]) -> None:
+        """Set a row's numbers: those known of it, or else what its stages recall."""
         for stage in stages:
+            if not stage.remembers:
+                continue
+            recalled = stage.recall(spec.tokens)
             for name, outside in zip(stage.remembers, names_of(type(stage)), strict=True):
-                self._room(outside, row)[row] = known.get(outside, getattr(stage, name))
+                number = spec.remembered.get(outside, recalled[name])
+                self._room(outside, spec.row)[spec.row] = number
 
     def read(self, stage: type[Stage], rows: Tensor) -> dict[str, Tensor]:
         """Numbers of a stage for rows [n], by its own names: [n, 1] each, copies."""

@@ -47,19 +47,49 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeats:
+    """Places of the histories, and how many tokens before each are the last tokens of all.
+
+    On a CPU P places, those that were asked for. On a device of its own all, [n, L]: to leave any
+    out would need a wait. So what is read of a place must hold for any.
+    """
+
+    row: "Tensor"
+    """[P] or [n, 1] int64, 0 … n - 1."""
+    place: "Tensor"
+    """[P] or [n, L] int64; negative: no place of this row."""
+    token: "Tensor"
+    """[P] or [n, L] int64: the token there; some token at a negative place."""
+    length: "Tensor"
+    """[P] or [n, L] int32."""
+
+    def of(self, column: "Tensor") -> "Tensor":
+        """A number per row [n, 1], for each place."""
+        return column if self.row.dim() == 2 else column[self.row, 0]
+
+    def within(self, width: int) -> "Tensor":
+        """[P] or [n · L] int64: row · width + token."""
+        return (self.row * width + self.token).view(-1)
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """Tokens so far."""
 
-    seen: "Tensor"
-    """[n, L] int64: prompt and output, as columns; a shorter row repeats its last token."""
+    tokens: "Tensor"
+    """[n, L] int32: prompt and output; beyond a row's length anything."""
     places: "Tensor"
     """[L] int64: 0 … L - 1."""
     lengths: "Tensor"
     """[n, 1] int64: tokens of prompt and output."""
     prompts: "Tensor"
     """[n, 1] int64: tokens of the prompt."""
+    seen: Callable[[], "Tensor"]
+    """Gathers prompt and output as columns [n, L] int64; a shorter row repeats its last token."""
     output: Callable[[], Output]
     """Gathers the output alone."""
+    repeats: Callable[["Tensor"], Repeats]
+    """Places whose length is at least a row's [n, 1]. For stages that declare `needs_repeats`."""
 
 
 @dataclass(frozen=True, slots=True)

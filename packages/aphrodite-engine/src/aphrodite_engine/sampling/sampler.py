@@ -21,6 +21,7 @@ from aphrodite_engine.sampling.explanation import Explanation
 from aphrodite_engine.sampling.history import read_history
 from aphrodite_engine.sampling.logprobs import Scores, score, to_host
 from aphrodite_engine.sampling.memory import Memory, Remembered
+from aphrodite_engine.sampling.recurrence import Recurrence
 from aphrodite_engine.sampling.row import Row, RowSpec, make_row
 from aphrodite_engine.sampling.rows import Draws, History, Purpose, Rows
 from aphrodite_engine.sampling.stage import Stage
@@ -187,18 +188,23 @@ class Sampler:
         self._at_once = at_once
         self._rows: dict[int, Row] = {}
         self._memory = Memory(backend.device)
+        self._recurrence = Recurrence(backend.device)
         self._composition: _Composition | None = None
         self._copy: Tensor | None = None
 
     def start(self, spec: RowSpec) -> None:
         """Take a row's parameters. Its token ids were checked (`params.check_vocabulary`)."""
         row = self._rows[spec.row] = make_row(spec)
-        self._memory.start(spec.row, row.chain, spec.remembered)
+        self._memory.start(spec, row.chain)
+        self._recurrence.release(spec.row)
+        if any(stage.needs_repeats for stage in row.chain):
+            self._recurrence.start(spec.row, spec.tokens)
         self._composition = None
 
     def release(self, row: int) -> None:
         """Forget a row, if it was taken."""
         self._rows.pop(row, None)
+        self._recurrence.release(row)
         self._composition = None
 
     def sample(
@@ -236,7 +242,7 @@ class Sampler:
         changes = [change for part in chosen for change in part.changes]
         for change in changes:  # at the end, when all went well
             self._memory.write(change.stage, change.rows, change.numbers)
-        remembered = [change.told() for change in changes]
+        remembered = [change.told() for change in changes if not change.stage.recalls_all]
         explained = {place: seen for part in chosen for place, seen in part.explained.items()}
         return Sampled(tokens, valid, scores, composition.counts, remembered, explained)
 
@@ -275,7 +281,7 @@ class Sampler:
         for step in batch.passes:
             history = None
             if step.stage.needs_history:
-                history = _history(step, batch, standing, tokens)
+                history = self._history(step, batch, standing, tokens)
             remembered: Mapping[str, Tensor] = {}
             if step.stage.remembers:
                 remembered = self._memory.read(step.stage, batch.rows[step.index])
@@ -289,6 +295,20 @@ class Sampler:
         drawn, valid = self._choose(batch, logits.float(), draws)
         changes = [_change(batch, step, rows, drawn) for step, rows in seen]
         return _Chosen(drawn, valid, changes, explained)
+
+    def _history(self, step: Pass, batch: Batch, standing: Standing, tokens: Tensor) -> History:
+        """Of the rows of a pass."""
+        rows = [standing.rows[place] for place in step.members]
+        lengths = [standing.positions[place] for place in step.members]
+        prompts = [batch.prompt_lengths[place] for place in step.members]
+        ids, width = batch.rows[step.index], tokens.shape[1]
+        return read_history(
+            tokens[ids, : max(lengths)],
+            standing.on_device[step.index, None].long(),
+            batch.prompts[step.index, None],
+            max(length - prompt for length, prompt in zip(lengths, prompts, strict=True)),
+            lambda ends: self._recurrence.follow(rows, lengths, ids, width, ends),
+        )
 
     def _copied(self, logits: Tensor) -> Tensor:
         """In float32, where the copy before stood: on a CPU, new memory costs more than copying."""
@@ -318,16 +338,3 @@ def _change(batch: Batch, step: Pass, rows: Rows, tokens: Tensor) -> _Change:
     numbers = step.stage.update(tokens[step.index, None].long(), rows)
     places = [batch.span.start + place for place in step.members]
     return _Change(step.stage, batch.rows[step.index], places, numbers)
-
-
-def _history(step: Pass, batch: Batch, standing: Standing, tokens: Tensor) -> History:
-    """Of the rows of a pass."""
-    lengths = [standing.positions[place] for place in step.members]
-    prompts = [batch.prompt_lengths[place] for place in step.members]
-    longest_output = max(length - prompt for length, prompt in zip(lengths, prompts, strict=True))
-    return read_history(
-        tokens[batch.rows[step.index], : max(lengths)],
-        standing.on_device[step.index, None].long(),
-        batch.prompts[step.index, None],
-        longest_output,
-    )

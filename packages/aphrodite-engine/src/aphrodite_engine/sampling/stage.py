@@ -12,7 +12,8 @@ does it import torch, whose tensors it is given: the process that only reads dec
 A stage may remember numbers of a row from token to token (`remembers`). They are on the device:
 `apply` reads `rows.remembered`, `update` gives the next ones when the token is known. They follow
 the request: a row that is preempted starts again with the numbers that its last token left, and
-each completion of a request has its own. Rows without such stages pay nothing.
+each completion of a request has its own. What follows from the tokens alone is worked out again
+instead (`recalls_all`). Rows without such stages pay nothing.
 """
 
 import re
@@ -52,10 +53,14 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
     """It is about draws, whatever the likeliest token becomes, so greedy rows skip it."""
     needs_history: ClassVar[bool] = False
     """It reads `rows.history`."""
+    needs_repeats: ClassVar[bool] = False
+    """It reads `rows.history.repeats`."""
     computed: ClassVar[tuple[str, ...]] = ()
     """Properties, floats, that become columns as fields do."""
     remembers: ClassVar[tuple[str, ...]] = ()
-    """Properties, floats: what it remembers of a row. Their values are those at the first token."""
+    """What it remembers of a row, by name; `recall` gives the numbers at the first token."""
+    recalls_all: ClassVar[bool] = False
+    """`recall` gives the numbers after any tokens, so no copies of them come back to the host."""
     aliases: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Per field: other names on the wire."""
     off_values: ClassVar[Mapping[str, tuple[float, ...]]] = {}
@@ -106,6 +111,10 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
     def resolve(self, tokenizer: Tokenizer) -> "Stage":
         """The same with its texts as tokens, too. Called once per request, where text is known."""
         return self
+
+    def recall(self, tokens: Sequence[int]) -> Mapping[str, float]:
+        """What it remembers of a row that starts with these tokens, of which nothing is known."""
+        return {name: getattr(self, name) for name in self.remembers}
 
     @classmethod
     def tables(cls, stages: Sequence[Any]) -> Mapping[str, object]:

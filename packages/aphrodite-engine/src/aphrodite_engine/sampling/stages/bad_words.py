@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import msgspec
 
 from aphrodite_engine.sampling.ban import ban
-from aphrodite_engine.sampling.recurrence import suffix
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
+from aphrodite_engine.sampling.suffix import suffix
 from aphrodite_engine.sampling.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
-from aphrodite_engine.sampling.rows import History, Rows
+from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
 
 if TYPE_CHECKING:
@@ -63,22 +63,24 @@ class Penalties(Stage, frozen=True):
         assert history is not None
         reach = columns["rep_pen_range"]
         start = (history.lengths - reach).clamp_(min=0).where(reach > 0, 0)
+        seen = history.seen()
         if "repetition_penalty" in rows.given:
-            _repetition(logits, history, rows, start)
+            _repetition(logits, seen, rows, start)
         if rows.given.isdisjoint(("presence_penalty", "frequency_penalty")):
             return
         output = history.output()
         tokens, counts = output.tokens, output.counts
         if "rep_pen_range" in rows.given:  # what does not count is taken for the last, which does
             counts = counts & (output.places >= start)
-            tokens = tokens.where(counts, history.seen[:, -1:])
+            tokens = tokens.where(counts, seen[:, -1:])
         presence = columns["presence_penalty"] * output.counts[:, :1]
         logits.scatter_(1, tokens, logits.gather(1, tokens) - presence)
         logits.scatter_add_(1, tokens, -(columns["frequency_penalty"] * counts))
 
 
-def _repetition(logits: "Tensor", history: History, rows: Rows, start: "Tensor") -> None:
-    seen, penalty = history.seen, rows.columns["repetition_penalty"]
+def _repetition(logits: "Tensor", seen: "Tensor", rows: Rows, start: "Tensor") -> None:
+    history, penalty = rows.history, rows.columns["repetition_penalty"]
+    assert history is not None
     old = logits.gather(1, seen)
     if rows.given.isdisjoint(("rep_pen_range", "rep_pen_slope")):
         # A token that recurs is written with the same value each time.
