@@ -81,6 +81,8 @@ def test_a_conversation(call, explained):
         ({"prompt": "a", "top": 101}, "top"),
         ({"prompt": "a", "top": 0}, "top"),
         ({"prompt": "a", "n": 2}, "n"),
+        ({"prompt": "a", "best_of": 2}, "best_of"),
+        ({"prompt": "a", "use_beam_search": True}, "use_beam_search"),
         ({"prompt": "a", "stream": True}, "stream"),
         ({"prompt": "a", "prompt_logprobs": 1}, "prompt_logprobs"),
         ({"prompt": "a", "top_p": 2}, "top_p"),

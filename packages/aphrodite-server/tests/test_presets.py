@@ -103,6 +103,21 @@ def test_forced_preset_is_told(ask):
 
 
 @pytest.mark.parametrize("path", [COMPLETIONS, CHAT, KOBOLD])
+def test_a_forced_preset_of_draws_forbids_beam_search_by_name(engine, post, folder, path):
+    (folder / "bans.yaml").write_text("custom_token_bans: [65]\n")
+    body = {**ASK[path], "use_beam_search": True, "n": 2}
+    app = create_app(engine, Settings(sampler_presets=folder, forced_preset="calm"))
+    response = post(app, path, body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["param"] == "use_beam_search"
+    assert "forced preset 'calm'" in error["message"]
+    app = create_app(engine, Settings(sampler_presets=folder, forced_preset="bans"))
+    assert post(app, path, body).status_code == 200
+    assert engine.seen[-1][1].banned_tokens == {65}
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT, KOBOLD])
 def test_a_preset_that_is_not_there_is_refused(engine, call, post, folder, path):
     response = call(path, {**ASK[path], "preset": "calm"})
     assert response.status_code == 400

@@ -13,6 +13,7 @@ from typing import Any, cast
 import yaml
 from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling.catalog import filled, parameters, stages_from
+from aphrodite_engine.sampling.params import SamplingParams
 
 from aphrodite_server.settings import Settings
 
@@ -45,24 +46,33 @@ class Presets:
         """
         name = self._named(given) or self.default
         whole = filled(filled(given, self.sets[name] if name else {}), self.model)
-        return filled(self.sets[self.forced], whole) if self.forced is not None else whole
+        return filled(self._forced_fields, whole)
 
-    def own(self, given: Fields) -> dict[str, Any]:
-        """The fields of a request and of the preset it names, without anybody's defaults.
+    @property
+    def _forced_fields(self) -> Fields:
+        return {} if self.forced is None else self.sets[self.forced]
+
+    def fill_search(self, given: Fields) -> dict[str, Any]:
+        """The fields of a beam search and of the preset it names, without anybody's defaults.
 
         Raises:
-            RequestError: it names a preset that is not there.
+            RequestError: it names a preset that is not there, or the forced one is of draws.
         """
+        try:
+            SamplingParams(use_beam_search=True, stages=stages_from(self._forced_fields))
+        except RequestError:
+            raise RequestError(
+                f"use_beam_search is not possible on this server, whose forced preset "
+                f"{self.forced!r} says how tokens are drawn; leave it out",
+                "use_beam_search",
+            ) from None
         return Presets(self.sets, forced=self.forced).fill(given)
 
     def overruled(self, given: Fields) -> tuple[str, ...]:
         """Fields of a request that the forced preset makes void."""
-        if self.forced is None:
-            return ()
-        own, forced = filled(given, {}), self.sets[self.forced]
         names = parameters()
-        void = {names[name] for name in forced}
-        return tuple(sorted(name for name in own if names.get(name) in void))
+        void = {names[name] for name in self._forced_fields}
+        return tuple(sorted(name for name in filled(given, {}) if names.get(name) in void))
 
     def _named(self, given: Fields) -> str | None:
         name = given.get("preset")

@@ -89,8 +89,11 @@ def explain_params(body: ExplainRequest, presets: Presets = NO_PRESETS) -> Sampl
     """RequestError: a value is out of range, or asks for more than one position."""
     if body.stream:
         raise RequestError("stream must be false here, found true", "stream")
-    if body.given.get("n") not in (None, 1):
-        raise RequestError(f"n must be 1 here, found {body.given['n']}", "n")
+    for name in ("n", "best_of", "use_beam_search"):
+        if (value := body.given.get(name)) not in (None, 1, False):
+            raise RequestError(
+                f"{name} is of several texts; leave it out here, found {value}", name
+            )
     if body.given.get("prompt_logprobs") is not None:
         raise RequestError(
             "prompt_logprobs are not given here; ask /v1/completions", "prompt_logprobs"
@@ -119,10 +122,10 @@ def completed(given: Mapping[str, Any], presets: Presets) -> dict[str, Any]:
     """Fields of a request with those of presets; a beam search has nobody's defaults.
 
     Raises:
-        RequestError: it names a preset that is not there.
+        RequestError: it names a preset that is not there, or a forced one forbids the search.
     """
     beams = given.get("use_beam_search") is True
-    return presets.own(given) if beams else presets.fill(given)
+    return presets.fill_search(given) if beams else presets.fill(given)
 
 
 def check_streams(params: SamplingParams) -> None:
