@@ -183,6 +183,9 @@ SPECIMENS = {
     "modelopt awq": partial(golden, "modelopt-awq", "w4a8-awq"),
     "modelopt mxfp8": partial(golden, "modelopt", "mxfp8"),
     "mxfp4": mxfp4,
+    "quark uint4": partial(golden, "quark", "uint4-group"),
+    "quark uint8": partial(golden, "quark", "uint8-channel"),
+    "quark fp6": partial(golden, "quark", "fp6-e3m2"),
     "quark int8": partial(
         quark, "int8", "per_channel",
         {"weight": random((64, 96), torch.int8), "weight_scale": random((64,))},

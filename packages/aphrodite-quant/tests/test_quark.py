@@ -58,6 +58,19 @@ def test_every_kind_is_decoded(write_module, name):
     check(write_module(config(stated), tensors | {"weight_zero_point": zero}), expected)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        "uint4-group", "uint4-group-order", "int4-group", "uint4-channel", "int8-group",
+        "uint8-channel", "fp6-e2m3", "fp6-e3m2", "mxfp4",
+    ],
+)  # fmt: skip
+def test_what_the_tool_wrote_is_what_the_tool_decodes(opened, case):
+    weights, expected = opened(f"quark:{case}")
+    found = weights.packed("layer", tuple(expected.shape)).dequantize()
+    torch.testing.assert_close(found, expected.float(), rtol=1e-6, atol=0)
+
+
 def test_a_pattern_has_a_way_of_its_own(write_module):
     stated, (tensors, expected) = MADE["mxfp4"]
     own = {"*ayer": {"weight": stated}, "other*": {"weight": None}}
@@ -113,7 +126,9 @@ def test_a_weight_of_which_nothing_is_stated(write_module):
 @pytest.mark.parametrize(
     ("weight", "stated", "message"),
     [
-        ({"dtype": "int4"} | MX, {}, "weight is int4 per_group, which is not supported; present a"),
+        ({"dtype": "int3"} | MX, {}, "weight is int3 per_group, which is not supported; present a"),
+        ({"dtype": "fp4"} | EACH, {}, "weight is fp4 per_channel, which is not supported"),
+        (None, {"export": {"pack_method": "x"}}, "export.pack_method is 'x', expected one of reor"),
         ({"dtype": "int8"} | EACH | {"ch_axis": 1}, {}, "has ch_axis 1, expected 0"),
         (
             {"dtype": "fp4"} | MX | {"scale_format": "float32"},

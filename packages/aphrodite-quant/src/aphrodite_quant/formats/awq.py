@@ -28,7 +28,7 @@ from aphrodite_quant.reader import Reader
 
 _METHODS = ("awq", "auto_awq", "awq_marlin")
 _BITS = 4
-_PLACES = (0, 4, 1, 5, 2, 6, 3, 7)
+PLACES = (0, 4, 1, 5, 2, 6, 3, 7)
 """Of each of eight output features: its nibble."""
 _SPAN = 64
 """Columns of a row before those of the next one follow, in gemv_fast."""
@@ -134,7 +134,7 @@ def _padded(store: TensorStore, name: str, groups: int, axis: int) -> int:
 def _codes(words: Tensor) -> Tensor:
     """[R, N / 8] int32 as [N, R] uint8, one row for each output feature."""
     nibbles = unpack_codes(words.contiguous().view(torch.uint8), _BITS)
-    return nibbles.unflatten(1, (-1, 8))[..., list(_PLACES)].flatten(1).T.contiguous()
+    return nibbles.unflatten(1, (-1, 8))[..., list(PLACES)].flatten(1).T.contiguous()
 
 
 _VERSIONS: Mapping[str, Callable[[TensorStore, str, int], PackedWeight]] = {

@@ -1,4 +1,4 @@
-"""Weights that Quark wrote (`quant_method: quark`): eight-bit floats and integers, and MXFP4.
+"""Weights that Quark wrote (`quant_method: quark`): integers of 4 and 8 bits, MXFP4, MXFP6 and fp8.
 
 `layer_quant_config` states what the modules of its patterns are, `global_quant_config` what the
 others are but those of `exclude`. The tensors are ModelOpt's: `<prefix>.weight` float8_e4m3fn or
@@ -6,35 +6,50 @@ int8 [N, K] times `weight_scale`, one ([]) or one for each row ([N]); or `weight
 of E2M1 (fp4), or float8_e4m3fn [N, K], times `weight_scale` uint8 [N, K / 32], powers of two.
 `weight_zero_point` holds zeros.
 
+Other integers (int4, uint4, uint8, and int8 in groups) have scales and zero points for each row
+([N]), or, if for every g columns of it, [K / g, N], and then codes are stored as [K, N]. Those of
+four bits, zero points too, are eight to an int32, lowest first, `pack_method: reorder` in the order
+of AWQ. MXFP6 (fp6_e2m3, fp6_e3m2) is uint8 [N, K * 6 / 8], each row a stream of codes from the
+lowest bits up, times powers of two as above.
+
 Scales of activations are checked and not used. Activations that are rotated before they meet a
 weight, weights that were rounded twice, and classes of modules with a way of their own
 (`layer_type_quant_config`) are refused.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from aphrodite_kernels.layouts import PackedWeight
+from aphrodite_kernels.layouts import Grouped, Lookup, PackedWeight
+from aphrodite_kernels.layouts.grouped import unpack_codes
+from torch import Tensor
 
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.store import TensorStore
 from aphrodite_quant.errors import FormatError, TensorError
-from aphrodite_quant.formats import dense, modelopt
+from aphrodite_quant.formats import awq, dense, modelopt
 from aphrodite_quant.modules import matched, named_modules, refuse_named
+from aphrodite_quant.numbers import exact, matrix, positive
 from aphrodite_quant.reader import Reader
 from aphrodite_quant.schemes import Scheme
+from aphrodite_quant.small_floats import magnitudes
 
-_DTYPES = {"fp8_e4m3": ("float", 8), "int8": ("int", 8), "fp4": ("float", 4)}
-_SHARED = {
-    ("fp8_e4m3", "per_tensor"): "tensor",
-    ("fp8_e4m3", "per_channel"): "channel",
-    ("int8", "per_tensor"): "tensor",
-    ("int8", "per_channel"): "channel",
-    ("fp8_e4m3", "per_group"): "group",
-    ("fp4", "per_group"): "group",
-}
-"""Which weights there are, and what shares a scale."""
+_DTYPES = {
+    "fp8_e4m3": ("float", 8), "fp4": ("float", 4), "fp6_e2m3": ("float", 6),
+    "fp6_e3m2": ("float", 6), "int8": ("int", 8), "uint8": ("int", 8), "int4": ("int", 4),
+    "uint4": ("int", 4),
+}  # fmt: skip
+_SHARED = {"per_tensor": "tensor", "per_channel": "channel", "per_group": "group"}
+"""What shares a scale."""
+_IN_GROUPS = ("fp4", "fp6_e2m3", "fp6_e3m2")
+"""Which weights there are in groups only."""
+_SIX_BITS = {"fp6_e2m3": magnitudes(2, 3), "fp6_e3m2": magnitudes(3, 2)}
+_INTEGERS = {"int4": torch.int32, "uint4": torch.int32, "int8": torch.int8, "uint8": torch.uint8}
+"""What their codes are stored in."""
+_ORDERS = ("reorder", "order")
+_LARGEST_POWER = 254
 _STORED = (torch.float8_e4m3fn, torch.int8, torch.uint8, torch.int32)
 
 
@@ -50,6 +65,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
     _check_algorithms(where, stated)
     plain = named_modules(checkpoint.path, stated, "exclude")
     everywhere = _scheme(f"{where}: global_quant_config", stated.get("global_quant_config"))
+    order = _order(where, stated)
     patterns = {
         name: _scheme(f"{where}: layer_quant_config.{name}", value)
         for name, value in _object(where, stated, "layer_quant_config").items()
@@ -61,16 +77,106 @@ def reader(checkpoint: Checkpoint) -> Reader:
             return dense.read_left_alone(store, prefix)
         refuse_named(info, prefix, plain, "exclude")
         name = matched(prefix, list(patterns))
-        scheme = everywhere if name is None else patterns[name]
-        if scheme is None:
+        rounding = everywhere if name is None else patterns[name]
+        if rounding is None:
             raise TensorError(
                 f"{info.file}: tensor {info.name!r} is {info}, but the configuration states no "
                 "weight for this module"
             )
-        _check_beside(store, prefix, scheme)
-        return modelopt.read(store, prefix, scheme)
+        _check_beside(store, prefix)
+        if rounding.dtype in _SIX_BITS:
+            return _six_bits(store, prefix, rounding)
+        if rounding.is_eight_bits_of_rows or rounding.scheme.kind == "float":
+            _check_zero(store, prefix, rounding.scheme)
+            return modelopt.read(store, prefix, rounding.scheme)
+        return _integers(store, prefix, rounding, order)
 
     return read_module
+
+
+@dataclass(frozen=True, slots=True)
+class _Rounding:
+    dtype: str
+    scheme: Scheme
+
+    @property
+    def is_eight_bits_of_rows(self) -> bool:
+        """Signed, without a zero point."""
+        return self.dtype == "int8" and self.scheme.strategy != "group" and self.scheme.symmetric
+
+
+def _order(where: str, stated: Mapping[str, Any]) -> tuple[int, ...]:
+    """Of each of eight codes of four bits in a word: its place."""
+    method: object = _object(where, stated, "export").get("pack_method", _ORDERS[0])
+    if method not in _ORDERS:
+        raise FormatError(
+            f"{where}: export.pack_method is {method!r}, expected one of {', '.join(_ORDERS)}"
+        )
+    return awq.PLACES if method == _ORDERS[0] else tuple(range(8))
+
+
+def _six_bits(store: TensorStore, prefix: str, rounding: _Rounding) -> PackedWeight:
+    info = matrix(store, f"{prefix}.weight", torch.uint8)
+    rows, columns = info.shape[0], info.shape[1] * 8 // 6
+    group = rounding.scheme.block[1]
+    if info.shape[1] % 3 or columns % group:
+        raise rounding.scheme.contradicts(info)
+    powers = exact(store, f"{prefix}.weight_scale", torch.uint8, (rows, columns // group))
+    scale = torch.exp2(powers.double() - 127).float()
+    if bool((powers > _LARGEST_POWER).any()):
+        raise TensorError(
+            f"{info.file}: tensor '{prefix}.weight_scale' holds {int(powers.max())}; expected "
+            f"{_LARGEST_POWER} at most, as larger powers of two are no float32"
+        )
+    sizes = _SIX_BITS[rounding.dtype]
+    table = torch.tensor([*sizes, *(-size for size in sizes)], device=powers.device)
+    return Lookup(store.read(info.name).contiguous(), table[None], scale, group)
+
+
+def _integers(
+    store: TensorStore, prefix: str, rounding: _Rounding, order: tuple[int, ...]
+) -> PackedWeight:
+    scheme, type_ = rounding.scheme, _INTEGERS[rounding.dtype]
+    info = matrix(store, f"{prefix}.weight", type_)
+    per_word = 8 if type_ == torch.int32 else 1
+    middle = 0 if rounding.dtype.startswith("u") else 1 << scheme.bits - 1
+    codes = _codes(store.read(info.name), order)
+    codes = codes.T if scheme.strategy == "group" else codes
+    rows, columns = codes.shape
+    group = scheme.blocks(rows, columns)[1]
+    if columns % group:
+        raise scheme.contradicts(info)
+    shapes = {"tensor": (), "channel": (rows,), "group": (columns // group, rows)}
+    shape = shapes[scheme.strategy]
+    scale = _by_row(positive(store, f"{prefix}.weight_scale", shape), rows, columns // group)
+    name = f"{prefix}.weight_zero_point"
+    zero = torch.zeros_like(scale)
+    if name in store.names():
+        words = (*shape[:-1], rows // per_word) if shape else ()
+        stored = exact(store, name, type_, words)
+        zero = _codes(stored, order) if shape else stored & (1 << scheme.bits) - 1
+        zero = _by_row(zero.to(torch.uint8) ^ middle, rows, columns // group).float()
+    elif middle:
+        zero = zero + middle
+    else:
+        store.info(name)
+    return Grouped.pack((codes ^ middle).contiguous(), scale, zero, scheme.bits, group)
+
+
+def _codes(stored: Tensor, order: tuple[int, ...]) -> Tensor:
+    """Codes uint8, eight of them in each word of int32, in the last dimension."""
+    if stored.dtype != torch.int32:
+        return stored.view(torch.uint8)
+    words = stored.reshape(-1, stored.shape[-1]).contiguous()
+    nibbles = unpack_codes(words.view(torch.uint8), 4).unflatten(1, (-1, 8))[..., list(order)]
+    return nibbles.reshape(*stored.shape[:-1], -1)
+
+
+def _by_row(numbers: Tensor, rows: int, groups: int) -> Tensor:
+    """[N, K / g] of one number, [N] or [K / g, N]."""
+    if numbers.ndim == 2:
+        return numbers.T.contiguous()
+    return numbers.reshape(-1, 1).expand(rows, groups).contiguous()
 
 
 def _object(where: str, stated: Mapping[str, Any], field: str) -> dict[str, Any]:
@@ -97,7 +203,7 @@ def _check_algorithms(where: str, stated: Mapping[str, Any]) -> None:
             )
 
 
-def _scheme(where: str, group: object) -> Scheme | None:
+def _scheme(where: str, group: object) -> _Rounding | None:
     """What the weights of a group are; None: they are plain."""
     if not isinstance(group, dict):
         raise FormatError(f"{where} is {group!r}, expected an object")
@@ -108,29 +214,35 @@ def _scheme(where: str, group: object) -> Scheme | None:
         raise FormatError(f"{where}.weight is {weight!r}, expected an object: one rounding")
     stated = cast("dict[str, Any]", weight)
     dtype, shared = stated.get("dtype"), stated.get("qscheme")
-    strategy = _SHARED.get((str(dtype), str(shared)))
-    if strategy is None:
-        present = ", ".join(f"{kind} {each}" for kind, each in _SHARED)
+    strategy = _SHARED.get(str(shared))
+    if str(dtype) not in _DTYPES or not strategy or (dtype in _IN_GROUPS and strategy != "group"):
         raise FormatError(
-            f"{where}.weight is {dtype} {shared}, which is not supported; present are {present}"
+            f"{where}.weight is {dtype} {shared}, which is not supported; present are "
+            f"{', '.join(_DTYPES)}, {', '.join(_SHARED)}, and of {', '.join(_IN_GROUPS)} per_group"
         )
+    kind, bits = _DTYPES[str(dtype)]
     axis, expected = stated.get("ch_axis"), {"channel": (0,), "group": (1, -1)}.get(strategy)
     if expected is not None and axis not in expected:
         raise FormatError(f"{where}.weight has ch_axis {axis!r}, expected {expected[0]}")
-    if strategy == "group" and stated.get("scale_format") != "e8m0":
+    if (strategy, kind) == ("group", "float") and stated.get("scale_format") != "e8m0":
         raise FormatError(
             f"{where}.weight has scale_format {stated.get('scale_format')!r}, expected 'e8m0'"
         )
-    kind, bits = _DTYPES[str(dtype)]
-    scheme = {"type": kind, "num_bits": bits, "strategy": strategy}
-    return Scheme.of(where, scheme | {"group_size": stated.get("group_size")})
+    fields = {"type": kind, "num_bits": bits, "strategy": strategy}
+    fields |= {name: stated[name] for name in ("group_size", "symmetric") if name in stated}
+    return _Rounding(str(dtype), Scheme.of(where, fields))
 
 
-def _check_beside(store: TensorStore, prefix: str, scheme: Scheme) -> None:
-    """No zero point but 0, and nothing that turns activations."""
-    zero, turned = f"{prefix}.weight_zero_point", f"{prefix}.input_rotation"
+def _check_zero(store: TensorStore, prefix: str, scheme: Scheme) -> None:
+    """No zero point but 0."""
+    zero = f"{prefix}.weight_zero_point"
     if zero in store.names() and bool((store.read(zero) != 0).any()):
         raise scheme.contradicts(store.info(zero))
+
+
+def _check_beside(store: TensorStore, prefix: str) -> None:
+    """Nothing that turns activations."""
+    turned = f"{prefix}.input_rotation"
     if turned in store.names():
         info = store.info(turned)
         raise TensorError(
