@@ -118,6 +118,7 @@ def test_temperature_last():
         ({"sampler_priority": ["nope"]}, "sampler_priority", "names no sampler 'nope'; samplers"),
         ({"sampler_priority": [14]}, "sampler_priority", "no sampler 14; .* 13 \\(xtc\\)"),
         ({"sampler_order": [7]}, "sampler_order", "names no sampler 7; .* 6 \\(penalties\\)"),
+        ({"sampler_priority": ["spared"]}, "sampler_priority", "names no sampler 'spared'"),
         ({"sampler_order": [-1]}, "sampler_order", "names no sampler -1"),
         ({"sampler_order": [True]}, "sampler_order", "holds names or numbers, found True"),
         ({"sampler_order": [[5]]}, "sampler_order", "holds names or numbers, found \\[5\\]"),
