@@ -64,8 +64,26 @@ def test_a_zero_point_of_the_whole_matrix_is_one_number(opened):
 
 
 def test_rotations_are_refused(opened):
-    with pytest.raises(FormatError, match="has a transform_config"):
-        opened("ct-mxfp4", stated={"transform_config": {"config_groups": {}}})
+    for transforms, message in (
+        (3, "transform_config is 3, expected an object with config_groups"),
+        ({"config_groups": [3]}, r"expected an object with config_groups"),
+        (transform("weight_input", "input"), r"groups\.R applies to 'input', and activations are"),
+        ({"config_groups": {"R": {"apply": 3}}}, "R applies to 3"),
+    ):
+        with pytest.raises(FormatError, match=message):
+            opened("ct-mxfp4", stated={"transform_config": transforms})
+
+
+def test_transforms_of_weights_are_in_them_already(opened):
+    weights, expected = opened(
+        "ct-mxfp8", stated={"transform_config": transform("weight_input", "weight_output")}
+    )
+    assert torch.equal(weights.packed("layer").dequantize(), expected.float())
+
+
+def transform(*locations):
+    applied = [{"targets": ["Linear"], "location": each, "inverse": False} for each in locations]
+    return {"config_groups": {"R": {"type": "hadamard", "apply": applied, "randomize": False}}}
 
 
 SCHEMES = [

@@ -16,13 +16,14 @@ for 32 columns (mxfp8); `weight_packed` uint8 [N, K / 2] of E2M1 with `weight_sc
 2:4 sparsity (sparse-24-bitmask): `compressed` [N, K / 2] in place of `weight`, with `bitmask` uint8
 [N, K / 8], lowest bit first, and `shape`.
 
+Transforms of weights (`transform_config`) are in the weights; those of activations are refused.
 Scales of activations (`input_scale`, `input_global_scale`, `input_zero_point`) are checked and not
 used: activations are not quantised, which is more exact.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from aphrodite_kernels.errors import LayoutError
@@ -46,6 +47,9 @@ _FORMATS = (
     "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized", "dense", _SPARSE,
 )  # fmt: skip
 
+_IN_WEIGHTS = ("weight_input", "weight_output")
+"""Where a transform may apply, so that nothing is left to do."""
+
 
 def claims(checkpoint: Checkpoint) -> bool:
     """A directory whose config says so."""
@@ -57,10 +61,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
     """Weights as `read` has them, each as the configuration states of its module."""
     where: str = str(checkpoint.path)
     stated: Mapping[str, Any] = checkpoint.quant_config or {}
-    if stated.get("transform_config"):
-        raise FormatError(
-            f"{where}: quantization_config has a transform_config, which is not supported"
-        )
+    _check_transforms(where, stated.get("transform_config"))
     groups: object = stated.get("config_groups")
     listed = cast("dict[str, object]", groups).values() if isinstance(groups, dict) else ()
     for holder in (stated, stated.get("sparsity_config"), *listed):
@@ -71,6 +72,30 @@ def reader(checkpoint: Checkpoint) -> Reader:
             )
     schemes = Schemes.of(checkpoint.path, stated)
     return lambda store, prefix: read(store, prefix, schemes.find(prefix))
+
+
+def _check_transforms(where: str, stated: object) -> None:
+    """FormatError if a transform is left for activations: of weights, it is in them already."""
+    if not stated:
+        return
+    groups = stated.get("config_groups") if _is_object(stated) else None
+    if not _is_object(groups):
+        raise FormatError(
+            f"{where}: transform_config is {stated!r}, expected an object with config_groups"
+        )
+    for name, group in groups.items():
+        applied = group.get("apply") if _is_object(group) else None
+        for each in cast("list[object]", applied) if isinstance(applied, list) else [applied]:
+            place = each.get("location") if _is_object(each) else each
+            if place not in _IN_WEIGHTS:
+                raise FormatError(
+                    f"{where}: transform_config.config_groups.{name} applies to {place!r}, and "
+                    f"activations are not transformed; expected {' or '.join(_IN_WEIGHTS)}"
+                )
+
+
+def _is_object(value: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(value, dict)
 
 
 def read(store: TensorStore, prefix: str, scheme: Scheme | None) -> PackedWeight:
