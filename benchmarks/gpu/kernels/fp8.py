@@ -33,6 +33,7 @@ from aphrodite_kernels.backends.triton.scaled import (
 )
 from aphrodite_kernels.backends.triton.scaled_rows import round_rows
 from aphrodite_kernels.layouts import Scaled
+from aphrodite_kernels.rounded import Rounded
 from dense import ROTATED, SHAPES, tiling_name, workspace
 from gauge import DEVICE, READ, Allowance, failures_of, line_of, run_sections, timed
 from torch import Tensor
@@ -77,7 +78,7 @@ def inputs(rows: int, width: int) -> Tensor:
 
 
 @cache
-def rounded_inputs(rows: int, width: int, depth: int) -> tuple[Tensor, Tensor]:
+def rounded_inputs(rows: int, width: int, depth: int) -> Rounded:
     return round_rows(inputs(rows, width), depth, overlapped=False)
 
 
@@ -214,24 +215,23 @@ def widened_tiles(tiling: Tiling) -> Variant:
 def rounded_tiles(tiling: Tiling) -> Variant:
     def call(x: Tensor, w: Scaled) -> Tensor:
         own = scales_of(w)
-        codes, x_scale = round_rows(x, own.depth, overlapped=False)
-        scales = Scales(own.weight, x_scale, own.height, own.depth)
-        return stream(codes, w.weight, None, workspace(), tiling, scales, x.dtype)
+        rounded = round_rows(x, own.depth, overlapped=False)
+        scales = Scales(own.weight, rounded.scale, own.height, own.depth)
+        return stream(rounded.codes, w.weight, None, workspace(), tiling, scales, x.dtype)
 
     return Variant(f"q+{tiling_name(tiling)}", call)
 
 
 def vendor_whole(x: Tensor, w: Scaled) -> Tensor:
-    codes, x_scale = round_rows(x, 0, overlapped=False)
-    return vendor_rounded(codes, x_scale, w, None, x.dtype)
+    return vendor_rounded(round_rows(x, 0, overlapped=False), w, None)
 
 
 def vendor_alone(x: Tensor, w: Scaled) -> Tensor:
-    return vendor_rounded(*rounded_inputs(*x.shape, 0), w, None, x.dtype)
+    return vendor_rounded(rounded_inputs(*x.shape, 0), w, None)
 
 
 def round_alone(x: Tensor, w: Scaled) -> Tensor:
-    return round_rows(x, scales_of(w).depth, overlapped=False)[0]
+    return round_rows(x, scales_of(w).depth, overlapped=False).codes
 
 
 VENDOR = (

@@ -4,16 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from aphrodite_kernels.backends.triton import device_obstacle
-from aphrodite_kernels.errors import LayoutError, ShapeError
+from aphrodite_kernels.backends.triton import create, device_obstacle
+from aphrodite_kernels.errors import BackendError, LayoutError, ShapeError
 from aphrodite_kernels.layouts import Dense, Scaled
 
 if obstacle := device_obstacle():
     pytest.skip(f"no Triton kernel can run here: {obstacle}", allow_module_level=True)
 
+from aphrodite_kernels.backends.triton.activation import gated_on, gated_rounded
 from aphrodite_kernels.backends.triton.dense_stream import stream
 from aphrodite_kernels.backends.triton.dense_tiles import Tiling, workspace_on
 from aphrodite_kernels.backends.triton.dense_vector import Cut, vector
+from aphrodite_kernels.backends.triton.norm import add_rms_norm_on, add_rms_norm_rounded
 from aphrodite_kernels.backends.triton.scaled import (
     pack_scaled,
     rounded_product,
@@ -111,7 +113,8 @@ def test_rounded_products_in_bfloat16(rows):
     for block in BLOCKS:
         x, weight, bias = operands(rows, 144, 304, block)
         x = x.bfloat16()
-        actual = rounded_product(x, weight, bias, WORKSPACE, overlapped=False)
+        rounded = round_rows(x, scales_of(weight).depth, overlapped=False)
+        actual = rounded_product(rounded, weight, bias, WORKSPACE)
         assert_rounded_product(actual, x, weight, bias)
 
 
@@ -135,15 +138,16 @@ def test_rows_are_rounded_to_the_nearest(depth):
     x = torch.randn(7, 300, device=DEVICE).half()
     x[2] = 0
     x[3] *= 1e-5
-    codes, scale = round_rows(x, depth, overlapped=False)
-    part = depth or 300
+    rounded = round_rows(x, depth, overlapped=False)
+    part = rounded.depth
+    assert part == (depth or 300)
     for first in range(0, 300, part):
         piece = x[:, first : first + part].float()
-        factor = scale[:, first // part, None]
+        factor = rounded.scale[:, first // part, None]
         largest = piece.abs().amax(1, keepdim=True)
         torch.testing.assert_close(factor, largest.clamp_min(1e-30) / 448)
         expected = (piece / factor).to(torch.float8_e4m3fn).float()
-        actual = codes[:, first : first + part].float()
+        actual = rounded.codes[:, first : first + part].float()
         assert (actual != expected).float().mean() < 1e-2  # a quotient next to the middle of two
         torch.testing.assert_close(actual, expected, rtol=2**-3, atol=2**-9)
 
@@ -151,15 +155,41 @@ def test_rows_are_rounded_to_the_nearest(depth):
 @pytest.mark.parametrize("block", [(64, 64), (1, 32)], ids=str)
 def test_blocks_without_a_kernel_are_dequantised(block):
     x, weight, bias = operands(20, 140, 320, block)
-    actual = scaled_matmul(WORKSPACE, overlapped=False)(x, weight, bias)
-    assert_product(actual, x, weight, bias)
+    backend = create(DEVICE, threads=None, dtype=x.dtype)
+    assert not backend.multiplies(weight)
+    assert_product(backend.matmul_for(weight)(x, weight, bias), x, weight, bias)
+    refusing = backend.deterministic().matmul_for(weight)
+    with pytest.raises(BackendError, match="no deterministic product for the layout Scaled"):
+        refusing(x, weight)
+
+
+@pytest.mark.parametrize("depth", [0, 128])
+@pytest.mark.parametrize("width", [77, 640, 2048, 4096, 5120, 8192])
+def test_norms_and_gates_round_as_rows_are_rounded(width, depth):
+    """Bit for bit."""
+    rows, dtype = (67, torch.bfloat16) if DEVICE.type == "cuda" else (3, torch.float16)
+    x, residual, gate, up = torch.randn(4, rows, width, device=DEVICE).to(dtype).unbind()
+    weight = torch.randn(width, device=DEVICE)
+    normed, total = add_rms_norm_on(overlapped=False)(x, residual, weight, 1e-5)
+    found, found_total = add_rms_norm_rounded(x, residual, weight, 1e-5, depth, overlapped=False)
+    assert torch.equal(found_total, total)
+    assert_same(found, round_rows(normed, depth, overlapped=False))
+    for activation in ("silu", "gelu_tanh"):
+        gated = gated_on(overlapped=False)(gate, up, activation)
+        found = gated_rounded(gate, up, activation, depth, overlapped=False)
+        assert_same(found, round_rows(gated, depth, overlapped=False))
+
+
+def assert_same(found, expected):
+    assert torch.equal(found.codes.view(torch.uint8), expected.codes.view(torch.uint8))
+    assert torch.equal(found.scale, expected.scale)
+    assert (found.depth, found.dtype) == (expected.depth, expected.dtype)
 
 
 def test_floats_without_number_stay_so():
     x = torch.randn(3, 64, device=DEVICE).half()
     x[1, 5] = torch.nan
-    codes, scale = round_rows(x, 0, overlapped=False)
-    wide = codes.float() * scale
+    wide = round_rows(x, 0, overlapped=False).widened()
     assert wide[1, 5].isnan()
     assert wide[[0, 2]].isfinite().all()
 
@@ -168,9 +198,6 @@ def test_what_does_not_fit_is_refused():
     x, weight, _ = operands(2, 64, 256, (128, 128))
     with pytest.raises(LayoutError, match="needs a Scaled weight"):
         pack_scaled(Dense(x))
-    odd = pack_scaled(Scaled(weight.weight, torch.ones(1, 4, device=DEVICE), (64, 64)))
-    with pytest.raises(LayoutError, match="blocks have 128 columns, or all"):
-        steady_scaled_matmul(WORKSPACE)(x, odd)
     with pytest.raises(ShapeError, match="does not consist of blocks"):
         vector(x, weight.weight, None, Cut(1, 64, 4), scales_of(weight))
     with pytest.raises(ShapeError, match="spans blocks of 128 columns"):

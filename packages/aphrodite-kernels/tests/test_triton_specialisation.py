@@ -158,6 +158,20 @@ def test_products(compiled, weight, mode):
     check(compiled, lambda rows: matmul(zeros(rows, WIDTH), prepared), LIMITS, BETWEEN)
 
 
+@pytest.mark.parametrize("block", [(1, WIDTH), (128, 128)], ids=str)
+def test_what_rounds_for_products(compiled, block):
+    prepared = backend().prepare(scaled(block))
+    inputs = backend().inputs_of(prepared)
+
+    def step(rows):
+        norm = zeros(WIDTH, dtype=torch.float32)
+        inputs.add_rms_norm(zeros(rows, WIDTH), zeros(rows, WIDTH), norm, 1e-5)
+        gate, up = zeros(rows, 2 * WIDTH).chunk(2, 1)
+        inputs.gated(gate, up, "silu")
+
+    check(compiled, step, (1, 65), (3, 64, 66, 80, 256, 301))
+
+
 def test_rows_of_quantised_embeddings(compiled):
     blocks = random_blocks(GgmlType.Q8_0, WIDTH, WIDTH, torch.Generator().manual_seed(0))
     weight = backend().prepare(blocks)

@@ -8,8 +8,8 @@ import importlib
 import logging
 import os
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from aphrodite_kernels.protocols import (
     Embeds,
     FindPaths,
     Gated,
+    Inputs,
+    InputsFor,
     Keep,
     KeepNear,
     KeepTailFree,
@@ -41,8 +43,10 @@ from aphrodite_kernels.protocols import (
     Repacks,
     RMSNorm,
     RotateAndStore,
+    RoundedMatMul,
     Select,
     Skew,
+    Takes,
     Uncertainty,
     Uniform,
 )
@@ -71,9 +75,10 @@ class Backend:
     kv_dtypes: tuple[torch.dtype, ...]
     """Dtypes of the KV cache that `rotate_and_store` and `attention` know."""
     any_matmul: MatMul
-    """For layouts that `matmul` does not name."""
+    """For weights that `matmul` does not take."""
     any_embed: Embed
     matmul: MatMuls
+    rounded_matmul: RoundedMatMul
     embed: Embeds
     pack: Repacks
     rms_norm: RMSNorm
@@ -98,6 +103,14 @@ class Backend:
     keep_typical: KeepTypical
     skew: Skew
     find_paths: FindPaths
+    takes: Mapping[type[PackedWeight], Takes] = field(
+        default_factory=dict[type[PackedWeight], Takes]
+    )
+    """Layouts of which `matmul` multiplies some weights only."""
+    inputs: Mapping[type[PackedWeight], InputsFor] = field(
+        default_factory=dict[type[PackedWeight], InputsFor]
+    )
+    """Layouts whose products may get their inputs rounded."""
     capture: Capture | None = None
     """None: this backend cannot record, run the function itself each time."""
     elastic: bool = True
@@ -133,9 +146,19 @@ class Backend:
 
         return replace(backend, any_matmul=refuse)
 
+    def multiplies(self, weight: PackedWeight) -> bool:
+        """Whether there is a product for this weight that does not dequantise it first."""
+        takes = self.takes.get(type(weight))
+        return type(weight) in self.matmul and (takes is None or takes(weight))
+
     def matmul_for(self, weight: PackedWeight) -> MatMul:
         """The product to bind for this weight."""
-        return self.matmul.get(type(weight), self.any_matmul)
+        return self.matmul[type(weight)] if self.multiplies(weight) else self.any_matmul
+
+    def inputs_of(self, weight: PackedWeight) -> Inputs:
+        """The ops to bind for what this weight multiplies, alone."""
+        choose = self.inputs.get(type(weight)) if self.multiplies(weight) else None
+        return choose(weight) if choose else Inputs(self.add_rms_norm, self.gated)
 
     def embed_for(self, weight: PackedWeight) -> Embed:
         """The look-up to bind for this weight."""

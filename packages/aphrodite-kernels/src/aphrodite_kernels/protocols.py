@@ -9,12 +9,14 @@ stated. Unless a docstring says "in place", inputs are left alone and the result
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from torch import Tensor
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.rounded import Rounded, Rows
 
 Activation = Literal["silu", "gelu_tanh"]
 
@@ -24,6 +26,14 @@ class MatMul(Protocol):
 
     def __call__(self, x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         """x [T, K], bias [N] float32 -> [T, N] of x's dtype. Row t depends on x[t] alone."""
+        ...
+
+
+class RoundedMatMul(Protocol):
+    """The same product of what one of `Inputs` has rounded."""
+
+    def __call__(self, x: Rounded, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+        """x [T, K], bias [N] float32 -> [T, N] of the dtype that x was rounded from."""
         ...
 
 
@@ -95,6 +105,52 @@ class Gated(Protocol):
 
     def __call__(self, gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
         """gate, up [T, F] -> [T, F]."""
+        ...
+
+
+class AddRMSNormInto(Protocol):
+    """AddRMSNorm whose norm goes into one product."""
+
+    def __call__(
+        self, x: Tensor, residual: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Rows, Tensor]:
+        """x, residual [T, K] -> (norm(x + residual), x + residual).
+
+        The norm as it is, or rounded as the product would round it: bit for bit, the product is
+        the same.
+        """
+        ...
+
+
+class GatedInto(Protocol):
+    """Gated whose result goes into one product."""
+
+    def __call__(self, gate: Tensor, up: Tensor, activation: Activation) -> Rows:
+        """gate, up [T, F] -> [T, F], as it is or as the product would round it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The ops that make the inputs of one product."""
+
+    add_rms_norm: AddRMSNormInto
+    gated: GatedInto
+
+
+class InputsFor(Protocol):
+    """Choose those ops, once."""
+
+    def __call__(self, weight: PackedWeight) -> Inputs:
+        """weight: prepared, of the product."""
+        ...
+
+
+class Takes(Protocol):
+    """Which weights of a layout a backend's product multiplies."""
+
+    def __call__(self, weight: PackedWeight) -> bool:
+        """weight: prepared."""
         ...
 
 

@@ -165,7 +165,7 @@ def _kernel(weight: PackedWeight, backend: Backend) -> str:
         prepared = backend.prepare(weight.rows(rows))
     except KernelError:
         return "reference"
-    if type(prepared) not in backend.matmul:
+    if not backend.multiplies(prepared):
         return "reference"
     return f"{backend.name} {type(prepared).__name__}"
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from aphrodite_kernels.attention import AttentionSpec
+from aphrodite_kernels.rounded import Rows
 from torch import Tensor
 
 from aphrodite_engine.layers.builder import Builder
@@ -53,9 +54,11 @@ class Attention:
         self._qkv = weights.parallel(widths, shape.hidden_size, bias=shape.qkv_bias)
         output_shape = (shape.hidden_size, q_width)
         self._output = weights.linear("o_proj", output_shape, bias=shape.output_bias)
+        self.inputs = self._qkv.inputs
+        """The ops that make x."""
 
     def __call__(
-        self, x: Tensor, residual: Tensor, input: ModelInput, wanted: Tensor | None
+        self, x: Rows, residual: Tensor, input: ModelInput, wanted: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """x and residual [T, K] -> what is to be added, and to what: [T, K], or [R, K].
 
@@ -70,7 +73,7 @@ class Attention:
             residual = self._backend.select(residual, wanted)
         return self._output(attended), residual
 
-    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _heads(self, x: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """[T, K] -> q [T, H, D], k and v [T, Hkv, D]."""
         shape = self._shape
         q, k, v = self._qkv(x)

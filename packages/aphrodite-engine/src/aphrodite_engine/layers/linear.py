@@ -6,6 +6,8 @@ import torch
 from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.protocols import Inputs
+from aphrodite_kernels.rounded import Rounded, Rows
 from torch import Tensor
 
 
@@ -16,13 +18,18 @@ class Linear:
         self._weight = backend.prepare(weight)
         self._bias = None if bias is None else bias.to(backend.device)
         self._matmul = backend.matmul_for(self._weight)
+        self._rounded_matmul = backend.rounded_matmul
+        self.inputs = backend.inputs_of(self._weight)
+        """The ops that make what this multiplies, bound once as well."""
 
     @property
     def out_features(self) -> int:
         return self._weight.out_features
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Rows) -> Tensor:
         """[T, K] -> [T, N]."""
+        if isinstance(x, Rounded):
+            return self._rounded_matmul(x, self._weight, self._bias)
         return self._matmul(x, self._weight, self._bias)
 
 
@@ -35,8 +42,12 @@ class Parallel:
         self._products = [
             (Linear(backend, weight, bias), widths) for weight, bias, widths in _stack(parts)
         ]
+        first, *others = self._products
+        several = Inputs(backend.add_rms_norm, backend.gated)
+        self.inputs = several if others else first[0].inputs
+        """The ops that make what these multiply."""
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, x: Rows) -> tuple[Tensor, ...]:
         """[T, K] -> one [T, N] per projection; rows may be strided."""
         outputs: list[Tensor] = []
         for linear, widths in self._products:

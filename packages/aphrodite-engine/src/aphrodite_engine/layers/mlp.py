@@ -1,6 +1,7 @@
 """The gated MLP (arXiv 2002.05202)."""
 
 from aphrodite_kernels.protocols import Activation
+from aphrodite_kernels.rounded import Rows
 from torch import Tensor
 
 from aphrodite_engine.keys import Keys
@@ -36,10 +37,12 @@ class GatedMLP:
         widths = {"gate_proj": mlp_size, "up_proj": mlp_size}
         self._gate_up = weights.parallel(widths, hidden_size, bias=bias)
         self._down = weights.linear("down_proj", (hidden_size, mlp_size), bias=bias)
-        self._gated = weights.backend.gated
+        self._gated = self._down.inputs.gated
         self._activation: Activation = activation
+        self.inputs = self._gate_up.inputs
+        """The ops that make x."""
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Rows) -> Tensor:
         """[T, K] -> [T, K]."""
         gate, up = self._gate_up(x)
         return self._down(self._gated(gate, up, self._activation))

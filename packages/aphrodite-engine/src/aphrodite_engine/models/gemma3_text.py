@@ -81,11 +81,13 @@ class Block:
             attention.norm("q_norm", config.head_dim, eps, offset=1.0),
             attention.norm("k_norm", config.head_dim, eps, offset=1.0),
         )
-        self._before_attention = weights.norm("input_layernorm", width, eps, offset=1.0)
         self._attention = Attention(attention, layer, config.attention(layer), rope, qk_norms)
+        norm = weights.norm("input_layernorm", width, eps, offset=1.0)
+        self._before_attention = norm.into(self._attention.inputs)
         self._after_attention = weights.norm("post_attention_layernorm", width, eps, offset=1.0)
-        self._before_mlp = weights.norm("pre_feedforward_layernorm", width, eps, offset=1.0)
         self._mlp = GatedMLP(weights.at("mlp"), width, config.mlp_size, config.activation)
+        norm = weights.norm("pre_feedforward_layernorm", width, eps, offset=1.0)
+        self._before_mlp = norm.into(self._mlp.inputs)
         self._after_mlp = weights.norm("post_feedforward_layernorm", width, eps, offset=1.0)
 
     def __call__(

@@ -76,12 +76,14 @@ class Block:
                 attention.norm("q_norm", head_dim, eps),
                 attention.norm("k_norm", head_dim, eps),
             )
-        self._attention_norm = weights.norm("input_layernorm", width, eps)
         self._attention = Attention(attention, layer, config.attention(layer), rope, qk_norms)
-        self._mlp_norm = weights.norm("post_attention_layernorm", width, eps)
+        norm = weights.norm("input_layernorm", width, eps)
+        self._attention_norm = norm.into(self._attention.inputs)
         self._mlp = GatedMLP(
             weights.at("mlp"), width, config.mlp_size, config.activation, bias=config.mlp_bias
         )
+        norm = weights.norm("post_attention_layernorm", width, eps)
+        self._mlp_norm = norm.into(self._mlp.inputs)
 
     def __call__(
         self,

@@ -3,10 +3,14 @@
 from collections.abc import Iterator
 from functools import partial
 from itertools import product
+from typing import get_args
 
 import torch
+from torch import Tensor
 
-from aphrodite_kernels.testing.case import Case, Draw, assert_close, assert_product_close
+from aphrodite_kernels.protocols import Activation
+from aphrodite_kernels.rounded import Rows
+from aphrodite_kernels.testing.case import Case, Draw, Rounding, assert_close, assert_product_close
 from aphrodite_kernels.testing.kinds import WeightKind, weight_kinds
 
 _PRODUCTS = ((1, 96), (2, 7), (5, 130), (33, 64), (130, 96))  # (T, N)
@@ -19,6 +23,10 @@ def matmul_cases() -> Iterator[Case]:
             run = partial(_check_matmul, kind=kind, shape=(tokens, rows, width))
             yield Case(f"matmul-{kind.label}-{tokens}x{rows}x{width}", run)
         yield Case(f"matmul-{kind.label}-isolated", partial(_check_isolated, kind=kind))
+        if kind.rounding == Rounding.FLOATS:
+            for width in kind.widths:
+                run = partial(_check_inputs, kind=kind, width=width)
+                yield Case(f"inputs-{kind.label}-{width}", run)
         yield Case(f"embed-{kind.label}", partial(_check_embed, kind=kind))
 
 
@@ -46,6 +54,34 @@ def _check_isolated(draw: Draw, kind: WeightKind) -> None:
     poisoned[4] = torch.nan
     others = [0, 1, 2, 3, 5, 6, 7, 8]
     assert_close(matmul(poisoned, prepared)[others], matmul(x, prepared)[others])
+
+
+def _check_inputs(draw: Draw, kind: WeightKind, width: int) -> None:
+    """What a norm or a gate rounds for a product gives what the product itself would round."""
+    backend = draw.backend
+    prepared = backend.prepare(kind.draw(64, width, draw.generator))
+    inputs, bias = backend.inputs_of(prepared), draw.float32(64)
+
+    def check(found: Rows, plain: Tensor) -> None:
+        if isinstance(found, Tensor):
+            assert_close(found, plain)
+            return
+        actual = backend.rounded_matmul(found, prepared, bias)
+        assert torch.equal(actual, backend.matmul_for(prepared)(plain, prepared, bias))
+        expected = draw.reference().rounded_matmul(found, prepared, bias)
+        dense = prepared.dequantize()
+        assert_product_close(actual, expected, found.widened(), dense, Rounding.NONE)
+
+    for rows in (3, 130):
+        x, residual, norm = draw.strided(rows, width), draw.normal(rows, width), draw.float32(width)
+        found, total = inputs.add_rms_norm(x, residual, norm, 1e-5)
+        plain, expected = backend.add_rms_norm(x, residual, norm, 1e-5)
+        assert torch.equal(total, expected)
+        check(found, plain)
+        gate, up = draw.strided(rows, width), draw.strided(rows, width)
+        for activation in get_args(Activation):
+            plain = backend.gated(gate, up, activation)
+            check(inputs.gated(gate, up, activation), plain)
 
 
 def _check_embed(draw: Draw, kind: WeightKind) -> None:

@@ -9,7 +9,7 @@ import torch
 from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.backends.reference.activation import gated
 from aphrodite_kernels.backends.reference.attention import attention
-from aphrodite_kernels.backends.reference.matmul import embed_as, matmul, select
+from aphrodite_kernels.backends.reference.matmul import embed_as, matmul, rounded_matmul, select
 from aphrodite_kernels.backends.reference.norm import add_rms_norm, rms_norm
 from aphrodite_kernels.backends.reference.rope import rotate_and_store
 from aphrodite_kernels.backends.reference.sampling import (
@@ -61,6 +61,7 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         any_matmul=matmul,
         any_embed=embed_as(dtype),
         matmul={},
+        rounded_matmul=rounded_matmul,
         embed={},
         pack={},
         rms_norm=rms_norm,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.protocols import Embed
+from aphrodite_kernels.rounded import Rounded
 
 
 def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
@@ -16,6 +17,11 @@ def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tenso
     if bias is not None:
         product = product + bias.float()
     return product.to(x.dtype)
+
+
+def rounded_matmul(x: Rounded, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+    """The product with what the eight bits stand for."""
+    return matmul(x.widened(), weight, bias).to(x.dtype)
 
 
 def embed_as(dtype: torch.dtype) -> Embed:

@@ -99,6 +99,11 @@ def steady_matmul(workspace: Workspace) -> MatMul:
     return matmul
 
 
+def dequantised_matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+    """The vendor's product with a weight of any layout, dequantised anew on each call."""
+    return vendor(x, weight.dequantize(x.dtype), bias)
+
+
 @cache
 def choose(
     rows: int, columns: int, width: int, dtype: torch.dtype, processors: int

@@ -6,20 +6,26 @@ Floor: rows in, rows out, over the copy bandwidth; for one token the latency of 
 kernel that starts while the one before still runs (`overlapped`) hides.
 """
 
+from collections.abc import Mapping
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda
 
+from aphrodite_kernels.backends.triton.scaled_rows import empty_rounded, parts_of, store_rounded
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.errors import ShapeError
 from aphrodite_kernels.protocols import AddRMSNorm, RMSNorm
+from aphrodite_kernels.rounded import Rounded
 
 _WIDEST = 32768
 """Numbers that a program holds."""
 _AT_ONCE = 1024
 """Numbers of short rows that a program takes."""
+_WHOLE: Mapping[str, int] = {"PARTS": 0, "DEPTH": 0}
+"""Nothing is rounded to eight bits."""
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -28,6 +34,7 @@ def rms_norm_kernel(
     residual,
     weight,
     out,
+    out_scale,
     total,
     rows,
     heads,
@@ -39,9 +46,14 @@ def rms_norm_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     ADD: tl.constexpr,
+    PARTS: tl.constexpr,
+    DEPTH: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """ROWS rows of x [rows / heads, heads, WIDTH]; ADD: of x + residual, which goes to total."""
+    """ROWS rows of x [rows / heads, heads, WIDTH]; ADD: of x + residual, which goes to total.
+
+    PARTS: of a row, that are rounded to eight bits; 0: none is.
+    """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, BLOCK)[None, :]
     there = (row < rows) & (column < WIDTH)
@@ -59,8 +71,11 @@ def rms_norm_kernel(
         tl.store(total + written, value, there)
     wide = value.to(tl.float32)
     scale = tl.rsqrt(tl.sum(wide * wide, 1) / WIDTH + eps)
-    normal = wide * scale[:, None] * factor
-    tl.store(out + written, normal.to(out.dtype.element_ty), there)
+    normal = (wide * scale[:, None] * factor).to(x.dtype.element_ty)
+    if PARTS:
+        store_rounded(normal, out, out_scale, row, rows, WIDTH, ROWS, PARTS, DEPTH)
+    else:
+        tl.store(out + written, normal, there)
 
 
 def rms_norm_on(*, overlapped: bool) -> RMSNorm:
@@ -68,7 +83,7 @@ def rms_norm_on(*, overlapped: bool) -> RMSNorm:
 
     def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        _launch(x, None, weight, (out, out), eps, overlapped=overlapped)
+        _launch(x, None, weight, (out, None, None), eps, overlapped=overlapped)
         return out
 
     return rms_norm
@@ -81,18 +96,29 @@ def add_rms_norm_on(*, overlapped: bool) -> AddRMSNorm:
         x: Tensor, residual: Tensor, weight: Tensor, eps: float
     ) -> tuple[Tensor, Tensor]:
         out, total = torch.empty((2, *x.shape), dtype=x.dtype, device=x.device).unbind()
-        _launch(x, residual, weight, (out, total), eps, overlapped=overlapped)
+        _launch(x, residual, weight, (out, None, total), eps, overlapped=overlapped)
         return out, total
 
     return add_rms_norm
+
+
+def add_rms_norm_rounded(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float, depth: int, *, overlapped: bool
+) -> tuple[Rounded, Tensor]:
+    """protocols.AddRMSNorm, and its norm through `round_rows`, in one kernel."""
+    out, total = empty_rounded(x, depth), torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    outs, parts = (out.codes, out.scale, total), parts_of(x.shape[1], depth)
+    _launch(x, residual, weight, outs, eps, parts, overlapped=overlapped)
+    return out, total
 
 
 def _launch(
     x: Tensor,
     residual: Tensor | None,
     weight: Tensor,
-    outs: tuple[Tensor, Tensor],
+    outs: tuple[Tensor, Tensor | None, Tensor | None],
     eps: float,
+    parts: Mapping[str, int] = _WHOLE,
     *,
     overlapped: bool,
 ) -> None:
@@ -118,6 +144,7 @@ def _launch(
         ROWS=at_once,
         BLOCK=block,
         ADD=residual is not None,
+        **parts,
         PDL=overlapped,
         num_warps=_warps(block * at_once),
         launch_pdl=overlapped,
@@ -129,12 +156,13 @@ def _warps(numbers: int) -> int:
     return min(16, max(1, numbers // 256))
 
 
-def _specimen(width: int, rows: int, *, add: bool) -> Specimen:
+def _specimen(width: int, rows: int, parts: Mapping[str, int] = _WHOLE, *, add: bool) -> Specimen:
     types = {
         "x": "*bf16",
         "residual": "*bf16",
         "weight": "*fp32",
-        "out": "*bf16",
+        "out": "*fp8e4nv" if parts["PARTS"] else "*bf16",
+        "out_scale": "*fp32",
         "total": "*bf16",
         "rows": "i32",
         "heads": "i32",
@@ -145,14 +173,32 @@ def _specimen(width: int, rows: int, *, add: bool) -> Specimen:
     }
     block = triton.next_power_of_2(width)
     constants: dict[str, object] = {
-        "WIDTH": width, "ROWS": rows, "BLOCK": block, "ADD": add, "PDL": False,
+        "WIDTH": width, "ROWS": rows, "BLOCK": block, "ADD": add, **parts, "PDL": False,
     }  # fmt: skip
-    aligned = ("x", "residual", "weight", "out", "total", "x_stride", "residual_stride")
-    return Specimen(rms_norm_kernel, types, constants, _warps(block * rows), aligned=aligned)
+    aligned = (
+        "x",
+        "residual",
+        "weight",
+        "out",
+        "out_scale",
+        "total",
+        "x_stride",
+        "residual_stride",
+    )
+    return Specimen(
+        rms_norm_kernel,
+        types,
+        constants,
+        _warps(block * rows),
+        aligned=aligned,
+        capabilities=(89, 90) if parts["PARTS"] else (80, 90),
+    )
 
 
 SPECIMENS = (
     _specimen(4096, 1, add=True),
     _specimen(16384, 1, add=True),
     _specimen(128, 8, add=False),
+    _specimen(4096, 1, parts_of(4096, 0), add=True),
+    _specimen(4096, 1, parts_of(4096, 128), add=True),
 )

@@ -8,8 +8,13 @@ from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.backends import reference
 from aphrodite_kernels.backends.triton.activation import gated_on
 from aphrodite_kernels.backends.triton.attention import attention_on, steady_attention_on
-from aphrodite_kernels.backends.triton.dense import dense_matmul, dense_repack, steady_matmul
-from aphrodite_kernels.backends.triton.dense_tiles import workspace_on
+from aphrodite_kernels.backends.triton.dense import (
+    dense_matmul,
+    dense_repack,
+    dequantised_matmul,
+    steady_matmul,
+)
+from aphrodite_kernels.backends.triton.dense_tiles import Workspace, workspace_on
 from aphrodite_kernels.backends.triton.device import describe, overlaps, reads_float8
 from aphrodite_kernels.backends.triton.gather import embed_dense_on, select_on
 from aphrodite_kernels.backends.triton.ggml import (
@@ -32,13 +37,16 @@ from aphrodite_kernels.backends.triton.sampling_sums import logsumexp_on
 from aphrodite_kernels.backends.triton.sampling_top import keep_top_k_on, keep_top_p_on
 from aphrodite_kernels.backends.triton.sampling_uniform import uniform_on
 from aphrodite_kernels.backends.triton.scaled import (
+    has_kernels,
     pack_scaled,
+    rounded_matmul,
     scaled_matmul,
     steady_scaled_matmul,
 )
+from aphrodite_kernels.backends.triton.scaled_inputs import scaled_inputs
 from aphrodite_kernels.backends.triton.store_kv import rotate_and_store_on
 from aphrodite_kernels.layouts import Dense, GgmlBlocks, Grouped, Microscaled, Scaled
-from aphrodite_kernels.protocols import Repacks
+from aphrodite_kernels.protocols import Inputs, Repacks
 
 _PACK: Repacks = {
     Scaled: pack_scaled,
@@ -56,6 +64,7 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
     parts = PartWorkspace(device)
     float8 = reads_float8(device)
     plain = reference.create(device, threads=threads, dtype=dtype)
+    norm, gated = add_rms_norm_on(overlapped=overlapped), gated_on(overlapped=overlapped)
     unread = (torch.uint8,) if float8 else (torch.uint8, torch.float8_e4m3fn)
     fast = replace(
         plain,
@@ -65,21 +74,25 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         elastic=False,
         kv_dtypes=tuple(kind for kind in plain.kv_dtypes if kind not in unread),
         pack={**_PACK, Dense: dense_repack(dtype)},
+        any_matmul=dequantised_matmul,
         matmul={
             Dense: dense_matmul(workspace),
             Scaled: scaled_matmul(workspace, overlapped=overlapped),
             Fragments: ggml_matmul(parts, overlapped=overlapped),
             GgmlBlocks: blocks_matmul(parts),
         },
+        rounded_matmul=rounded_matmul(workspace),
+        takes={Scaled: has_kernels},
+        inputs={Scaled: scaled_inputs(Inputs(norm, gated), workspace, overlapped=overlapped)},
         embed={
             Dense: embed_dense_on(dtype, overlapped=overlapped),
             Fragments: embed_fragments_on(dtype, overlapped=overlapped),
         },
         rms_norm=rms_norm_on(overlapped=overlapped),
-        add_rms_norm=add_rms_norm_on(overlapped=overlapped),
+        add_rms_norm=norm,
         rotate_and_store=rotate_and_store_on(overlapped=overlapped),
         attention=attention_on(device, overlapped=overlapped),
-        gated=gated_on(overlapped=overlapped),
+        gated=gated,
         select=select_on(overlapped=overlapped),
         uniform=uniform_on(overlapped=overlapped),
         argmax=argmax_on(overlapped=overlapped),
@@ -90,18 +103,21 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         keep_top_p=keep_top_p_on(overlapped=overlapped),
     )
 
-    def steady() -> Backend:
-        return replace(
-            fast,
-            summary=f"{fast.summary}, deterministic",
-            row_invariant=True,
-            matmul={
-                Dense: steady_matmul(workspace),
-                Scaled: steady_scaled_matmul(workspace),
-                Fragments: steady_ggml_matmul(overlapped=overlapped),
-            },
-            attention=steady_attention_on(overlapped=overlapped),
-            steady=None,
-        )
+    return replace(fast, steady=lambda: _steady(fast, workspace, overlapped=overlapped))
 
-    return replace(fast, steady=steady)
+
+def _steady(fast: Backend, workspace: Workspace, *, overlapped: bool) -> Backend:
+    """The kernels that round a row alike in any company, in the place of the others."""
+    return replace(
+        fast,
+        summary=f"{fast.summary}, deterministic",
+        row_invariant=True,
+        matmul={
+            Dense: steady_matmul(workspace),
+            Scaled: steady_scaled_matmul(workspace),
+            Fragments: steady_ggml_matmul(overlapped=overlapped),
+        },
+        inputs={},
+        attention=steady_attention_on(overlapped=overlapped),
+        steady=None,
+    )

@@ -19,7 +19,8 @@ from aphrodite_kernels.backends.triton.dense_vector import WIDEST, Cut, vector
 from aphrodite_kernels.backends.triton.scaled_rows import round_rows
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import PackedWeight, Scaled
-from aphrodite_kernels.protocols import MatMul
+from aphrodite_kernels.protocols import MatMul, RoundedMatMul
+from aphrodite_kernels.rounded import Rounded
 
 CUT_WIDE = Cut(1, 512, 4)
 """Of one row of more than 8192 columns."""
@@ -91,12 +92,12 @@ def scaled_matmul(workspace: Workspace, *, overlapped: bool) -> MatMul:
         scaled = _scaled(weight)
         check_product(x, scaled.weight)
         rows, width = x.shape
-        # No tensor core is exact to float32.
-        if x.dtype == torch.float32 or not _has_kernels(scaled):
+        if x.dtype == torch.float32:  # no tensor core is exact to that
             return vendor(x, scaled.dequantize(x.dtype), bias)
         codes, scales = _codes(scaled, workspace), scales_of(scaled)
-        if codes.dtype == torch.float8_e4m3fn and rows >= ROUNDED_FROM:
-            return rounded_product(x, scaled, bias, workspace, overlapped=overlapped)
+        if is_rounded(x, scaled, workspace):
+            rounded = round_rows(x, scales.depth, overlapped=overlapped)
+            return rounded_product(rounded, scaled, bias, workspace)
         if rows == 1 and width <= WIDEST:
             cut = cut_for(scaled)
             return vector(x, codes, bias, cut, scales, overlapped=overlapped)
@@ -125,11 +126,6 @@ def steady_scaled_matmul(workspace: Workspace) -> MatMul:
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         scaled = _scaled(weight)
         check_product(x, scaled.weight)
-        if not _has_kernels(scaled):
-            raise LayoutError(
-                f"there is no deterministic product with scales of blocks {list(scaled.block)}: "
-                f"blocks have {_DEPTH} columns, or all; leave the option out"
-            )
         tiling = first_of(STEADY_TILINGS, len(x))
         codes = _codes(scaled, workspace)
         return stream(x, codes, bias, workspace, tiling, scales_of(scaled))
@@ -137,23 +133,43 @@ def steady_scaled_matmul(workspace: Workspace) -> MatMul:
     return matmul
 
 
+def rounded_matmul(workspace: Workspace) -> RoundedMatMul:
+    """The fastest products of rounded activations, for the same weights."""
+
+    def matmul(x: Rounded, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+        return rounded_product(x, _scaled(weight), bias, workspace)
+
+    return matmul
+
+
+def has_kernels(weight: PackedWeight) -> bool:
+    """Scales are those of rows, or change along K as kernels expect."""
+    scaled = _scaled(weight)
+    return scaled.per_row or scaled.block[1] == _DEPTH
+
+
+def is_rounded(x: Tensor, weight: Scaled, workspace: Workspace) -> bool:
+    """Whether these activations are rounded for a product with this weight."""
+    known = workspace.float8 and weight.weight.dtype == torch.float8_e4m3fn
+    return known and len(x) >= ROUNDED_FROM and x.dtype != torch.float32
+
+
 def rounded_product(
-    x: Tensor, weight: Scaled, bias: Tensor | None, workspace: Workspace, *, overlapped: bool
+    x: Rounded, weight: Scaled, bias: Tensor | None, workspace: Workspace
 ) -> Tensor:
-    """x Wᵀ (+ bias) of activations rounded to eight bits, in their dtype."""
-    scales = scales_of(weight)
-    codes, x_scale = round_rows(x, scales.depth, overlapped=overlapped)
-    if vendor_does(x, weight) and not vendor_is_slow(len(x), weight):
-        return vendor_rounded(codes, x_scale, weight, bias, x.dtype)
-    scales = Scales(scales.weight, x_scale, scales.height, scales.depth)
-    tiling = first_of(ROUNDED_BLOCKS if scales.depth else ROUNDED, len(x))
-    return stream(codes, weight.weight, bias, workspace, tiling, scales, x.dtype)
+    """x Wᵀ (+ bias) of activations rounded in parts as W's scales have them."""
+    rows, own = len(x.codes), scales_of(weight)
+    if vendor_does(x, weight) and not vendor_is_slow(rows, weight):
+        return vendor_rounded(x, weight, bias)
+    scales = Scales(own.weight, x.scale, own.height, own.depth)
+    tiling = first_of(ROUNDED_BLOCKS if own.depth else ROUNDED, rows)
+    return stream(x.codes, weight.weight, bias, workspace, tiling, scales, x.dtype)
 
 
-def vendor_does(x: Tensor, weight: Scaled) -> bool:
+def vendor_does(x: Rounded, weight: Scaled) -> bool:
     """Whether `vendor_rounded` takes these: bfloat16, a scale per channel, even extents."""
     even = weight.out_features % _VENDOR_UNIT == 0 == weight.in_features % _VENDOR_UNIT
-    return x.is_cuda and x.dtype == torch.bfloat16 and weight.per_row and even
+    return x.codes.is_cuda and x.dtype == torch.bfloat16 and weight.per_row and even
 
 
 def vendor_is_slow(rows: int, weight: Scaled) -> bool:
@@ -161,17 +177,15 @@ def vendor_is_slow(rows: int, weight: Scaled) -> bool:
     return rows <= min(ROUNDED) and weight.in_features > 2 * weight.out_features
 
 
-def vendor_rounded(
-    x: Tensor, x_scale: Tensor, weight: Scaled, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    """The vendor's product of eight-bit floats x [T, K], with scales [T, 1], and W."""
+def vendor_rounded(x: Rounded, weight: Scaled, bias: Tensor | None) -> Tensor:
+    """The vendor's product, of a scale per row and per channel."""
     return torch._scaled_mm(
-        x,
+        x.codes,
         weight.weight.T,
-        scale_a=x_scale,
+        scale_a=x.scale,
         scale_b=weight.scale.T,
-        bias=None if bias is None else bias.to(dtype),
-        out_dtype=dtype,
+        bias=None if bias is None else bias.to(x.dtype),
+        out_dtype=x.dtype,
         use_fast_accum=True,
     )
 
@@ -180,11 +194,6 @@ def scales_of(weight: Scaled) -> Scales:
     """The scales of W as kernels take them."""
     height, depth = weight.block
     return Scales(weight.scale, None, height, 0 if weight.per_row else depth)
-
-
-def _has_kernels(weight: Scaled) -> bool:
-    """Scales are those of rows, or change along K as kernels expect; others are dequantised."""
-    return weight.per_row or weight.block[1] == _DEPTH
 
 
 def _codes(weight: Scaled, workspace: Workspace) -> Tensor:

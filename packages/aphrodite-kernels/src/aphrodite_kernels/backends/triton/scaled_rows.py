@@ -12,46 +12,66 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.specimen import Specimen
+from aphrodite_kernels.rounded import Rounded
 
-_LARGEST = torch.finfo(torch.float8_e4m3fn).max
-_SMALLEST = 1e-30
+_LARGEST = tl.constexpr(torch.finfo(torch.float8_e4m3fn).max)
+_SMALLEST = tl.constexpr(1e-30)
 """A part whose numbers are all smaller is scaled as if this were its largest."""
 
 
 @triton.jit
+def store_rounded(
+    value,
+    codes,
+    scale,
+    row,
+    rows,
+    width,
+    ROWS: tl.constexpr,
+    PARTS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    """Round value [ROWS, PARTS * DEPTH], rows `row` [ROWS, 1], zero from column `width` on.
+
+    The largest number of each DEPTH columns becomes the largest there is. Nothing is clipped: a
+    quotient that rounding puts above it is nearer to it than to no number. NaN stays NaN, and
+    infinity becomes it.
+    """
+    part, column = tl.arange(0, PARTS)[None, :], tl.arange(0, PARTS * DEPTH)[None, :]
+    numbers = tl.reshape(value.to(tl.float32), (ROWS, PARTS, DEPTH))
+    largest = tl.maximum(tl.max(tl.abs(numbers), 2), _SMALLEST)
+    factor = tl.full((ROWS, PARTS), _LARGEST, tl.float32) / largest
+    steps = tl.reshape(numbers * factor[:, :, None], (ROWS, PARTS * DEPTH))
+    row, parts = row.to(tl.int64), tl.cdiv(width, DEPTH)
+    there = (row < rows) & (column < width)
+    tl.store(codes + row * width + column, steps.to(codes.dtype.element_ty), there)
+    tl.store(scale + row * parts + part, largest / _LARGEST, (row < rows) & (part < parts))
+
+
+@triton.jit(do_not_specialize=["rows"])
 def round_rows_kernel(
     x,
-    out,
+    codes,
     scale,
+    rows,
     width,
-    parts,
     x_stride,
-    LARGEST: tl.constexpr,
-    SMALLEST: tl.constexpr,
     PARTS: tl.constexpr,
     DEPTH: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """One row: the largest number of each DEPTH columns becomes the largest there is.
-
-    Nothing is clipped: a quotient that rounding puts above LARGEST is nearer to it than to no
-    number. NaN stays NaN, and infinity becomes it.
-    """
+    """One row."""
     if PDL:
         cuda.gdc_launch_dependents()
         cuda.gdc_wait()
-    row = tl.program_id(0).to(tl.int64)
-    part = tl.arange(0, PARTS)
-    column = part[:, None] * DEPTH + tl.arange(0, DEPTH)[None, :]
-    value = tl.load(x + row * x_stride + column, column < width, 0.0).to(tl.float32)
-    largest = tl.maximum(tl.max(tl.abs(value), 1), SMALLEST)
-    steps = value * (LARGEST / largest)[:, None]
-    tl.store(out + row * width + column, steps.to(out.dtype.element_ty), column < width)
-    tl.store(scale + row * parts + part, largest / LARGEST, part < parts)
+    row = tl.program_id(0) + tl.zeros((1, 1), tl.int32)
+    column = tl.arange(0, PARTS * DEPTH)[None, :]
+    value = tl.load(x + row.to(tl.int64) * x_stride + column, column < width, 0.0)
+    store_rounded(value, codes, scale, row, rows, width, 1, PARTS, DEPTH)
 
 
-def round_rows(x: Tensor, depth: int, *, overlapped: bool) -> tuple[Tensor, Tensor]:
-    """x [T, K] -> float8_e4m3fn [T, K], and float32 scales [T, ceil(K / depth)].
+def round_rows(x: Tensor, depth: int, *, overlapped: bool) -> Rounded:
+    """x [T, K], rounded.
 
     Args:
         x: activations.
@@ -59,27 +79,36 @@ def round_rows(x: Tensor, depth: int, *, overlapped: bool) -> tuple[Tensor, Tens
         overlapped: start while the kernel before still runs (from sm_90 on).
     """
     rows, width = x.shape
-    block = triton.next_power_of_2(width)
-    size = min(depth, block) or block
-    parts = -(-width // size)
-    out = torch.empty((rows, width), dtype=torch.float8_e4m3fn, device=x.device)
-    scale = torch.empty((rows, parts), dtype=torch.float32, device=x.device)
+    block, out = triton.next_power_of_2(width), empty_rounded(x, depth)
     round_rows_kernel[(rows,)](
         x,
-        out,
-        scale,
+        out.codes,
+        out.scale,
+        rows,
         width,
-        parts,
         x.stride(0),
-        LARGEST=_LARGEST,
-        SMALLEST=_SMALLEST,
-        PARTS=block // size,
-        DEPTH=size,
+        **parts_of(width, depth),
         PDL=overlapped,
         num_warps=_warps(block),
         launch_pdl=overlapped,
     )
-    return out, scale
+    return out
+
+
+def empty_rounded(x: Tensor, depth: int) -> Rounded:
+    """Room for x [T, K], rounded in parts of `depth` columns; 0: in whole rows."""
+    rows, width = x.shape
+    size = min(depth, width) or width
+    codes = torch.empty((rows, width), dtype=torch.float8_e4m3fn, device=x.device)
+    scale = torch.empty((rows, -(-width // size)), dtype=torch.float32, device=x.device)
+    return Rounded(codes, scale, size, x.dtype)
+
+
+def parts_of(width: int, depth: int) -> dict[str, int]:
+    """Into what a kernel that rounds rows of `width` numbers cuts the power of two they lie in."""
+    block = int(triton.next_power_of_2(width))
+    size = min(depth, block) or block
+    return {"PARTS": block // size, "DEPTH": size}
 
 
 def _warps(block: int) -> int:
@@ -90,25 +119,16 @@ def _warps(block: int) -> int:
 def _specimen(width: int, depth: int) -> Specimen:
     signature = {
         "x": "*bf16",
-        "out": "*fp8e4nv",
+        "codes": "*fp8e4nv",
         "scale": "*fp32",
-        **dict.fromkeys(("width", "parts", "x_stride"), "i32"),
-    }
-    block = triton.next_power_of_2(width)
-    size = depth or block
-    constants: dict[str, object] = {
-        "LARGEST": _LARGEST,
-        "SMALLEST": _SMALLEST,
-        "PARTS": block // size,
-        "DEPTH": size,
-        "PDL": False,
+        **dict.fromkeys(("rows", "width", "x_stride"), "i32"),
     }
     return Specimen(
         round_rows_kernel,
         signature,
-        constants,
-        _warps(block),
-        aligned=("x", "out", "scale", "width", "x_stride"),
+        {**parts_of(width, depth), "PDL": False},
+        _warps(triton.next_power_of_2(width)),
+        aligned=("x", "codes", "scale", "width", "x_stride"),
         capabilities=(89, 90),
     )
 
