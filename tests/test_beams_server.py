@@ -11,7 +11,7 @@ MESSAGES = [{"role": "user", "content": "Name three colours."}]
 COMPLETIONS, CHAT, KOBOLD = "/v1/completions", "/v1/chat/completions", "/api/v1/generate"
 STREAM = "/api/extra/generate/stream"
 BEAMS = {"use_beam_search": True, "n": 2, "best_of": 3, "length_penalty": 0.5}
-BANS = [7042]
+SHAPED = {"logit_bias": {"7042": -100}, "bad_words": ["France"], "no_repeat_ngram_size": 3}
 DRAWN = {"n": 1, "best_of": 3, "temperature": 1.2, "seed": 5}
 
 
@@ -35,17 +35,17 @@ def found(generations):
     return [one.text for one in generations[0].completions]
 
 
-@pytest.mark.parametrize("bans", [[], BANS])
-def test_beams(server, llm, bans):
-    params = SamplingParams(max_tokens=12, stages=stages_from({"custom_token_bans": bans}), **BEAMS)
+@pytest.mark.parametrize("fields", [{}, {"custom_token_bans": [7042]}, SHAPED])
+def test_beams(server, llm, fields):
+    params = SamplingParams(max_tokens=12, stages=stages_from(fields), **BEAMS)
     expected = found(llm.generate(PROMPT, params, progress=False))
     assert len(set(expected)) == 2
-    if bans:
+    if fields:
         assert not any(" Paris" in text for text in expected)
-    body = {"prompt": PROMPT, "custom_token_bans": bans, **BEAMS}
+    body = {"prompt": PROMPT, **fields, **BEAMS}
     assert texts(server.request("POST", COMPLETIONS, {**body, "max_tokens": 12})) == expected
     assert texts(server.request("POST", KOBOLD, {**body, "max_length": 12})) == expected
-    asked = {"messages": MESSAGES, "custom_token_bans": bans, "max_tokens": 12, **BEAMS}
+    asked = {"messages": MESSAGES, **fields, "max_tokens": 12, **BEAMS}
     answer = server.request("POST", CHAT, asked)
     assert texts(answer) == found(llm.chat(MESSAGES, params, progress=False))
     assert [one["index"] for one in answer.json["choices"]] == [0, 1]

@@ -76,7 +76,10 @@ def test_end_of_text_can_be_banned(call, engine, name):
         for bans in (None, [], [65], "65"):
             call(path, {"prompt": "a", "custom_token_bans": bans, name: True})
             asked = params(engine).resolve(engine.tokenizer)
-            assert asked.banned_tokens == ({65, 258} if bans else {258})
+            named = {stage.name(): stage for stage in asked.stages}
+            assert named["ban_eos_token"].ends == (258,)
+            found = named.get("custom_token_bans")
+            assert (found and found.custom_token_bans) == ((65,) if bans else None)
     response = call(PATH, {"prompt": "a", "custom_token_bans": 7, name: True})
     assert response.json()["error"]["param"] == "custom_token_bans"
 

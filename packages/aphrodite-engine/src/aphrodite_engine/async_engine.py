@@ -6,7 +6,6 @@ interpreter lock.
 """
 
 import asyncio
-import itertools
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -129,10 +128,10 @@ class AsyncEngine:
         """By beam search: each token of each beam is a request of its own."""
         beams = TextBeams(self.tokenizer, params, prompt, self.info.max_model_len)
         while not beams.search.done:
-            step, ids = beams.search.step, itertools.count()
+            asked = zip(beams.search.wanted, beams.search.steps, strict=True)
             sources = [
-                self._draw(one, step, f"{request_id}-{len(one)}-{next(ids)}", priority)
-                for one in beams.search.wanted
+                self._draw(one, step, f"{request_id}-{len(one)}-{number}", priority)
+                for number, (one, step) in enumerate(asked)
             ]
             news = await _ends(sources)
             scores = [one.logprobs[0] for one in news]

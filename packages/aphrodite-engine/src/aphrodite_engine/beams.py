@@ -63,7 +63,6 @@ class BeamSearch:
         self._end_tokens = end_tokens
         own = frozenset(params.stop_token_ids)
         self._stops = own if params.ignore_eos else own | end_tokens
-        self._banned = params.banned_tokens
         self._ends = ends
         self._live = [Beam()]
         self._finished: list[Beam] = []
@@ -81,15 +80,9 @@ class BeamSearch:
         return [] if self._done else [[*self._prompt, *beam.tokens] for beam in self._live]
 
     @property
-    def step(self) -> SamplingParams:
-        """How to ask for one token of each prompt; the token itself is of no interest."""
-        width = self._params.width
-        return SamplingParams(
-            max_tokens=1,
-            ignore_eos=True,
-            logprobs=max(2 * width, width + len(self._stops)) + len(self._banned),
-            prompt_logprobs=None if self._length else self._params.prompt_logprobs,
-        )
+    def steps(self) -> list[SamplingParams]:
+        """How to ask for one token of each wanted prompt; the token itself is of no interest."""
+        return [] if self._done else [self._step(beam) for beam in self._live]
 
     @property
     def best(self) -> list[Beam]:
@@ -114,16 +107,25 @@ class BeamSearch:
         self._finished = heapq.nlargest(width, [*self._finished, *ended], key=self._score)
         self._done = not self._live or self._hopeless()
 
+    def _step(self, beam: Beam) -> SamplingParams:
+        width, early = self._params.width, self._length < self._params.min_tokens
+        stages = (stage.after(beam.tokens) for stage in self._params.stages if stage.beams)
+        return SamplingParams(
+            use_beam_search=True,
+            max_tokens=1,
+            min_tokens=1 if early else 0,
+            stop_token_ids=tuple(sorted(self._stops)) if early else (),
+            ignore_eos=True,
+            logprobs=max(2 * width, width + len(self._stops)),
+            prompt_logprobs=None if self._length else self._params.prompt_logprobs,
+            stages=tuple(stage for stage in stages if stage.acts),
+        )
+
     def _candidates(self, scores: Sequence[TokenLogprobs]) -> Iterator[Beam]:
-        early = self._length < self._params.min_tokens
         for beam, score in zip(self._live, scores, strict=True):
-            ranked = list(enumerate(score.top, 1))
-            allowed = [each for each in ranked if each[1][0] not in self._banned]
-            for rank, (token, logprob) in allowed or ranked:  # bans of all tokens are none
-                if logprob <= _IMPOSSIBLE or (early and token in self._stops):
-                    continue
-                top = score.top[: self._params.logprobs or 0]
-                told = TokenLogprobs(token, logprob, rank, top)
+            possible = [each for each in score.top if each[1] > _IMPOSSIBLE]
+            for rank, (token, logprob) in enumerate(possible, 1):
+                told = TokenLogprobs(token, logprob, rank, possible[: self._params.logprobs or 0])
                 yield Beam((*beam.tokens, token), (*beam.scores, told), beam.total + logprob)
 
     def _closed(self, beam: Beam) -> Beam:

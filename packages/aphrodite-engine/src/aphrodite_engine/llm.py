@@ -214,9 +214,11 @@ class LLM:
         whole = self._job(prompt, params).generation
         beams = TextBeams(self.tokenizer, params, whole.prompt_tokens, self.info.max_model_len)
         while not beams.search.done:
-            step = beams.search.step
-            jobs = {str(next(self._ids)): self._job(one, step) for one in beams.search.wanted}
-            self._finish(jobs, [step] * len(jobs), progress=False)
+            wanted, asked = beams.search.wanted, beams.search.steps
+            jobs = {
+                str(next(self._ids)): self._job(*each) for each in zip(wanted, asked, strict=True)
+            }
+            self._finish(jobs, asked, progress=False)
             steps = [job.generation for job in jobs.values()]
             scores = [one.completions[0].logprobs[0] for one in steps]
             whole.prompt_logprobs += steps[0].prompt_logprobs

@@ -273,8 +273,8 @@ class SamplingFields(TypedDict, total=False):
     """
 
     use_beam_search: bool | None
-    """Search for the likeliest completions instead of drawing them; of the samplers only
-    custom_token_bans and ban_eos_token act.
+    """Search for the likeliest completions instead of drawing them. Of the samplers those act
+    that ban tokens or bias them; log-probabilities are those after them.
     """
 
     length_penalty: float | None

@@ -85,6 +85,8 @@ class Batch:
     prompts: Tensor
     """[R] int64: lengths of the prompts."""
     prompt_lengths: tuple[int, ...]
+    beams: tuple[int, ...]
+    """Places in the batch of rows whose log-probabilities are those after their stages."""
     explained: Mapping[int, Row]
     """Rows that want to know what stages do, by their places in the batch."""
 
@@ -137,6 +139,7 @@ def make_batch(span: slice, ids: Sequence[int], rows: list[Row], device: torch.d
         rows=upload(np.array(ids, np.int64), device),
         prompts=upload(np.array([row.prompt_length for row in rows], np.int64), device),
         prompt_lengths=tuple(row.prompt_length for row in rows),
+        beams=tuple(place for place, row in enumerate(rows) if row.beam),
         explained={place: row for place, row in enumerate(rows) if row.explain is not None},
     )
 

@@ -1,5 +1,8 @@
 """Log-probabilities of the model itself, before any stage: of sampled tokens and of prompts.
 
+Those of a beam's next tokens are after its stages, which count in its score: a bias is added to the
+logarithm of the model's probability, as transformers does, and a banned token has none.
+
 A prompt is scored a few positions at a time (execution/step_executor.py), so that its logits never
 exist as a whole.
 """
@@ -51,10 +54,20 @@ class Scores:
         ]
 
 
-def score(logits: Tensor, tokens: Tensor, count: int, logsumexp: LogSumExp) -> Scores:
-    """Score tokens [m] int64 under logits [m, V], with the `count` likeliest."""
+def score(
+    logits: Tensor,
+    tokens: Tensor,
+    count: int,
+    logsumexp: LogSumExp,
+    shaped: Tensor | None = None,
+) -> Scores:
+    """Score tokens [m] int64 under logits [m, V], with the `count` likeliest.
+
+    `shaped`, [m, V] float32: what stages made of the logits, where that is to be scored.
+    """
     logits = logits.float()
     total = logsumexp(logits)[:, None]
+    logits = logits if shaped is None else shaped
     own = logits.gather(1, tokens[:, None])
     top = logits.topk(min(count, logits.shape[1]))
     return Scores(

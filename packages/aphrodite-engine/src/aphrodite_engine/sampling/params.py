@@ -1,7 +1,7 @@
 """What one request asks of generation: limits, stops, seed, and the stages of its sampler."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from annotated_types import Ge, Le, Lt
@@ -9,13 +9,8 @@ from annotated_types import Ge, Le, Lt
 from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling.catalog import AnyStage, filled, stages_from
 from aphrodite_engine.sampling.fields import TokenId, check_struct, check_tokens
-from aphrodite_engine.sampling.stages.ban_eos_token import BanEosToken
 from aphrodite_engine.sampling.stages.banned_strings import BannedStrings
-from aphrodite_engine.sampling.stages.custom_token_bans import CustomTokenBans
 from aphrodite_engine.sampling.tokenizer import Tokenizer
-
-_MOST_BEAM_BANS: Final = 60_000
-"""So many likeliest tokens of a beam may have to be looked at in vain."""
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,8 +22,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """Completions to generate, of which the n with the highest log-probability per token are
     kept, best first; the width of a beam search. None: n."""
     use_beam_search: bool = False
-    """Search for the likeliest completions instead of drawing them; of the samplers only
-    custom_token_bans and ban_eos_token act."""
+    """Search for the likeliest completions instead of drawing them. Of the samplers those act that
+    ban tokens or bias them; log-probabilities are those after them."""
     length_penalty: Annotated[float, Ge(-16), Le(16)] = 1.0
     """A beam's log-probability is divided by its length to this power; higher is longer."""
     early_stopping: Literal["never"] | bool = False
@@ -80,8 +75,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         names = [
             stage.name()
             for stage in self.stages
-            if getattr(stage, "temperature", None) != 0
-            and not isinstance(stage, CustomTokenBans | BanEosToken)
+            if getattr(stage, "temperature", None) != 0 and not stage.beams
         ]
         if self.explain is not None:
             names.append("explain")
@@ -91,25 +85,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
                 "or use_beam_search",
                 names[0],
             )
-        if len(self.banned_tokens) > _MOST_BEAM_BANS:
-            raise RequestError(
-                f"custom_token_bans holds {len(self.banned_tokens)} tokens; beside a beam search "
-                f"send at most {_MOST_BEAM_BANS}",
-                "custom_token_bans",
-            )
         if self.max_tokens == 0:
             raise RequestError("max_tokens must be at least 1 in a beam search", "max_tokens")
-
-    @property
-    def banned_tokens(self) -> frozenset[int]:
-        """Tokens that never occur in the output."""
-        found: set[int] = set()
-        for stage in self.stages:
-            if isinstance(stage, CustomTokenBans):
-                found.update(stage.custom_token_bans)
-            elif isinstance(stage, BanEosToken):
-                found.update(stage.ends)
-        return frozenset(found)
 
     @property
     def width(self) -> int:

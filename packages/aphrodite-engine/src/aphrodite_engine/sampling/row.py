@@ -45,6 +45,8 @@ class Row:
     prompt_length: int
     logprobs: int | None
     explain: int | None
+    beam: bool
+    """Its log-probabilities are those after the chain."""
 
 
 def make_row(spec: RowSpec) -> Row:
@@ -66,6 +68,7 @@ def make_row(spec: RowSpec) -> Row:
         prompt_length=spec.prompt_length,
         logprobs=params.logprobs,
         explain=params.explain,
+        beam=params.use_beam_search,
     )
 
 

@@ -125,6 +125,8 @@ class _Chosen:
     """What the stages that remember made of the tokens."""
     explained: Mapping[int, Seen]
     """By place among the rows of the step."""
+    beams: Mapping[int, Tensor]
+    """Logits [V] float32 after the stages, of the rows of beams; by place likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,7 @@ class Sampler:
         """
         composition = self._compose(tuple(standing.rows), logits.shape[1])
         if likeliest is not None and composition.plain:
-            chosen = [_Chosen(*likeliest, [], {})]
+            chosen = [_Chosen(*likeliest, [], {}, {})]
         else:
             chosen = [
                 self._run(batch, part, standing.part(batch.span), history)
@@ -238,7 +240,13 @@ class Sampler:
         scores = None
         if composition.scored is not None:
             most = max(count or 0 for count in composition.counts)
-            scores = self.score(logits[composition.scored], tokens[composition.scored].long(), most)
+            scores = score(
+                logits[composition.scored],
+                tokens[composition.scored].long(),
+                most,
+                self._backend.logsumexp,
+                _shaped(logits, chosen, composition.scored),
+            )
         changes = [change for part in chosen for change in part.changes]
         for change in changes:  # at the end, when all went well
             self._memory.write(change.stage, change.rows, change.numbers)
@@ -270,7 +278,7 @@ class Sampler:
     def _run(self, batch: Batch, logits: Tensor, standing: Standing, tokens: Tensor) -> _Chosen:
         """Lead a batch through its stages and choose."""
         if batch.plain:
-            return _Chosen(*self._backend.argmax(logits), [], {})
+            return _Chosen(*self._backend.argmax(logits), [], {}, {})
         draws = Draws(batch.seeds, batch.choices, standing.on_device, self._backend.uniform)
         if batch.passes:
             logits = self._copied(logits)
@@ -292,9 +300,11 @@ class Sampler:
             if remembered:
                 seen.append((step, rows))
         explained = {} if watch is None else watch.seen(batch.span.start)
+        places = batch.beams if batch.passes else ()
+        beams = {batch.span.start + place: logits[place].clone() for place in places}
         drawn, valid = self._choose(batch, logits.float(), draws)
         changes = [_change(batch, step, rows, drawn) for step, rows in seen]
-        return _Chosen(drawn, valid, changes, explained)
+        return _Chosen(drawn, valid, changes, explained, beams)
 
     def _history(self, step: Pass, batch: Batch, standing: Standing, tokens: Tensor) -> History:
         """Of the rows of a pass."""
@@ -331,6 +341,17 @@ class Sampler:
         tokens[batch.drawn], valid[batch.drawn] = drawn
         tokens[batch.greedy], valid[batch.greedy] = self._backend.argmax(logits[batch.greedy])
         return tokens, valid
+
+
+def _shaped(logits: Tensor, chosen: Sequence[_Chosen], scored: Index) -> Tensor | None:
+    """Logits to score, where those of beams are not the model's own."""
+    beams = {place: own for part in chosen for place, own in part.beams.items()}
+    if not beams:
+        return None
+    shaped = logits.float().clone()
+    for place, own in beams.items():
+        shaped[place] = own
+    return shaped[scored]
 
 
 def _change(batch: Batch, step: Pass, rows: Rows, tokens: Tensor) -> _Change:

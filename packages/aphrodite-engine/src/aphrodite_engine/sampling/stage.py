@@ -55,6 +55,8 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
     """It reads `rows.history`."""
     needs_repeats: ClassVar[bool] = False
     """It reads `rows.history.repeats`."""
+    beams: ClassVar[bool] = False
+    """A mask or a bias of the next token, so a beam search honours it; see `after`."""
     computed: ClassVar[tuple[str, ...]] = ()
     """Properties, floats, that become columns as fields do."""
     remembers: ClassVar[tuple[str, ...]] = ()
@@ -110,6 +112,10 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
 
     def resolve(self, tokenizer: Tokenizer) -> "Stage":
         """The same with its texts as tokens, too. Called once per request, where text is known."""
+        return self
+
+    def after(self, output: Sequence[int]) -> "Stage":
+        """What does the same to the next token if this output is taken for part of the prompt."""
         return self
 
     def recall(self, tokens: Sequence[int]) -> Mapping[str, float]:

@@ -18,6 +18,7 @@ class AllowedTokenIds(Stage, frozen=True):
     """
 
     order: ClassVar[int] = 110
+    beams: ClassVar[bool] = True
 
     allowed_token_ids: tuple[TokenId, ...] = ()
 

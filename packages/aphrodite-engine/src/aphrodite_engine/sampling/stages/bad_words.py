@@ -26,6 +26,7 @@ class BadWords(Stage, frozen=True):
     """
 
     order: ClassVar[int] = 140
+    beams: ClassVar[bool] = True
     needs_history: ClassVar[bool] = True
     reads_text: ClassVar[bool] = True
     hidden: ClassVar[frozenset[str]] = frozenset({"bad_tokens"})
@@ -40,6 +41,15 @@ class BadWords(Stage, frozen=True):
             tuple(tokenizer.encode_inside(text)) for word in words for text in (word, f" {word}")
         ]
         return msgspec.structs.replace(self, bad_tokens=tuple(dict.fromkeys(filter(None, spelled))))
+
+    def after(self, output: Sequence[int]) -> Stage:
+        written = tuple(output)
+        due = {
+            each[-1:]
+            for each in self.bad_tokens
+            if len(each) == 1 or written[1 - len(each) :] == each[:-1]
+        }
+        return BadWords(bad_tokens=tuple(sorted(due)))
 
     @classmethod
     def tables(cls, stages: Sequence[Self]) -> Mapping[str, object]:

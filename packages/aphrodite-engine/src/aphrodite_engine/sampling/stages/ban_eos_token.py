@@ -23,6 +23,7 @@ class BanEosToken(Stage, frozen=True):
     """
 
     order: ClassVar[int] = 125
+    beams: ClassVar[bool] = True
     reads_text: ClassVar[bool] = True
     aliases: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "ban_eos_token": ("use_default_badwordsids",)

@@ -19,6 +19,7 @@ class CustomTokenBans(Stage, frozen=True):
     """
 
     order: ClassVar[int] = 120
+    beams: ClassVar[bool] = True
 
     custom_token_bans: tuple[TokenId, ...] = ()
 

@@ -19,6 +19,7 @@ class LogitBias(Stage, frozen=True):
     """Adds to the logits of tokens, given as a map from token id to bias; empty is off."""
 
     order: ClassVar[int] = 200
+    beams: ClassVar[bool] = True
 
     logit_bias: dict[TokenId, Bias] = msgspec.field(default_factory=dict[TokenId, Bias])
 

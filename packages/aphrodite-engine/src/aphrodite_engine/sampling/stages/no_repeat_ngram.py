@@ -20,6 +20,7 @@ class NoRepeatNgram(Stage, frozen=True):
     """
 
     order: ClassVar[int] = 500
+    beams: ClassVar[bool] = True
     needs_history: ClassVar[bool] = True
     needs_repeats: ClassVar[bool] = True
 

@@ -26,9 +26,20 @@ class TokenBanRanges(Stage, frozen=True):
     """
 
     order: ClassVar[int] = 130
+    beams: ClassVar[bool] = True
     needs_history: ClassVar[bool] = True
 
     token_ban_ranges: tuple[BanRange, ...] = ()
+
+    def after(self, output: Sequence[int]) -> Stage:
+        at = len(output)
+        return TokenBanRanges(
+            tuple(
+                (tokens, 0, 1)
+                for tokens, start, length in self.token_ban_ranges
+                if start <= at < start + length
+            )
+        )
 
     @classmethod
     def tables(cls, stages: Sequence[Self]) -> Mapping[str, object]:
