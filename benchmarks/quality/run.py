@@ -16,6 +16,7 @@ import json
 import math
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -44,6 +45,15 @@ JOBS: dict[str, dict[str, object]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Original:
+    """What others are compared with."""
+
+    loaded: LoadedModel
+    hidden: list[torch.Tensor]
+    """Of each piece, [L - 1, K], before the head."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("formats", nargs="*", metavar="FORMAT", help=", ".join(JOBS))
@@ -56,7 +66,8 @@ def main() -> None:
     path = find_model_path("demo", None, None)
     tokenizer = load_text(EngineConfig(model=str(path)), lambda line: None).tokenizer
     pieces = read_corpus(None, tokenizer, 1, LENGTH).held_out[: options.pieces]
-    original = _load(path, backend)
+    loaded = _load(path, backend)
+    original = _Original(loaded, [_hidden(loaded, backend, piece) for piece in pieces])
     online = ["--quantization", options.quantization] if options.quantization else []
     for name in options.formats or ([] if options.checkpoint else JOBS):
         row = _measure(original, _written(name, options.folder), backend, pieces)
@@ -87,7 +98,7 @@ def _load(path: Path, backend: Backend, quantization: str | None = None) -> Load
 
 
 def _measure(
-    original: LoadedModel,
+    original: _Original,
     path: Path,
     backend: Backend,
     pieces: torch.Tensor,
@@ -98,20 +109,23 @@ def _measure(
 
 
 @torch.inference_mode()
+def _hidden(loaded: LoadedModel, backend: Backend, piece: torch.Tensor) -> torch.Tensor:
+    step = input_of(piece[None], loaded.source.config, backend)
+    return loaded.model.forward(step)[:-1].clone()
+
+
+@torch.inference_mode()
 def _compare(
-    original: LoadedModel, other: LoadedModel, backend: Backend, pieces: torch.Tensor
+    original: _Original, other: LoadedModel, backend: Backend, pieces: torch.Tensor
 ) -> dict[str, float]:
     """Perplexities, mean KL(original, other) in nats, how often both find the same likeliest."""
     surprise, divergence, same, count = [0.0, 0.0], 0.0, 0, 0
-    for piece in pieces:
+    for piece, expected in zip(pieces, original.hidden, strict=True):
         wanted = piece[1:, None]
-        told = []
-        for which, loaded in enumerate((original, other)):
-            step = input_of(piece[None], loaded.source.config, backend)
-            hidden = loaded.model.forward(step)[:-1]
-            told.append(loaded.model.logits(hidden).float().log_softmax(1))
-            surprise[which] -= float(told[which].gather(1, wanted).sum())
-        before, after = told
+        before = original.loaded.model.logits(expected).float().log_softmax(1)
+        after = other.model.logits(_hidden(other, backend, piece)).float().log_softmax(1)
+        for which, told in enumerate((before, after)):
+            surprise[which] -= float(told.gather(1, wanted).sum())
         divergence += float((before.exp() * (before - after)).sum())
         same += int((before.argmax(1) == after.argmax(1)).sum())
         count += len(wanted)

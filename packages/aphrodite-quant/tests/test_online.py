@@ -10,6 +10,7 @@ from aphrodite_kernels.layouts.microscaled import E2M1
 from aphrodite_quant import FormatError
 from aphrodite_quant.quantization import find_quantization, quantization_names
 from safetensors.torch import load_file
+from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden" / "online.safetensors"
 
@@ -43,6 +44,28 @@ def test_small_floats_are_the_nearest_that_there_are(dtype):
 def largest_rows():
     """All but the row of zeros."""
     return [row for row in range(20) if row != 3]
+
+
+@pytest.mark.parametrize("name", quantization_names())
+def test_a_row_becomes_the_same_in_any_company(name, monkeypatch):
+    plain = Dense((torch.randn(50, 128) * torch.linspace(0.1, 9, 50)[:, None]).bfloat16())
+    whole = find_quantization(name).quantize(plain)
+    monkeypatch.setattr("aphrodite_quant.online_groups._SLAB", 7 * 128)
+    slabs = find_quantization(name).quantize(plain)
+    assert type(slabs) is type(whole) and slabs.nbytes == whole.nbytes
+    assert torch.equal(slabs.dequantize(), whole.dequantize())
+
+
+def test_a_weight_is_never_widened_whole(monkeypatch):
+    """What one call makes of a slab is all there is of it in float32."""
+    seen = []
+    wide = Tensor.float
+    monkeypatch.setattr(Tensor, "float", lambda self: seen.append(self.numel()) or wide(self))
+    monkeypatch.setattr("aphrodite_quant.online_groups._SLAB", 1024)
+    for name in quantization_names():
+        find_quantization(name).quantize(Dense(torch.randn(64, 128).bfloat16()))
+        assert seen and max(seen) <= 1024, name
+        seen.clear()
 
 
 GROUPS = {"int4": 64, "nf4": 64, "mxfp4": 32, "mxfp8": 32, "nvfp4": 16, "fp6": 4}

@@ -17,7 +17,8 @@ class KVCache:
 
     In a dtype of one byte (float8_e4m3fn, float8_e5m2, int8) they are quantised: each vector of D
     numbers is what is stored times a scale of its own. Of uint8 the last dimension is ceil(D / 2):
-    two numbers of 4 bits from -8 to 7, plus 8; the first of each two is the lower half of the byte.
+    two numbers of 4 bits from -8 to 7, plus 8; the first of each two is the lower half of the byte;
+    and keys are mixed before, so that no few of them are much larger than the others.
     """
 
     key: Tensor
@@ -37,6 +38,16 @@ class KVCache:
 def stored_size(size: int, dtype: torch.dtype) -> int:
     """Elements of a cache of `dtype` that hold a vector of `size` numbers."""
     return (size + 1) // 2 if dtype == torch.uint8 else size
+
+
+def mixed_size(size: int, dtype: torch.dtype) -> int:
+    """How many neighbours of a key of `size` numbers a Hadamard transform mixes for such a cache.
+
+    The largest power of two that divides `size`, of four bits; otherwise 1, none. The transform is
+    orthonormal, so that products with queries mixed alike are what they were. QuaRot (arXiv
+    2404.00456), section 4.2.
+    """
+    return size & -size if dtype == torch.uint8 else 1
 
 
 @dataclass(frozen=True, slots=True)

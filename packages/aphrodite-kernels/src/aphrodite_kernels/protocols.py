@@ -81,7 +81,8 @@ class RotateAndStore(Protocol):
     ) -> None:
         """Rotates q in place; writes rotated k, and v, to their slots of `cache`.
 
-        What k holds afterwards is not defined.
+        What k holds afterwards is not defined. For a cache that mixes keys (`mixed_size`) both are
+        mixed after they are rotated.
 
         q [T, H, D]; k, v [T, Hkv, D]; positions [T] int32; slots [T] int64. table [max_position, 2,
         rotary / 2] float32: cosines, then sines, the attention factor included. Dimensions from

@@ -1,10 +1,25 @@
-"""What quantisations of groups share: cutting rows into groups, and powers of two for them."""
+"""What quantisations share: slabs of rows, cutting rows into groups, and powers of two for them."""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
-from aphrodite_kernels.layouts import Dense
+from aphrodite_kernels.layouts import Dense, PackedWeight
 from torch import Tensor
 
 from aphrodite_quant.errors import FormatError
+
+_SLAB = 1 << 19
+"""Weights quantised at a time: their float32 and float64 copies are small beside a layer."""
+
+Packed = TypeVar("Packed", bound=PackedWeight)
+
+
+def by_slabs(weight: Dense, quantize: Callable[[Dense], Packed]) -> Packed:
+    """The rows as `quantize` packs them, some at a time; each row alone says what becomes of it."""
+    height = max(1, _SLAB // weight.in_features)
+    slabs = [quantize(Dense(part)) for part in torch.split(weight.weight, height)]
+    return type(slabs[0]).stack(slabs) if len(slabs) > 1 else slabs[0]
 
 
 def grouped(weight: Dense, group: int, name: str) -> Tensor:

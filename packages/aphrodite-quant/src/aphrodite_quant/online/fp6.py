@@ -4,7 +4,7 @@ import torch
 from aphrodite_kernels.layouts import Dense, Lookup
 from aphrodite_kernels.layouts.grouped import pack_codes
 
-from aphrodite_quant.online_groups import grouped
+from aphrodite_quant.online_groups import by_slabs, grouped
 from aphrodite_quant.small_floats import magnitudes, nearest
 
 PER_WEIGHT = 0.75
@@ -16,6 +16,10 @@ _WHOLE = 4
 
 def quantize(weight: Dense) -> Lookup:
     """The largest weight of each row becomes 28; FormatError if K is not a multiple of 4."""
+    return by_slabs(weight, _quantize)
+
+
+def _quantize(weight: Dense) -> Lookup:
     wide = grouped(weight, _WHOLE, "fp6").flatten(1)
     scale = wide.abs().amax(1, keepdim=True) / _SIZES[-1]
     scale = scale.where(scale > 0, 1.0)

@@ -3,7 +3,7 @@
 import torch
 from aphrodite_kernels.layouts import Dense, Grouped
 
-from aphrodite_quant.online_groups import grouped
+from aphrodite_quant.online_groups import by_slabs, grouped
 
 PER_WEIGHT = 0.5 + 4 / 64
 
@@ -18,6 +18,10 @@ def quantize(weight: Dense) -> Grouped:
 
     FormatError if K is not a multiple of 64.
     """
+    return by_slabs(weight, _quantize)
+
+
+def _quantize(weight: Dense) -> Grouped:
     groups = grouped(weight, _GROUP, "int4")
     low, high = groups.amin(2).clamp(max=0), groups.amax(2).clamp(min=0)
     scale = ((high - low) / _TOP).clamp(min=_SMALLEST)

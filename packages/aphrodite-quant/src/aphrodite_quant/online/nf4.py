@@ -5,7 +5,7 @@ from aphrodite_kernels.layouts import Dense, Lookup
 from aphrodite_kernels.layouts.grouped import pack_codes
 
 from aphrodite_quant.normal_float import NORMAL_FLOAT, nearest_in
-from aphrodite_quant.online_groups import grouped
+from aphrodite_quant.online_groups import by_slabs, grouped
 
 PER_WEIGHT = 0.5 + 4 / 64
 
@@ -14,6 +14,10 @@ _GROUP = 64
 
 def quantize(weight: Dense) -> Lookup:
     """Each number becomes the nearest there is; FormatError if K is not a multiple of 64."""
+    return by_slabs(weight, _quantize)
+
+
+def _quantize(weight: Dense) -> Lookup:
     groups = grouped(weight, _GROUP, "nf4")
     scale = groups.abs().amax(2)
     table = torch.tensor(NORMAL_FLOAT, device=groups.device)

@@ -1,9 +1,10 @@
-// Rotary position embedding, in place, of queries and keys.
+// Rotary position embedding, in place, of queries and keys; and what mixes them for the cache.
 
 #include "runtime.h"
 
 #include "floats.h"
 #include "grain.h"
+#include "hadamard.h"
 
 struct aph_rotate_args {
   int64_t rows;
@@ -13,6 +14,7 @@ struct aph_rotate_args {
   const int32_t* positions;  // [rows]
   const float* table;        // [table_rows, 2, half]: cosines, sines
   int64_t table_rows, half;
+  int64_t size, mixed;  // of a head; neighbours that are mixed, 1: none
   int64_t q_heads, q_row_stride, q_head_stride;
   int64_t k_heads, k_row_stride, k_head_stride;
 };
@@ -39,12 +41,14 @@ int rotate(const aph_rotate_args& args) {
     for (int64_t row = begin; row < end; ++row) {
       const float* cosines = args.table + args.positions[row] * 2 * args.half;
       const float* sines = cosines + args.half;
+      const auto each = [&](float* head) {
+        turn(head, cosines, sines, args.half);
+        if (args.mixed > 1) transform(head, args.size, args.mixed);
+      };
       for (int64_t head = 0; head < args.q_heads; ++head)
-        turn(args.q + row * args.q_row_stride + head * args.q_head_stride, cosines, sines,
-             args.half);
+        each(args.q + row * args.q_row_stride + head * args.q_head_stride);
       for (int64_t head = 0; head < args.k_heads; ++head)
-        turn(args.k + row * args.k_row_stride + head * args.k_head_stride, cosines, sines,
-             args.half);
+        each(args.k + row * args.k_row_stride + head * args.k_head_stride);
     }
   });
   return 0;

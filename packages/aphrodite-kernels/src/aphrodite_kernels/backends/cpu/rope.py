@@ -6,7 +6,7 @@ from ctypes import c_int64, c_void_p
 import torch
 from torch import Tensor
 
-from aphrodite_kernels.attention import KVCache
+from aphrodite_kernels.attention import KVCache, mixed_size
 from aphrodite_kernels.backends.cpu.attention import store_kv_on
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
 from aphrodite_kernels.backends.cpu.tensors import require, require_rows, require_whole
@@ -23,6 +23,8 @@ class RotateArguments(Arguments):
         ("table", c_void_p),
         ("table_rows", c_int64),
         ("half", c_int64),
+        ("size", c_int64),
+        ("mixed", c_int64),
         ("q_heads", c_int64),
         ("q_row_stride", c_int64),
         ("q_head_stride", c_int64),
@@ -45,17 +47,17 @@ def rotate_and_store_on(runtime: Runtime) -> RotateAndStore:
         cache: KVCache,
         slots: Tensor,
     ) -> None:
-        rotate(q, k, positions, table)
+        rotate(q, k, positions, table, mixed_size(q.shape[2], cache.key.dtype))
         store_kv(k, v, cache, slots)
 
     return rotate_and_store
 
 
-def _rotate_on(runtime: Runtime) -> Callable[[Tensor, Tensor, Tensor, Tensor], None]:
-    """Turn queries and keys by the angles of their positions."""
+def _rotate_on(runtime: Runtime) -> Callable[[Tensor, Tensor, Tensor, Tensor, int], None]:
+    """Turn queries and keys by the angles of their positions, then mix so many neighbours."""
     run = runtime.op("rotate")
 
-    def rotate(q: Tensor, k: Tensor, positions: Tensor, table: Tensor) -> None:
+    def rotate(q: Tensor, k: Tensor, positions: Tensor, table: Tensor, mixed: int) -> None:
         require_rows("q", q, None, None, None)
         rows, _, size = q.shape
         require_rows("k", k, rows, None, size)
@@ -71,6 +73,8 @@ def _rotate_on(runtime: Runtime) -> Callable[[Tensor, Tensor, Tensor, Tensor], N
             table=table.data_ptr(),
             table_rows=table.shape[0],
             half=half,
+            size=size,
+            mixed=mixed,
             q_heads=q.shape[1],
             q_row_stride=q.stride(0),
             q_head_stride=q.stride(1),

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from aphrodite_kernels.attention import KVCache
+from aphrodite_kernels.attention import KVCache, mixed_size
 from aphrodite_kernels.backends.reference.attention import store_kv
+from aphrodite_kernels.layouts.hadamard import hadamard
 
 
 def rotate_and_store(
@@ -16,8 +17,12 @@ def rotate_and_store(
     cache: KVCache,
     slots: Tensor,
 ) -> None:
-    """Rotate q and k in place, then write k and v to their slots."""
+    """Rotate q and k in place, mix them if the cache wants it; write k and v to their slots."""
     rotate(q, k, positions, table)
+    mixed = mixed_size(q.shape[2], cache.key.dtype)
+    if mixed > 1:
+        for heads in (q, k):
+            heads.copy_(hadamard(heads.float().unflatten(2, (-1, mixed))).flatten(2))
     store_kv(k, v, cache, slots)
 
 
