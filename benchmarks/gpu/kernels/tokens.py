@@ -2,10 +2,10 @@
 
     PYTHONPATH=packages/aphrodite-kernels/src python3 benchmarks/gpu/kernels/tokens.py
 
---only picks sections: check, time, chain. Times are of calls inside a CUDA graph, in microseconds,
-beside the floor of the bytes that must move and beside what torch takes. Logits: `peaked` have a
-few hundred likely tokens, as models give; `flat` are normal numbers, whose nucleus is thousands of
-tokens; `ties` are flat ones in bfloat16.
+--only picks sections: check, chain, shapes, time. Times are of calls inside a CUDA graph, in
+microseconds, beside the floor of the bytes that must move and beside what torch takes. Logits:
+`peaked` have a few hundred likely tokens, as models give; `flat` are normal numbers, whose nucleus
+is thousands of tokens; `ties` are flat ones in bfloat16.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,14 @@ import torch
 from aphrodite_kernels.backends import reference
 from aphrodite_kernels.backends.triton.sampling_argmax import argmax_on
 from aphrodite_kernels.backends.triton.sampling_draw import draw_on
-from aphrodite_kernels.backends.triton.sampling_keep import keep_on
+from aphrodite_kernels.backends.triton.sampling_keep import (
+    keep_near_on,
+    keep_on,
+    least_from_on,
+)
+from aphrodite_kernels.backends.triton.sampling_spread import deviation_on, uncertainty_on
 from aphrodite_kernels.backends.triton.sampling_top import keep_top_k_on, keep_top_p_on
+from aphrodite_kernels.backends.triton.sampling_typical import keep_typical_on
 from aphrodite_kernels.backends.triton.sampling_uniform import uniform_on
 from gauge import DEVICE, READ, Allowance, run_sections, timed
 from torch import Tensor
@@ -34,7 +40,7 @@ VERDICTS: list[bool] = []
 
 argmax = argmax_on(overlapped=True)
 draw = draw_on(overlapped=True)
-keep = keep_on(overlapped=True)
+keep = keep_on(above=False, overlapped=True)
 keep_top_k = keep_top_k_on(overlapped=True)
 keep_top_p = keep_top_p_on(overlapped=True)
 uniform = uniform_on(overlapped=True)
@@ -220,6 +226,39 @@ def chain() -> None:
         show(f"copy, top_k, top_p, draw {kind}", rows, 7 * 4.0 * VOCABULARY, ours, theirs, buffers)
 
 
+def shapes() -> None:
+    """Ops on a row's whole distribution, beside the reference, which alone knows some of them."""
+    plain = reference.create(DEVICE, threads=None, dtype=torch.bfloat16)
+    row = 4.0 * VOCABULARY
+    for rows in (1, 64):
+        buffers = copies("peaked", rows, torch.float32)
+        work = torch.empty_like(buffers[0])
+        gap, half = column(-1e9, rows), column(0.5, rows)
+        near, least = keep_near_on(overlapped=True), least_from_on(overlapped=True)
+        typical = keep_typical_on(overlapped=True)
+        for name, moved, ours, theirs in (
+            ("keep_near", 2, partial(near, gap=gap), partial(plain.keep_near, gap=gap)),
+            (
+                "least_from", 1,
+                partial(least, threshold=half), partial(plain.least_from, threshold=half),
+            ),
+            ("uncertainty", 1, uncertainty_on(overlapped=True), plain.uncertainty),
+            ("deviation", 1, deviation_on(overlapped=True), plain.deviation),
+            (
+                "copy, keep_typical", 4,
+                lambda x, to=work, op=typical, at=half: op(to.copy_(x), at),
+                lambda x, to=work, at=half: plain.keep_typical(to.copy_(x), at),
+            ),
+        ):  # fmt: skip
+            show(name, rows, moved * row, ours, theirs, buffers)
+        for name, op in (("keep_tail_free", plain.keep_tail_free), ("skew", plain.skew)):
+            sole = [
+                partial(lambda x, to=work, op=op, at=half: op(to.copy_(x), at), x)
+                for x in buffers[:4]
+            ]
+            print(f"copy, {name} r{rows}: the reference takes {timed(sole):.1f}", flush=True)
+
+
 def torch_draw(logits: Tensor) -> Tensor:
     return (logits.softmax(-1) / torch.empty_like(logits).exponential_()).argmax(-1)
 
@@ -239,7 +278,7 @@ def torch_top_p(logits: Tensor, share: Tensor) -> Tensor:
     return logits.scatter_(1, place, ordered)
 
 
-SECTIONS = {"check": check, "chain": chain, "time": times}
+SECTIONS = {"check": check, "chain": chain, "shapes": shapes, "time": times}
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ if obstacle := device_obstacle():
 from aphrodite_kernels.backends.triton import (
     sampling_argmax,
     sampling_draw,
+    sampling_keep,
+    sampling_spread,
     sampling_sums,
     sampling_top,
 )
@@ -31,12 +33,20 @@ def in_parts(monkeypatch):
     monkeypatch.setattr(sampling_draw, "CHUNK", 128)
     monkeypatch.setattr(sampling_sums, "CHUNK", 128)
     monkeypatch.setattr(sampling_top, "_BLOCK", 16)
+    monkeypatch.setattr(sampling_keep, "_CHUNK", 64)
+    monkeypatch.setattr(sampling_spread, "BLOCK", 64)
     backend = reference.create(DEVICE, threads=None, dtype=torch.float16)
     return replace(
         backend,
         argmax=sampling_argmax.argmax_on(overlapped=False),
         draw=sampling_draw.draw_on(overlapped=False),
         logsumexp=sampling_sums.logsumexp_on(overlapped=False),
+        uncertainty=sampling_spread.uncertainty_on(overlapped=False),
+        deviation=sampling_spread.deviation_on(overlapped=False),
+        keep=sampling_keep.keep_on(above=False, overlapped=False),
+        keep_near=sampling_keep.keep_near_on(overlapped=False),
+        keep_up_to=sampling_keep.keep_on(above=True, overlapped=False),
+        least_from=sampling_keep.least_from_on(overlapped=False),
         keep_top_k=sampling_top.keep_top_k_on(overlapped=False),
         keep_top_p=sampling_top.keep_top_p_on(overlapped=False),
     )
@@ -52,7 +62,13 @@ def in_parts(monkeypatch):
         "draw-failed",
         "keep_top_k-300",
         "keep_top_p-300",
+        "keep-300",
+        "keep_near-300",
+        "keep_up_to-300",
         "keep-failed",
+        "uncertainty-300",
+        "deviation-300",
+        "shapes-failed",
     ],
 )
 def test_parts_of_rows(in_parts, name):

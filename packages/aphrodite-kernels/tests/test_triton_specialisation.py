@@ -127,9 +127,13 @@ def test_sampling(compiled):
         ops.argmax(logits)
         ops.keep_top_k(logits, seeds)
         ops.keep_top_p(logits, threshold)
-        ops.keep(logits, threshold)
+        for change in (ops.keep, ops.keep_near, ops.keep_up_to, ops.keep_typical):
+            change(logits, threshold)
         ops.draw(logits, uniform)
         ops.logsumexp(logits)
+        ops.least_from(logits, threshold)
+        ops.uncertainty(logits)
+        ops.deviation(logits)
 
     check(compiled, step, SOME, OTHERS)
 

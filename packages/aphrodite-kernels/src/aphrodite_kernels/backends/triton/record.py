@@ -32,9 +32,11 @@ from aphrodite_kernels.backends.triton.graph import capture_on
 from aphrodite_kernels.backends.triton.norm import add_rms_norm_on, rms_norm_on
 from aphrodite_kernels.backends.triton.sampling_argmax import argmax_on
 from aphrodite_kernels.backends.triton.sampling_draw import draw_on
-from aphrodite_kernels.backends.triton.sampling_keep import keep_on
+from aphrodite_kernels.backends.triton.sampling_keep import keep_near_on, keep_on, least_from_on
+from aphrodite_kernels.backends.triton.sampling_spread import deviation_on, uncertainty_on
 from aphrodite_kernels.backends.triton.sampling_sums import logsumexp_on
 from aphrodite_kernels.backends.triton.sampling_top import keep_top_k_on, keep_top_p_on
+from aphrodite_kernels.backends.triton.sampling_typical import keep_typical_on
 from aphrodite_kernels.backends.triton.sampling_uniform import uniform_on
 from aphrodite_kernels.backends.triton.scaled import (
     has_kernels,
@@ -98,9 +100,15 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         argmax=argmax_on(overlapped=overlapped),
         draw=draw_on(overlapped=overlapped),
         logsumexp=logsumexp_on(overlapped=overlapped),
-        keep=keep_on(overlapped=overlapped),
+        uncertainty=uncertainty_on(overlapped=overlapped),
+        deviation=deviation_on(overlapped=overlapped),
+        keep=keep_on(above=False, overlapped=overlapped),
+        keep_near=keep_near_on(overlapped=overlapped),
+        keep_up_to=keep_on(above=True, overlapped=overlapped),
+        least_from=least_from_on(overlapped=overlapped),
         keep_top_k=keep_top_k_on(overlapped=overlapped),
         keep_top_p=keep_top_p_on(overlapped=overlapped),
+        keep_typical=keep_typical_on(overlapped=overlapped),
     )
 
     return replace(fast, steady=lambda: _steady(fast, workspace, overlapped=overlapped))
