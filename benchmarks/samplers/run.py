@@ -1,16 +1,22 @@
 """What samplers cost: each stage alone, and a whole engine with many of them beside a greedy one.
 
-    python benchmarks/samplers/run.py [--device cuda] [--vocabulary 128256] [--rows 64]
+    python benchmarks/samplers/run.py [--peers] [--device cuda] [--vocabulary 128256] [--rows 64]
     python benchmarks/samplers/run.py --engine demo
 
 Without --engine: microseconds of one `Sampler.sample` over random logits, for rows that all use one
-stage, beside greedy rows, with histories of --history tokens. With it: output tokens per second of
-so many requests through the offline `LLM`, each set of samplers beside greedy ones, medians of
-rounds. The JSON goes to benchmarks/results/samplers/.
+stage, beside greedy rows, with histories of --history tokens. --peers: also what the warpers of
+transformers take for the same rows, with as many threads, where they have such a stage. --logits:
+`peaked` have few likely tokens, as models give; `flat` are normal numbers, of which thousands are
+likely.
+
+With --engine: output tokens per second of so many requests through the offline `LLM`, each set of
+samplers beside greedy ones, medians of rounds. The JSON goes to benchmarks/results/samplers/.
 """
 
 import argparse
+import importlib
 import json
+import os
 import statistics
 import time
 from array import array
@@ -57,6 +63,18 @@ STAGES: tuple[dict[str, Any], ...] = (
     {"logit_bias": {"5": 3, "9": -3}},
     {"custom_token_bans": [3, 4]},
 )
+WARPERS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "temperature": ("TemperatureLogitsWarper", (0.8,)),
+    "top_k": ("TopKLogitsWarper", (40,)),
+    "top_p": ("TopPLogitsWarper", (0.9,)),
+    "min_p": ("MinPLogitsWarper", (0.05,)),
+    "typical_p": ("TypicalLogitsWarper", (0.9,)),
+    "epsilon_cutoff": ("EpsilonLogitsWarper", (3e-4,)),
+    "eta_cutoff": ("EtaLogitsWarper", (3e-4,)),
+    "repetition_penalty": ("RepetitionPenaltyLogitsProcessor", (1.1,)),
+    "no_repeat_ngram_size": ("NoRepeatNGramLogitsProcessor", (4,)),
+}
+"""Of transformers, with the values that the stages have above."""
 MIXES: dict[str, dict[str, Any]] = {
     "temperature, min_p, repetition": {
         "temperature": 0.8, "min_p": 0.05, "repetition_penalty": 1.1,
@@ -78,11 +96,19 @@ def row_start(row: int, params: SamplingParams, tokens: list[int]) -> RowStart:
     )  # fmt: skip
 
 
-def time_stages(arguments: argparse.Namespace) -> dict[str, float]:
-    """Microseconds of one step's sampling, by the fields of all its rows."""
+def logits_of(kind: str, rows: int, vocabulary: int, device: torch.device) -> torch.Tensor:
+    """Flat: normal numbers; peaked: also a few that stand out."""
+    normal = torch.randn(rows, vocabulary, device=device)
+    if kind == "flat":
+        return 3 * normal
+    return 2 * normal + 16 * torch.rand(rows, vocabulary, device=device).pow(400)
+
+
+def time_stages(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Microseconds of one step's sampling, by the fields of all its rows and by whose it is."""
     device = torch.device(arguments.device)
     backend = backend_for(device, threads=arguments.threads)
-    logits = 3 * torch.randn(arguments.rows, arguments.vocabulary, device=device)
+    logits = logits_of(arguments.logits, arguments.rows, arguments.vocabulary, device)
     shape = (arguments.rows, arguments.history + CALLS)
     history = torch.randint(arguments.vocabulary, shape, dtype=torch.int32, device=device)
     begun = history[:, : arguments.history].tolist()
@@ -96,11 +122,27 @@ def time_stages(arguments: argparse.Namespace) -> dict[str, float]:
         for row in range(arguments.rows):
             sampler.start(row_start(row, params, begun[row]))
         places = iter(standings(arguments.rows, arguments.history, device))
-        found[str(fields)] = clocked(
-            lambda s=sampler, p=places: s.sample(logits, next(p), history), device
-        )
-        print(f"{found[str(fields)]:10.0f} us  {fields}", flush=True)
+        own = clocked(lambda s=sampler, p=places: s.sample(logits, next(p), history), device)
+        spans, name = {"ours": own}, next(iter(fields))
+        if arguments.peers and name in WARPERS and fields != {"temperature": 0}:
+            tokens = history[:, : arguments.history].long()
+            spans["transformers"] = time_warper(name, logits, tokens, arguments.threads)
+        found[str(fields)] = spans
+        line = ", ".join(f"{whose} {span:.0f} us" for whose, span in spans.items())
+        print(f"{line}  {fields}", flush=True)
     return found
+
+
+def time_warper(name: str, logits: torch.Tensor, tokens: torch.Tensor, threads: int) -> float:
+    """Microseconds of the peer's stage alone: no copy, no draw."""
+    kind, values = WARPERS[name]
+    warper = getattr(importlib.import_module("transformers"), kind)(*values)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return clocked(lambda: warper(tokens, logits), logits.device)
+    finally:
+        torch.set_num_threads(before)
 
 
 def with_breakers(stages: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -178,6 +220,8 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", help="stages whose fields hold this, without --engine"
     )
+    parser.add_argument("--logits", choices=("flat", "peaked"), default="flat")
+    parser.add_argument("--peers", action="store_true", help="time transformers, too")
     parser.add_argument("--engine", help="a model: whole steps instead of stages")
     parser.add_argument("--tokens", type=int, default=48, help="of each answer")
     parser.add_argument("--rounds", type=int, default=3)
@@ -188,7 +232,10 @@ def main() -> None:
         return
     RESULTS.mkdir(parents=True, exist_ok=True)
     kind = "engine" if arguments.engine else "stages"
+    if not arguments.engine and arguments.logits != "flat":
+        kind += f"-{arguments.logits}"
     settings = {key: value for key, value in vars(arguments).items() if key != "dry_run"}
+    settings["load"] = os.getloadavg()[0]
     report = json.dumps({"settings": settings, "found": found}, indent=1)
     (RESULTS / f"{kind}-{arguments.device}.json").write_text(report + "\n")
 
