@@ -51,7 +51,7 @@ class AdaptiveP(Stage, frozen=True):
         target = rows.columns["adaptive_target"]
         aim = (2 * target - rows.remembered["mean"]).clamp(0, 1)
         distance = (probability - aim).abs_().div_(_WIDTH)
-        weight = _PEAK - _STEEPNESS * distance.square().div_(1 + distance)
+        weight = distance.square().div_(distance.add_(1)).mul_(-_STEEPNESS).add_(_PEAK)
         changed = (target > 0) & (logits > -math.inf)
         logits.copy_(weight.where(changed, logits))
 

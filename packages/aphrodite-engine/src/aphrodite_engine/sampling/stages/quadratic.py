@@ -39,8 +39,8 @@ class Quadratic(Stage, frozen=True):
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
         factor, curve = rows.columns["smoothing_factor"], rows.columns["smoothing_curve"]
         best = logits.amax(-1, keepdim=True)
-        distance = (logits - best).clamp(min=_FARTHEST)
+        distance = (logits - best).clamp_(min=_FARTHEST)
         square, cube = factor * (3 - curve) / 2, factor * (curve - 1) / 2
-        bent = best + distance.square() * (cube * distance - square)
+        bent = (cube * distance).sub_(square).mul_(distance.square_()).add_(best)
         untouched = (logits == -math.inf) | (factor <= 0)
         logits.copy_(logits.where(untouched, bent))
