@@ -54,24 +54,28 @@ def meeting() -> Meeting:
     return meeting_on(DEVICE)
 
 
-def name_of(walk: Walk, kind: torch.dtype) -> str:
+def name_of(walk: Walk) -> str:
     name = "f" * walk.folded
     name += f"t{walk.tile}w{walk.num_warps}s{walk.num_stages}r{walk.resident}l{walk.least}"
-    return name + "*" * (walk == usual(kind))
+    return name
 
 
-def usual(kind: torch.dtype) -> Walk:
-    return walk_for(SIZE, kind.itemsize, HEADS // PAIRS, BLOCK)
+def usual(kind: torch.dtype, requests: int) -> Walk:
+    heads = requests * PAIRS
+    return walk_for(SIZE, kind.itemsize, HEADS // PAIRS, BLOCK, heads, meeting().processors)
 
 
 def walks_of(kind: torch.dtype) -> tuple[Walk, ...]:
     """Two of each way."""
-    folded, plain = folded_walk(kind.itemsize), plain_walk(SIZE, kind.itemsize, HEADS // PAIRS)
+    folded, plain = (
+        folded_walk(kind.itemsize, HEADS // PAIRS),
+        plain_walk(SIZE, kind.itemsize, HEADS // PAIRS),
+    )
     return (
         folded,
-        replace(folded, least=folded.least // 2),
+        replace(folded, tile=folded.tile // 2, least=2 * folded.least),
         plain,
-        replace(plain, tile=32, resident=3, least=2),
+        plain_walk(SIZE, kind.itemsize, HEADS // PAIRS, crowded=True),
     )
 
 
@@ -119,7 +123,7 @@ def steady(q: Tensor, cache: KVCache, meta: AttentionMeta, spec: AttentionSpec) 
 
 
 def variants(kind: torch.dtype) -> dict[str, Callable[..., Tensor]]:
-    return {name_of(walk, kind): partial(decode, walk=walk) for walk in walks_of(kind)}
+    return {name_of(walk): partial(decode, walk=walk) for walk in walks_of(kind)}
 
 
 def compiled(
@@ -186,7 +190,7 @@ def checked(kind: torch.dtype, spec: str) -> dict[str, Callable[..., Tensor]]:
     if spec == "full" and kind in KINDS:
         return variants(kind)
     walks = {
-        "folded": folded_walk(kind.itemsize),
+        "folded": folded_walk(kind.itemsize, HEADS // PAIRS),
         "plain": plain_walk(SIZE, kind.itemsize, HEADS // PAIRS),
     }
     return {name: partial(decode, walk=walk) for name, walk in walks.items()}
@@ -257,7 +261,8 @@ def compare(
     results: list[tuple[float, str]] = []
     for name, call in calls.items():
         steps = [partial(call, q, each, meta, SPEC) for each in caches] * max(1, 16 // copies)
-        results.append((timed(steps), name))
+        chosen = "*" * (name == name_of(usual(kind, requests)))
+        results.append((timed(steps), name + chosen))
     if not results:
         return
     results.sort()

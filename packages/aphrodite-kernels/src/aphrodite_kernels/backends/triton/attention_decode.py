@@ -11,6 +11,9 @@ partial per piece, and the last program to arrive merges them in order of positi
 warp has room for it, it is a program that folds its tiles (`attention_folded`). Neighbouring
 programs read neighbouring heads of the same positions.
 
+Programs that start while the kernel before still runs crowd on the processors that are free first:
+only a grid with a processor for each of them does so.
+
 Floor: the keys and values of all contexts, once, over the read bandwidth.
 """
 
@@ -32,7 +35,12 @@ from aphrodite_kernels.backends.triton.attention_arguments import (
 from aphrodite_kernels.backends.triton.attention_folded import key_order, walk_folded
 from aphrodite_kernels.backends.triton.attention_meeting import Meeting, leave, merge
 from aphrodite_kernels.backends.triton.attention_tile import LOWEST, attend, finish, fitted
-from aphrodite_kernels.backends.triton.attention_walks import Walk, folded_walk, walk_for
+from aphrodite_kernels.backends.triton.attention_walks import (
+    Walk,
+    folded_walk,
+    plain_walk,
+    walk_for,
+)
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.backends.triton.store_kv import check_strides
 from aphrodite_kernels.errors import ShapeError
@@ -290,7 +298,9 @@ def decode_attention(
     check_strides(cache)
     (_, heads, size), pairs, requests = q.shape, key.shape[2], len(meta.seq_lens)
     group = heads // pairs
-    walk = walk or walk_for(size, key.itemsize, group, cache.block_size)
+    walk = walk or walk_for(
+        size, key.itemsize, group, cache.block_size, requests * pairs, meeting.processors
+    )
     kept = triton.next_power_of_2(group)
     tiles = requests * triton.cdiv(meta.max_seq, walk.tile)
     shares = min(
@@ -304,6 +314,8 @@ def decode_attention(
             f"{len(meeting.arrivals)} heads in all, or no room for the partials of one share; "
             "run fewer requests at once"
         )
+    settings = constants(q, cache, spec, overlapped=overlapped)
+    settings["launch_pdl"] &= pairs * shares <= meeting.processors
     decode_kernel[(pairs, shares)](
         *pointers(q, cache, meta, spec, out),
         *numbers(meta, spec),
@@ -312,14 +324,14 @@ def decode_attention(
         meeting.arrivals,
         walk.least,
         KEPT=kept,
-        ROWS=max(16, kept),
+        ROWS=walk.rows(group),
         REQUESTS=looked_at(requests),
         TILE=walk.tile,
         FOLDED=walk.folded,
         PIECES=walk.pieces(kept, size),
         num_warps=walk.num_warps,
         num_stages=walk.num_stages,
-        **constants(q, cache, spec, overlapped=overlapped),
+        **settings,
     )
 
 
@@ -330,13 +342,13 @@ def _specimen(
     group: int = 4,
     walk: Walk | None = None,
 ) -> Specimen:
-    walk = walk or walk_for(size, dtype.itemsize, group, block_size)
+    walk = walk or walk_for(size, dtype.itemsize, group, block_size, 1, 132)
     own = {"partials": "*fp32", "arrivals": "*i32", "least": "i32"}
     kept = triton.next_power_of_2(group)
     constants: dict[str, object] = {
         "GROUP": group,
         "KEPT": kept,
-        "ROWS": max(16, kept),
+        "ROWS": walk.rows(group),
         "REQUESTS": 256,
         "TILE": walk.tile,
         "FOLDED": walk.folded,
@@ -348,10 +360,11 @@ def _specimen(
 
 SPECIMENS = (
     _specimen(torch.bfloat16),
+    _specimen(torch.bfloat16, walk=plain_walk(128, 2, 4, crowded=True)),
     _specimen(torch.bfloat16, size=80),
     _specimen(torch.bfloat16, size=256),
-    _specimen(torch.bfloat16, group=8, walk=folded_walk(2)),
-    _specimen(torch.bfloat16, size=80, walk=folded_walk(2)),
+    _specimen(torch.bfloat16, group=8, walk=folded_walk(2, 8)),
+    _specimen(torch.bfloat16, size=80, walk=folded_walk(2, 4)),
     _specimen(torch.int8),
     _specimen(torch.int8, group=16),
     _specimen(torch.int8, group=32),

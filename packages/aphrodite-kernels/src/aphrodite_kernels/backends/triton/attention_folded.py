@@ -3,10 +3,12 @@
 # pyright: reportAssignmentType=false
 """A walk of one warp over paged keys and values that go from memory into tensor cores directly.
 
-Both products of attention sum over an index whose order is free: columns of the query and the keys,
-or positions of the weights and the values. So are the columns of the result. Here their order is
-the one in which the 16 bytes that a thread reads at a time are its own share of the operand of
-mma.m16n8k16: no tile passes through shared memory, and no thread waits for another warp.
+Keys and values are the left operands, of 16 rows at least, and a KV head's few query heads the
+right one, of 8 at least: scores = K qᵀ and out = Vᵀ weights. Both products sum over an index whose
+order is free: columns of the query and the keys, or positions of the weights and the values. So are
+the columns of the result. Here their order is the one in which the 16 bytes that a thread reads at
+a time are its own share of the operand of mma.m16n8k16: no tile passes through shared memory, and
+no thread waits for another warp.
 
 A thread of a warp is number 4 g + c; a tile of keys or values is read as
 [c: 4, g: 8, sixteens of positions, positions of one thread among them, parts of a row, VECTOR].
@@ -15,7 +17,8 @@ A thread of a warp is number 4 g + c; a tile of keys or values is read as
 import triton
 import triton.language as tl
 
-from aphrodite_kernels.backends.triton.attention_tile import LOWEST, attend
+from aphrodite_kernels.backends.triton.attention_bytes import float16_of
+from aphrodite_kernels.backends.triton.attention_tile import LOG2E, LOWEST, soften, widened
 
 
 @triton.constexpr_function
@@ -47,22 +50,41 @@ def folded_keys(k, VECTOR: tl.constexpr, ITEMSIZE: tl.constexpr):
 
 
 @triton.jit
-def folded_values(v, VECTOR: tl.constexpr, ITEMSIZE: tl.constexpr):
-    """Values as they are read to [positions in the order of `attend`, columns]."""
+def value_positions(four, inside, ITEMSIZE: tl.constexpr):
+    """Which of 16 positions of values a thread reads, inside = 0..3."""
+    if ITEMSIZE == 1:
+        return four * 4 + inside
+    return inside // 2 * 8 + four * 2 + inside % 2
+
+
+@triton.jit
+def folded_values(v, VECTOR: tl.constexpr, ITEMSIZE: tl.constexpr, DTYPE: tl.constexpr):
+    """Values as they are read to [columns, positions], in DTYPE."""
+    if ITEMSIZE == 1 and DTYPE == tl.float16:
+        v = float16_of(v)
     SIXTEENS: tl.constexpr = v.shape[2]
     PARTS: tl.constexpr = v.shape[4]
     v = v.reshape((4, 8, SIXTEENS, 2, 2, PARTS, VECTOR))
-    v = v.permute((2, 0, 3, 4, 5, 6, 1)) if ITEMSIZE == 1 else v.permute((2, 3, 0, 4, 5, 6, 1))
-    return v.reshape((SIXTEENS * 16, PARTS * 8 * VECTOR))
+    v = v.permute((5, 6, 1, 2, 0, 3, 4)) if ITEMSIZE == 1 else v.permute((5, 6, 1, 2, 3, 0, 4))
+    return widened(v.reshape((PARTS * 8 * VECTOR, SIXTEENS * 16)), DTYPE)
+
+
+@triton.jit
+def visible(position, seq_len, window, WINDOWED: tl.constexpr):
+    """Whether the query of a request sees a position."""
+    seen = position < seq_len
+    if WINDOWED:
+        seen &= position >= seq_len - window
+    return seen
 
 
 @triton.jit
 def unfolded(values, VECTOR: tl.constexpr):
-    """The result with its columns in the order of the cache."""
-    ROWS: tl.constexpr = values.shape[0]
-    BLOCK: tl.constexpr = values.shape[1]
-    values = values.reshape((ROWS, BLOCK // (8 * VECTOR), VECTOR, 8))
-    return values.permute((0, 1, 3, 2)).reshape((ROWS, BLOCK))
+    """The result [BLOCK, ROWS] as [ROWS, BLOCK], its columns in the order of the cache."""
+    BLOCK: tl.constexpr = values.shape[0]
+    ROWS: tl.constexpr = values.shape[1]
+    values = values.reshape((BLOCK // (8 * VECTOR), VECTOR, 8, ROWS))
+    return values.permute((3, 0, 2, 1)).reshape((ROWS, BLOCK))
 
 
 @triton.constexpr_function
@@ -94,6 +116,45 @@ def scales_of(
     block = tl.load(table + position // BLOCK_SIZE, there, 0).to(tl.int64)
     place = block * block_stride + position % BLOCK_SIZE * slot_stride
     return tl.load(key_scale + place, there, 0.0), tl.load(value_scale + place, there, 0.0)
+
+
+@triton.jit
+def attend_columns(
+    query,
+    k,
+    v,
+    key_scale,
+    value_scale,
+    seen,
+    scale,
+    cap,
+    top,
+    total,
+    values,
+    CAPPED: tl.constexpr,
+    UP: tl.constexpr,
+):
+    """The run after one more tile, as `attend`, for a column of each query head.
+
+    query [BLOCK, ROWS], k [TILE, BLOCK], v [BLOCK, TILE], scale a number or [1, ROWS],
+    top and total [ROWS], values [BLOCK, ROWS].
+    """
+    score = tl.dot(k, query, input_precision="ieee")
+    if UP:
+        score *= key_scale[:, None]
+    if CAPPED:
+        score = soften(score * scale, cap) * LOG2E
+    else:
+        score *= scale * LOG2E
+    score = tl.where(seen[:, None], score, float("-inf"))
+    higher = tl.maximum(top, tl.max(score, 0))
+    keep = tl.exp2(top - higher)
+    weight = tl.exp2(score - higher[None, :])
+    total = total * keep + tl.sum(weight, 0)
+    if UP:
+        weight *= (value_scale * UP)[:, None]
+    weight = weight.to(query.dtype)
+    return higher, total, tl.dot(v, weight, values * keep[None, :], input_precision="ieee")
 
 
 @triton.jit
@@ -129,13 +190,18 @@ def walk_folded(
     ITEMSIZE: tl.constexpr = key.dtype.element_ty.primitive_bitwidth // 8
     BLOCK: tl.constexpr = query.shape[1]
     VECTOR: tl.constexpr = vector_of(BLOCK, ITEMSIZE)
-    top = tl.full((query.shape[0],), LOWEST, tl.float32)
-    total = tl.zeros((query.shape[0],), tl.float32)
-    values = tl.zeros(query.shape, tl.float32)
+    ROWS: tl.constexpr = query.shape[0]
+    DTYPE: tl.constexpr = query.dtype
+    top = tl.full((ROWS,), LOWEST, tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    values = tl.zeros((BLOCK, ROWS), tl.float32)
+    query = query.T
+    if UP and DTYPE != tl.float32:
+        scale = scale.T
     four, eight, vector = along(4, 0), along(8, 1), along(VECTOR, 5)
     sixteens = along(TILE // 16, 2)
     k_inside = along(2, 3) * 8 + eight
-    v_inside = along(4, 3) // 2 * 8 + four * 2 + along(4, 3) % 2
+    v_inside = value_positions(four, along(4, 3), ITEMSIZE)
     k_column = along(BLOCK // (4 * VECTOR), 4) * (4 * VECTOR) + four * VECTOR + vector
     v_column = along(BLOCK // (8 * VECTOR), 4) * (8 * VECTOR) + eight * VECTOR + vector
     k_scale = 1.0
@@ -153,29 +219,23 @@ def walk_folded(
             begun &= begin + 16 > seq_len - window
         block = tl.load(table + begin // BLOCK_SIZE, begun, 0).to(tl.int64) * block_stride
         slot = begin % BLOCK_SIZE
-        k_seen = begin + k_inside < seq_len
-        v_seen = begin + v_inside < seq_len
-        if WINDOWED:
-            k_seen &= begin + k_inside >= seq_len - window
-            v_seen &= begin + v_inside >= seq_len - window
+        k_seen = visible(begin + k_inside, seq_len, window, WINDOWED)
+        v_seen = visible(begin + v_inside, seq_len, window, WINDOWED)
         if BLOCK != SIZE:
             k_seen &= k_column < SIZE
             v_seen &= v_column < SIZE
         k = tl.load(key + (block + (slot + k_inside) * slot_stride) + k_column, k_seen, 0.0)
         v = tl.load(value + (block + (slot + v_inside) * slot_stride) + v_column, v_seen, 0.0)
         position = tile * TILE + tl.arange(0, TILE)
-        seen = position < seq_len
-        if WINDOWED:
-            seen &= position >= seq_len - window
         if UP:
             following = scales_of(position + TILE, start, end, *scales, BLOCK_SIZE)
-        top, total, values = attend(
+        top, total, values = attend_columns(
             query,
-            folded_keys(k, VECTOR, ITEMSIZE),
-            folded_values(v, VECTOR, ITEMSIZE),
+            widened(folded_keys(k, VECTOR, ITEMSIZE), DTYPE),
+            folded_values(v, VECTOR, ITEMSIZE, DTYPE),
             k_scale,
             v_scale,
-            seen[None, :],
+            visible(position, seq_len, window, WINDOWED),
             scale,
             cap,
             top,
@@ -183,7 +243,6 @@ def walk_folded(
             values,
             CAPPED,
             UP,
-            4 // ITEMSIZE,
         )
         if UP:
             k_scale, v_scale = following

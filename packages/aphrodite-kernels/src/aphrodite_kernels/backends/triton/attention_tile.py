@@ -78,13 +78,8 @@ def attend(
     values,
     CAPPED: tl.constexpr,
     UP: tl.constexpr,
-    ADJACENT: tl.constexpr = 2,
 ):
-    """The run after one more tile of keys, of which those in `seen` [ROWS or 1, TILE] count.
-
-    ADJACENT: 2: values are in the order of keys; 4: of each 16 of them, 2 c, 2 c + 1, 2 c + 8 and
-    2 c + 9 stand side by side for c = 0..3, as a thread has their scores.
-    """
+    """The run after one more tile of keys, of which those in `seen` [ROWS or 1, TILE] count."""
     score = tl.dot(query, widened(k, query.dtype).T, input_precision="ieee")
     if UP:
         score *= key_scale[None, :]
@@ -100,10 +95,6 @@ def attend(
     if UP:
         weight *= (value_scale * UP)[None, :]
     weight = weight.to(query.dtype)
-    if ADJACENT == 4:
-        shape: tl.constexpr = weight.shape
-        weight = weight.reshape((shape[0], shape[1] // 16, 2, 4, 2))
-        weight = weight.permute((0, 1, 3, 2, 4)).reshape(shape)
     v = widened(v, query.dtype)
     return higher, total, tl.dot(weight, v, values * keep[:, None], input_precision="ieee")
 
