@@ -34,6 +34,11 @@ from aphrodite_kernels.backends.cpu.sampling import argmax_on, draw_on, uniform_
 from aphrodite_kernels.backends.cpu.spread import deviation_on, logsumexp_on, uncertainty_on
 from aphrodite_kernels.backends.cpu.tile_pack import PACKED_LAYOUTS, pack_on
 from aphrodite_kernels.backends.cpu.tiled import Tiled, tiled_rows_on
+from aphrodite_kernels.backends.cpu.trellis import (
+    Unrolled,
+    trellis_matmul_on,
+    trellis_rows_on,
+)
 from aphrodite_kernels.backends.cpu.trellis_paths import find_paths_on
 from aphrodite_kernels.errors import BackendError
 from aphrodite_kernels.layouts.dense import Dense
@@ -78,11 +83,13 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
             Dense: dense_matmul_on(runtime),
             Narrow: narrow_matmul_on(runtime),
             Tiled: tiled_matmul_on(runtime),
+            Unrolled: trellis_matmul_on(runtime),
         },
         embed={
             Dense: embed_dense_on(runtime),
             Narrow: narrow_rows_on(runtime),
             Tiled: tiled_rows_on(runtime),
+            Unrolled: trellis_rows_on(runtime),
         },
         pack=dict.fromkeys(PACKED_LAYOUTS, pack_on(runtime)),
         rms_norm=rms_norm_on(runtime),

@@ -12,12 +12,14 @@ from aphrodite_kernels.backends.cpu.narrow import Narrow
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
 from aphrodite_kernels.backends.cpu.tile_format import FormatArgument, TileFormat
 from aphrodite_kernels.backends.cpu.tiled import TILE, Tiled
+from aphrodite_kernels.backends.cpu.trellis import Unrolled
 from aphrodite_kernels.backends.cpu.weight_memory import WeightMemory
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import GgmlBlocks, Lookup, PackedWeight
+from aphrodite_kernels.layouts.trellis import Trellis
 from aphrodite_kernels.protocols import Repack
 
-PACKED_LAYOUTS = (*CODED_LAYOUTS, Lookup)
+PACKED_LAYOUTS = (*CODED_LAYOUTS, Lookup, Trellis)
 """What there may be kernels for, once it is packed."""
 
 _SLAB = 1 << 20
@@ -52,13 +54,15 @@ class CodesArguments(Arguments):
 
 
 def pack_on(runtime: Runtime) -> Repack:
-    """Packing: to tiles, or if there are none for the weight, to narrow floats.
+    """Packing: to tiles, or if there are none for the weight, to narrow floats; trellises stay.
 
-    One that has neither stays as it is.
+    One that has none of them stays as it is.
     """
     pack_tiles = pack_tiles_on(runtime)
 
     def pack(weight: PackedWeight) -> PackedWeight:
+        if isinstance(weight, Trellis):
+            return Unrolled.of(weight) or weight
         tiled = pack_tiles(weight)
         return tiled if isinstance(tiled, Tiled) else Narrow.of(weight) or weight
 

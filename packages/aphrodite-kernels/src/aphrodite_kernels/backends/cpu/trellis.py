@@ -1,0 +1,150 @@
+"""Trellis-coded weights, decoded as they are multiplied, where the file has them."""
+
+from collections.abc import Sequence
+from ctypes import c_int32, c_int64, c_void_p
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from aphrodite_kernels.backends.cpu.fallback import any_embed_on
+from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
+from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
+from aphrodite_kernels.errors import LayoutError
+from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.layouts.trellis import Trellis, TrellisCodebook
+from aphrodite_kernels.protocols import Embed, MatMul
+
+_CODEBOOKS = tuple(TrellisCodebook)
+"""In the order of csrc/cpu/trellis_numbers.h."""
+
+
+@dataclass(frozen=True, eq=False)
+class Unrolled(PackedWeight):
+    """A trellis of which the first rows and columns count; its parts are whole."""
+
+    source: Trellis
+
+    @property
+    def in_features(self) -> int:
+        return self.source.in_features
+
+    @property
+    def out_features(self) -> int:
+        return self.source.out_features
+
+    @property
+    def nbytes(self) -> int:
+        return self.source.nbytes
+
+    @property
+    def device(self) -> torch.device:
+        return self.source.device
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.source.dequantize(dtype)
+
+    def rows(self, index: Tensor) -> Self:
+        return self._of(self.source.rows(index))
+
+    def shard(self, axis: int, rank: int, size: int) -> Self:
+        return self._of(self.source.shard(axis, rank, size))
+
+    @classmethod
+    def stack(cls, weights: Sequence[PackedWeight]) -> Self:
+        return cls._of(Trellis.stack([weight.source for weight in cls.all_of(weights)]))
+
+    def to(self, device: torch.device) -> Self:
+        if device.type != "cpu":
+            raise LayoutError(f"a weight of the CPU backend cannot be sent to {device}")
+        return self
+
+    @classmethod
+    def of(cls, source: PackedWeight) -> Self | None:
+        """The weight, if it is a trellis of whose rows none but the last are left out."""
+        if not isinstance(source, Trellis):
+            return None
+        picked = source.picked
+        if picked is not None and not torch.equal(picked, torch.arange(len(picked))):
+            return None
+        parts = (source.trellis, source.suh, source.svh)
+        trellis, suh, svh = (part.contiguous() for part in parts)
+        return cls(Trellis(trellis, suh, svh, source.codebook, picked, source.width))
+
+    @classmethod
+    def _of(cls, source: Trellis) -> Self:
+        made = cls.of(source)
+        if made is None:
+            raise LayoutError(
+                "rows of a trellis cannot be picked for the CPU's kernels; "
+                "use the backend's embed, or pick rows before it is prepared"
+            )
+        return made
+
+
+class TrellisMatmulArguments(Arguments):
+    """Of csrc/cpu/ops/floats/trellis_matmul.cpp."""
+
+    _fields_ = (
+        ("x", c_void_p),
+        ("trellis", c_void_p),
+        ("suh", c_void_p),
+        ("svh", c_void_p),
+        ("bias", c_void_p),
+        ("result", c_void_p),
+        ("x_stride", c_int64),
+        ("result_stride", c_int64),
+        ("depth", c_int64),
+        ("width", c_int64),
+        ("columns", c_int64),
+        ("outputs", c_int64),
+        ("bits", c_int32),
+        ("codebook", c_int32),
+    )
+
+
+def trellis_matmul_on(runtime: Runtime) -> MatMul:
+    """The product with a trellis, in float32, for any number of rows."""
+    run = runtime.op("trellis_matmul")
+
+    def trellis_matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
+        assert isinstance(weight, Unrolled), f"bound to {type(weight).__name__}"
+        source = weight.source
+        require_rows("x", x, None, weight.in_features)
+        if bias is not None:
+            require_whole("bias", bias, weight.out_features)
+        result = runtime.empty(x.shape[0], weight.out_features)
+        arguments = TrellisMatmulArguments(
+            rows=x.shape[0],
+            x=x.data_ptr(),
+            trellis=source.trellis.data_ptr(),
+            suh=source.suh.data_ptr(),
+            svh=source.svh.data_ptr(),
+            bias=None if bias is None else bias.data_ptr(),
+            result=result.data_ptr(),
+            x_stride=x.stride(0),
+            result_stride=weight.out_features,
+            depth=len(source.suh),
+            width=len(source.svh),
+            columns=weight.in_features,
+            outputs=weight.out_features,
+            bits=source.bits,
+            codebook=_CODEBOOKS.index(source.codebook),
+        )
+        parts = (x, source.trellis, source.suh, source.svh, result)
+        run(arguments, *parts, *(() if bias is None else (bias,)))
+        return result
+
+    return trellis_matmul
+
+
+def trellis_rows_on(runtime: Runtime) -> Embed:
+    """The look-up of rows, without a kernel: the transform mixes 128 of them."""
+    look_up = any_embed_on(runtime)
+
+    def trellis_rows(tokens: Tensor, weight: PackedWeight, scale: float) -> Tensor:
+        assert isinstance(weight, Unrolled), f"bound to {type(weight).__name__}"
+        return look_up(tokens, weight.source, scale)
+
+    return trellis_rows
