@@ -8,6 +8,7 @@ import torch
 from aphrodite_kernels import BackendError, Dense, backend_for, backend_names, backends
 from aphrodite_kernels.backend import obstacle_on
 from aphrodite_kernels.backends import reference
+from aphrodite_kernels.protocols import Inputs
 
 META = torch.device("meta")
 SOURCE = """
@@ -98,6 +99,27 @@ def test_a_weight_is_prepared_by_its_layout():
     assert made.matmul_for(made.prepare(dense)) is matmul
     assert made.matmul_for(dense) is made.any_matmul
     assert made.embed_for(dense) is made.any_embed
+
+
+def test_a_layout_may_have_a_product_for_some_weights_only():
+    def matmul(x, weight, bias=None):
+        return x
+
+    def rounding(weight):
+        return Inputs(None, None)
+
+    made = reference.create(torch.device("cpu"), threads=None, dtype=None)
+    made = replace(
+        made,
+        matmul={Dense: matmul},
+        takes={Dense: lambda weight: weight.in_features > 2},
+        inputs={Dense: rounding},
+    )
+    taken, other = Dense(torch.ones(2, 3)), Dense(torch.ones(2, 2))
+    assert made.multiplies(taken) and made.matmul_for(taken) is matmul
+    assert made.inputs_of(taken) == Inputs(None, None)
+    assert not made.multiplies(other) and made.matmul_for(other) is made.any_matmul
+    assert made.inputs_of(other) == Inputs(made.add_rms_norm, made.gated)
 
 
 def test_only_a_row_invariant_backend_can_be_deterministic():

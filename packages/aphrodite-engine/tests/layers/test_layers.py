@@ -9,10 +9,13 @@ from aphrodite_engine.errors import ModelError
 from aphrodite_engine.keys import Keys
 from aphrodite_engine.layers.builder import Builder
 from aphrodite_engine.layers.linear import Parallel
+from aphrodite_engine.layers.norm import Norm
 from aphrodite_engine.layers.rope import Divided, Llama3, Rope, Yarn, read_rope
 from aphrodite_engine.layers.window import read_windows
 from aphrodite_kernels.backends import reference
 from aphrodite_kernels.layouts import Dense, GgmlBlocks, GgmlType
+from aphrodite_kernels.protocols import Inputs
+from aphrodite_kernels.rounded import Rounded
 
 CPU = torch.device("cpu")
 BACKEND = reference.create(CPU, threads=None, dtype=None)
@@ -58,6 +61,37 @@ def test_neighbours_of_one_layout_are_one_product(weights, products):
 def test_a_part_without_bias_is_a_product_of_its_own():
     outputs = Parallel(BACKEND, [(dense(4), torch.ones(4)), (dense(2), None)])(torch.zeros(1, 32))
     assert [output.tolist() for output in outputs] == [[[1.0] * 4], [[0.0] * 2]]
+
+
+def halves(x):
+    """x [T, 32] in eight bits, every 16 columns with a scale of their own."""
+    scale = x.view(-1, 2, 16).abs().amax(2) / 448
+    codes = (x / scale.repeat_interleave(16, 1)).to(torch.float8_e4m3fn)
+    return Rounded(codes, scale, 16, x.dtype)
+
+
+def test_a_norm_rounds_for_the_product_behind_it():
+    def add_rms_norm(x, residual, weight, eps):
+        normed, total = BACKEND.add_rms_norm(x, residual, weight, eps)
+        return halves(normed), total
+
+    rounding = replace(
+        BACKEND,
+        matmul={Dense: BACKEND.any_matmul},
+        inputs={Dense: lambda weight: Inputs(add_rms_norm, BACKEND.gated)},
+    )
+    x, residual, weight = torch.randn(5, 32), torch.randn(5, 32), dense(4)
+    norm = Norm(rounding, torch.rand(32), 1e-6)
+    normed, total = norm.add(x, residual)
+    for parts, rounded in (([weight], True), ([weight, q8(3)], False)):
+        parallel = Parallel(rounding, [(part, None) for part in parts])
+        found, found_total = norm.into(parallel.inputs).add(x, residual)
+        assert isinstance(found, Rounded) == rounded
+        assert torch.equal(found_total, total)
+        given = halves(normed).widened() if rounded else normed
+        torch.testing.assert_close(parallel(found)[0], given @ weight.dequantize().T)
+    first, _ = norm.into(parallel.inputs).add(x, None)
+    assert torch.equal(first, norm(x))
 
 
 def test_a_builder_asks_for_full_names_and_shapes():
