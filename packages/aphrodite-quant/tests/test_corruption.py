@@ -183,6 +183,7 @@ SPECIMENS = {
     "modelopt awq": partial(golden, "modelopt-awq", "w4a8-awq"),
     "modelopt mxfp8": partial(golden, "modelopt", "mxfp8"),
     "mxfp4": mxfp4,
+    "quanto": partial(golden, "quanto", "int8"),
     "quark uint4": partial(golden, "quark", "uint4-group"),
     "quark uint8": partial(golden, "quark", "uint8-channel"),
     "quark fp6": partial(golden, "quark", "fp6-e3m2"),
@@ -247,6 +248,7 @@ SPARED = {
     "modelopt awq": {
         "input_scale", ("pre_quant_scale", "missing"), ("weight_scale_2", "missing"),
     },
+    "quanto": {"input_scale", "output_scale"},
     "quip": {("SU", "missing"), ("SV", "missing")},
     "torchao few": {("_weight_zero_point", "other numbers")},
     "torchao int8": {"_weight_zero_point"},
