@@ -238,7 +238,7 @@ def test_a_step_that_fails_is_not_remembered(monkeypatch):
         raise RuntimeError("no memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sampler, "score", refuse)
+        patch.setattr("aphrodite_engine.sampling.sampler.score", refuse)
         with pytest.raises(RuntimeError):
             step(sampler, logits_at(1, 64)[:3], range(3), 1)
     again = [step(sampler, logits_at(1, 64)[[row]], [row], 1)[0] for row in range(3)]
