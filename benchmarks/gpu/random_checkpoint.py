@@ -69,10 +69,11 @@ class GptqStore:
         if part == "qweight":
             drawn = torch.empty(info.shape, dtype=torch.int32, device=device)
             return drawn.random_(-(1 << 31), (1 << 31) - 1, generator=generator)
-        # Codes from 0 to 15 less 8 have a root mean square of 4.64.
+        # Codes from 0 to 15 less 8 have a root mean square of 4.64, and a mean of -0.5: with a sign
+        # for each group that of the weight is 0.
         columns = self.info(f"{module}.qweight").shape[0] * 8
-        drawn = torch.rand(info.shape, generator=generator, device=device).mul_(0.6).add_(0.7)
-        return drawn.mul_(columns**-0.5 / 4.64).half()
+        drawn = torch.rand(info.shape, generator=generator, device=device).sub_(0.5)
+        return drawn.add_(drawn.sign()).mul_(columns**-0.5 / 4.64).half()
 
 
 @dataclass(frozen=True, eq=False, slots=True)

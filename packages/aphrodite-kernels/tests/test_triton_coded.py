@@ -4,12 +4,17 @@ import pytest
 import torch
 from aphrodite_kernels.backends.triton import device_obstacle
 from aphrodite_kernels.errors import LayoutError
-from aphrodite_kernels.layouts import Grouped, Microscaled
+from aphrodite_kernels.layouts import Grouped, Lookup, Microscaled
 
 if obstacle := device_obstacle():
     pytest.skip(f"no Triton kernel can run here: {obstacle}", allow_module_level=True)
 
-from aphrodite_kernels.backends.triton.ggml import Fragments, pack_grouped, pack_microscaled
+from aphrodite_kernels.backends.triton.ggml import (
+    Fragments,
+    pack_grouped,
+    pack_lookup,
+    pack_microscaled,
+)
 
 
 def grouped(bits, group, *, zero, columns=1152, rows=40, dtype=torch.float16):
@@ -89,3 +94,22 @@ def test_floats_of_eight_bits_stay_as_they_are():
     elements = torch.ones(16, 64).to(torch.float8_e4m3fn)
     weight = Microscaled(elements, torch.ones(16, 2).to(torch.float8_e8m0fnu), 32)
     assert pack_microscaled(weight) is weight
+
+
+def lookup(rows=40, columns=576, group=64, entries=16, own=False):
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(256, (rows, columns // 2), generator=generator).to(torch.uint8)
+    table = torch.linspace(-1, 1, entries).pow(3).expand(rows if own else 1, entries).contiguous()
+    return Lookup(codes, table, torch.rand(rows, columns // group, generator=generator), group)
+
+
+def test_codes_into_one_table():
+    weight = lookup()
+    packed = pack_lookup(weight)
+    assert isinstance(packed, Fragments)
+    assert torch.equal(packed.dequantize(), weight.dequantize())
+
+
+def test_tables_of_rows_stay_as_they_are():
+    weight = lookup(own=True)
+    assert pack_lookup(weight) is weight

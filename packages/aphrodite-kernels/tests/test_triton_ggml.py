@@ -20,7 +20,7 @@ if obstacle := device_obstacle():
 from aphrodite_kernels.backends.triton.ggml import pack_fragments
 from aphrodite_kernels.backends.triton.ggml.assembly import code_assembly
 from aphrodite_kernels.backends.triton.ggml.dequantize import dequantize
-from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, IQ4_VALUES
+from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, IQ4_VALUES, Encoding
 from aphrodite_kernels.backends.triton.ggml.single import pick_assembly, single_product
 
 KINDS = pytest.mark.parametrize("kind", sorted(ENCODINGS), ids=lambda kind: kind.name)
@@ -100,6 +100,19 @@ def test_assembly_takes_codes_out_of_words(kind, half, run):
             expected = code + (1024 if half else 128)
         else:
             expected = code - encoding.zero
+        np.testing.assert_array_equal(floats(pair >> upper & 0xFFFF, half=half), expected)
+
+
+@pytest.mark.parametrize("half", [True, False], ids=["float16", "bfloat16"])
+@pytest.mark.parametrize("run", range(4))
+def test_assembly_rounds_a_table_to_the_nearest(half, run):
+    table = torch.randn(16, generator=torch.Generator().manual_seed(run))
+    encoding = Encoding(4, 0, 0, 32, "float", 8, table=tuple(table.tolist()))
+    words = np.random.default_rng(run).integers(0, 1 << 32, 4096, dtype=np.uint64)
+    pair = executed(code_assembly(run, encoding, half=half), words, words)
+    rounded = table.to(torch.float16 if half else torch.bfloat16).double().numpy()
+    for upper in (0, 16):
+        expected = rounded[field(words >> upper, run, 4)]
         np.testing.assert_array_equal(floats(pair >> upper & 0xFFFF, half=half), expected)
 
 

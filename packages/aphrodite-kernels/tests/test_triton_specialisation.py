@@ -11,7 +11,7 @@ import pytest
 import torch
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.backends.triton import create, device_obstacle
-from aphrodite_kernels.layouts import Dense, GgmlType, Scaled
+from aphrodite_kernels.layouts import Dense, GgmlType, Grouped, Scaled
 from aphrodite_kernels.testing import random_blocks
 
 if obstacle := device_obstacle():
@@ -28,7 +28,7 @@ BLOCKS, BLOCK_SIZE, TABLE = 40, 16, 24
 
 SOME, OTHERS = (16,), (1, 2, 5, 17, 32, 100, 160, 301)
 """Rows of the step that compiles, and of those that must not."""
-LIMITS = (1, 2, 8, 16, 32, 64, 96, 256, 512)
+LIMITS = (1, 2, 8, 16, 32, 64, 96, 128, 256, 512)
 """Rows of the products that compile: one for each tiling that is chosen by their number."""
 BETWEEN = (3, 5, 11, 17, 33, 48, 50, 80, 91, 100, 112, 160, 301, 304)
 
@@ -143,6 +143,11 @@ def scaled(block):
     return Scaled(zeros(WIDTH, WIDTH, dtype=torch.float8_e4m3fn), torch.ones(shape), block)
 
 
+def grouped():
+    codes = zeros(WIDTH, WIDTH, dtype=torch.uint8)
+    return Grouped.pack(codes, zeros(WIDTH, WIDTH // 128), None, 4, 128)
+
+
 @pytest.mark.parametrize("mode", ["fast", "steady"])
 @pytest.mark.parametrize(
     "weight",
@@ -152,8 +157,9 @@ def scaled(block):
         lambda: scaled((128, 128)),
         lambda: random_blocks(GgmlType.Q4_K, WIDTH, WIDTH, torch.Generator().manual_seed(0)),
         lambda: random_blocks(GgmlType.Q8_0, WIDTH, WIDTH, torch.Generator().manual_seed(0)),
+        grouped,
     ],
-    ids=["dense", "channels", "blocks", "Q4_K", "Q8_0"],
+    ids=["dense", "channels", "blocks", "Q4_K", "Q8_0", "grouped"],
 )
 def test_products(compiled, weight, mode):
     ops = backend() if mode == "fast" else backend().steady()

@@ -25,6 +25,7 @@ from aphrodite_kernels.backends.triton.ggml import (
     ggml_matmul,
     pack_fragments,
     pack_grouped,
+    pack_lookup,
     pack_microscaled,
     steady_ggml_matmul,
 )
@@ -47,15 +48,8 @@ from aphrodite_kernels.backends.triton.scaled import (
 )
 from aphrodite_kernels.backends.triton.scaled_inputs import scaled_inputs
 from aphrodite_kernels.backends.triton.store_kv import rotate_and_store_on
-from aphrodite_kernels.layouts import Dense, GgmlBlocks, Grouped, Microscaled, Scaled
+from aphrodite_kernels.layouts import Dense, GgmlBlocks, Grouped, Lookup, Microscaled, Scaled
 from aphrodite_kernels.protocols import Inputs, Repacks
-
-_PACK: Repacks = {
-    Scaled: pack_scaled,
-    GgmlBlocks: pack_fragments,
-    Grouped: pack_grouped,
-    Microscaled: pack_microscaled,
-}
 
 
 def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) -> Backend:
@@ -75,7 +69,7 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         capture=capture_on(device) if device.type == "cuda" else None,
         elastic=False,
         kv_dtypes=tuple(kind for kind in plain.kv_dtypes if kind not in unread),
-        pack={**_PACK, Dense: dense_repack(dtype)},
+        pack=_packs(dtype),
         any_matmul=dequantised_matmul,
         matmul={
             Dense: dense_matmul(workspace),
@@ -129,3 +123,15 @@ def _steady(fast: Backend, workspace: Workspace, *, overlapped: bool) -> Backend
         attention=steady_attention_on(overlapped=overlapped),
         steady=None,
     )
+
+
+def _packs(dtype: torch.dtype) -> Repacks:
+    """How weights are laid out anew. Tables become 16 bits wide, which float32 would show."""
+    packs: Repacks = {
+        Dense: dense_repack(dtype),
+        Scaled: pack_scaled,
+        GgmlBlocks: pack_fragments,
+        Grouped: pack_grouped,
+        Microscaled: pack_microscaled,
+    }
+    return packs if dtype == torch.float32 else {**packs, Lookup: pack_lookup}

@@ -3,7 +3,7 @@ look-up.
 """
 
 from aphrodite_kernels.backends.triton.ggml.blocks import blocks_matmul
-from aphrodite_kernels.backends.triton.ggml.coded import pack_grouped, pack_microscaled
+from aphrodite_kernels.backends.triton.ggml.coded import pack_grouped, pack_lookup, pack_microscaled
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments, pack_fragments
 from aphrodite_kernels.backends.triton.ggml.matmul import (
     PartWorkspace,
@@ -20,6 +20,7 @@ __all__ = [
     "ggml_matmul",
     "pack_fragments",
     "pack_grouped",
+    "pack_lookup",
     "pack_microscaled",
     "steady_ggml_matmul",
 ]

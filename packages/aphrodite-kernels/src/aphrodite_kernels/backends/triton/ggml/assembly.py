@@ -19,9 +19,11 @@ def code_assembly(run: int, encoding: Encoding, *, half: bool) -> str:
     or bfloat16.
     """
     low, high = encoding.low, encoding.high
-    lines = [".reg .b32 a, b, c, d, e, f, s;", f"mov.b32 s, {0x64006400 if half else 0x43004300};"]
+    exponent = 0x64006400 if half else 0x43004300
+    lines = [".reg .b32 a, b, c, d, e, f, g, h, s;", f"mov.b32 s, {exponent};"]
     if encoding.table:
-        lines += [*_look_up(run % 4, encoding.table), *_from_bytes(half=half)]
+        values = _whole_values if _are_whole(encoding.table) else _values
+        lines += values(run % 4, encoding.table, half=half)
     elif encoding.signed:
         lines += [f"shr.b32 a, $1, {8 * (run % 2)};", *_from_bytes(half=half)]
     else:
@@ -69,11 +71,12 @@ def _from_bytes(*, half: bool) -> list[str]:
 
 
 @triton.constexpr_function
-def _look_up(index: int, table: tuple[int, ...]) -> list[str]:
-    """Bytes 0 and 2 of a: what the table has for nibble `index` of both halves of $1.
+def _look_up(table: tuple[int, ...], targets: tuple[str, str]) -> list[str]:
+    """Four bytes each in `targets`: what a table of bytes has for the nibbles of the lower and of
+    the upper half of $1.
 
     A byte permutation looks up four nibbles in eight bytes: one for the values of codes below 8,
-    one for the others, a third picks. ptxas sees that all but the last line repeats.
+    one for the others, a third picks. ptxas sees that all of it repeats from run to run.
     """
     quads = [
         sum((value & 255) << 8 * i for i, value in enumerate(table[start : start + 4]))
@@ -81,15 +84,56 @@ def _look_up(index: int, table: tuple[int, ...]) -> list[str]:
     ]
     lines = ["and.b32 a, $1, 0x77777777;", "shr.b32 b, $1, 1;"]
     lines += ["mov.b32 c, 0x32103210;", "lop3.b32 b, b, 0x44444444, c, 0xEA;"]
-    for target in ("e", "f"):
+    for target in targets:
         lines += [f"mov.b32 c, {quads[0]};", f"prmt.b32 d, c, {quads[1]}, a;"]
         lines += [f"mov.b32 c, {quads[2]};", f"prmt.b32 c, c, {quads[3]}, a;"]
         lines += [f"prmt.b32 {target}, d, c, b;"]
-        if target == "e":
+        if target == targets[0]:
             lines += ["shr.b32 a, a, 16;", "shr.b32 b, b, 16;"]
-    low, high = index, index + 4
-    lines += [f"prmt.b32 a, e, f, {low | low << 4 | high << 8 | high << 12};"]
     return lines
+
+
+@triton.constexpr_function
+def _are_whole(table: tuple[float, ...]) -> bool:
+    """Whether numbers are integers in a signed byte."""
+    return all(value == int(value) and -128 <= value < 128 for value in table)
+
+
+@triton.constexpr_function
+def _whole_values(index: int, table: tuple[float, ...], *, half: bool) -> list[str]:
+    """$0 = integers of a table for nibble `index` of both halves of $1."""
+    low, high = index, index + 4
+    return [
+        *_look_up(tuple(map(int, table)), ("e", "f")),
+        f"prmt.b32 a, e, f, {low | low << 4 | high << 8 | high << 12};",
+        *_from_bytes(half=half),
+    ]
+
+
+@triton.constexpr_function
+def _values(index: int, table: tuple[float, ...], *, half: bool) -> list[str]:
+    """$0 = numbers of a table, rounded to the format, for nibble `index` of both halves of $1."""
+    bits = [_bits_of(value, half=half) for value in table]
+    both = index | (index + 4) << 4
+    return [
+        *_look_up(tuple(value & 255 for value in bits), ("e", "f")),
+        *_look_up(tuple(value >> 8 for value in bits), ("g", "h")),
+        f"prmt.b32 a, e, g, {both};",
+        f"prmt.b32 b, f, h, {both};",
+        f"prmt.b32 $0, a, b, {0x5410};",
+    ]
+
+
+@triton.constexpr_function
+def _bits_of(value: float, *, half: bool) -> int:
+    """The pattern of float16, or of bfloat16, nearest to a number up to 65504; ties go to even."""
+    mantissa, bias = (10, 15) if half else (7, 127)
+    exponent = 1 - bias
+    while abs(value) >= 2.0 ** (exponent + 1):
+        exponent += 1
+    steps = round(abs(value) * 2.0 ** (mantissa - exponent))
+    pattern = steps + (exponent + bias - 1 << mantissa)
+    return pattern | 0x8000 if value < 0 else pattern
 
 
 @triton.constexpr_function

@@ -1,13 +1,14 @@
-"""Canonical layouts whose elements are small integers times float32 scales, as fragments.
+"""Canonical layouts whose elements are codes of few bits times float32 scales, as fragments.
 
-Codes of 1 to 8 bits with zero points (`Grouped`) and floats of four bits (`Microscaled`: doubled
-they are whole). Scales stay as exact as they come: each is a float32 in the header, for as many
-columns as its group has within a unit.
+Codes of 1 to 8 bits with zero points (`Grouped`), floats of four bits (`Microscaled`: doubled they
+are whole) and codes of four bits into one table of any numbers (`Lookup`). Scales stay as exact as
+they come: each is a float32 in the header, for as many columns as its group has within a unit.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from aphrodite_kernels.backends.triton.ggml.codes import Fields
 from aphrodite_kernels.backends.triton.ggml.encoding import UNIT, Encoding
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments, records_of
-from aphrodite_kernels.layouts import Grouped, Microscaled, PackedWeight
+from aphrodite_kernels.layouts import Grouped, Lookup, Microscaled, PackedWeight
 from aphrodite_kernels.layouts.grouped import unpack_codes
 from aphrodite_kernels.layouts.microscaled import E2M1
 
@@ -26,6 +27,9 @@ PLANES: Mapping[int, tuple[int, int]] = {
 
 _NARROWEST = 16
 """Columns of a group."""
+
+_LARGEST = 65504.0
+"""Of a table, that float16 holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class _Headers:
         return cls(entry, group // entry) if entry >= _NARROWEST else None
 
     def encoding(
-        self, bits: int, zero: int | None, *, signed: bool = False, table: tuple[int, ...] = ()
+        self, bits: int, zero: int | None, *, signed: bool = False, table: tuple[float, ...] = ()
     ) -> Encoding:
         """With a bias for each group unless there is a zero."""
         low, high = PLANES[bits]
@@ -92,13 +96,39 @@ def pack_grouped(weight: PackedWeight) -> PackedWeight:
     return Fragments(records, encoding, weight.out_features, weight.in_features, weight.columns)
 
 
+def pack_lookup(weight: PackedWeight) -> PackedWeight:
+    """Codes of four bits into one table as records; other tables stay as they are.
+
+    Kernels round the table to the dtype of activations, as they would the elements.
+    """
+    assert isinstance(weight, Lookup), f"bound to {type(weight).__name__}"
+    headers = _Headers.of(weight.group)
+    if headers is None or len(weight.table) > 1 or weight.bits != 4:
+        return weight
+    table = tuple(cast("list[float]", weight.table[0].tolist()))
+    if not all(abs(value) <= _LARGEST for value in table):
+        return weight
+    encoding = headers.encoding(4, 0, table=table)
+
+    def fields(start: int, stop: int) -> Fields:
+        codes = unpack_codes(weight.codes[start:stop], 4)
+        if weight.scale is None:
+            scale = torch.ones(stop - start, 1, device=weight.device)
+        else:
+            scale = weight.scale[start:stop]
+        return codes, headers.written(scale, None)
+
+    records = records_of(weight, encoding, fields)
+    return Fragments(records, encoding, weight.out_features, weight.in_features)
+
+
 def pack_microscaled(weight: PackedWeight) -> PackedWeight:
     """Floats of four bits as records; those of eight stay as they are."""
     assert isinstance(weight, Microscaled), f"bound to {type(weight).__name__}"
     headers = _Headers.of(weight.group)
     if headers is None or weight.elements.dtype != torch.uint8:
         return weight
-    encoding = headers.encoding(4, 0, table=tuple(int(2 * number) for number in E2M1))
+    encoding = headers.encoding(4, 0, table=tuple(2 * number for number in E2M1))
 
     def fields(start: int, stop: int) -> Fields:
         scale = weight.scale[start:stop].float() / 2

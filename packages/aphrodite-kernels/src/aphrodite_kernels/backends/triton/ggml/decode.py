@@ -66,7 +66,7 @@ def _emulated(low, high, RUN: tl.constexpr, ENCODING: tl.constexpr, DTYPE: tl.co
     if ENCODING.high:
         code |= _bits(high, RUN, ENCODING.high) << ENCODING.low
     if ENCODING.table:
-        value = tl.zeros_like(code)
+        value = tl.zeros_like(code).to(tl.float32)
         for i in tl.static_range(16):
             value = tl.where(code == i, _table_value(ENCODING, i), value)
         return value

@@ -52,8 +52,11 @@ class Encoding:
     """Header of a row, in 32-bit words."""
     signed: bool = False
     """Codes are in two's complement."""
-    table: tuple[int, ...] = ()
-    """Of sixteen integers in signed bytes, whose indices codes are; empty: codes are numbers."""
+    table: tuple[float, ...] = ()
+    """Of sixteen numbers, whose indices codes are; empty: codes are numbers themselves.
+
+    Kernels round what is no integer in a signed byte to the dtype in which they multiply.
+    """
     span: int = 1
     """Groups that share a scale, of a unit."""
 
@@ -88,5 +91,6 @@ GROUPED = (
     Encoding(4, 0, 8, 32, "float", 2, span=4),
     Encoding(4, 0, None, 32, "floats", 4, span=4),
     Encoding(8, 0, None, 32, "floats", 4, signed=True, span=4),
+    Encoding(4, 0, 0, 32, "float", 4, table=tuple(code / 7.5 - 1 for code in range(16)), span=2),
 )
-"""What `coded.py` makes of the usual groups: four bits in groups of 128, eight bits with zeros."""
+"""What `coded.py` makes of the usual groups of four and eight bits, and of a table."""
