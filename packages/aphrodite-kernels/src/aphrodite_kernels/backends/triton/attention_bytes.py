@@ -1,4 +1,5 @@
 # pyright: basic
+# pyright: reportArgumentType=false
 """Numbers of eight bits to float16, four of a thread's word at a time.
 
 A conversion that follows the words of memory costs an instruction for two numbers. Triton would
@@ -44,8 +45,9 @@ def float16_of(numbers):
     if _EMULATE:
         return widened(numbers, tl.float16)
     else:
+        assembly: tl.constexpr = conversion(numbers.dtype)
         bits = tl.inline_asm_elementwise(
-            conversion(numbers.dtype),
+            assembly,
             "=&r,=&r,r",
             [numbers],
             tl.int16,
