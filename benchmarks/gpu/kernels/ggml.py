@@ -21,6 +21,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
+from aphrodite_kernels.backends.triton.dense_tiles import workspace_on
 from aphrodite_kernels.backends.triton.ggml import (
     Fragments,
     PartWorkspace,
@@ -130,7 +131,7 @@ def rounding_excess(out: Tensor, expected: Tensor) -> float:
 
 
 def product_excess(packed: Fragments, dense: Tensor, rows: int, dtype: torch.dtype) -> float:
-    matmul = ggml_matmul(workspace(), overlapped=True)
+    matmul = ggml_matmul(workspace_on(DEVICE), workspace(), overlapped=True)
     wide = torch.randn(rows, dense.shape[1] + 24, device=DEVICE).to(dtype)
     bias = torch.randn(len(dense), device=DEVICE)
     worst = 0.0

@@ -104,7 +104,7 @@ def stream_kernel(
             opener = start // share
             closer = (start + k_blocks - 1) // share
             if arrived == closer - opener:
-                total = _sum(partials, opener, closer, BLOCK_T, BLOCK_N)
+                total = sum_of_parts(partials, opener, closer, BLOCK_T, BLOCK_N)
                 tl.store(arrivals + tile, 0)
                 whole = True
         if whole:
@@ -127,7 +127,7 @@ def stream_kernel(
 
 
 @triton.jit
-def _sum(partials, opener, closer, BLOCK_T: tl.constexpr, BLOCK_N: tl.constexpr):
+def sum_of_parts(partials, opener, closer, BLOCK_T: tl.constexpr, BLOCK_N: tl.constexpr):
     """The whole tile, from the parts that the programs opener … closer have written."""
     places = slot_places(partials, 2 * opener + 1, BLOCK_T, BLOCK_N)
     total = tl.load(places, cache_modifier=".cg")

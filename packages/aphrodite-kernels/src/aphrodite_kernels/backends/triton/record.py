@@ -74,7 +74,7 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         matmul={
             Dense: dense_matmul(workspace),
             Scaled: scaled_matmul(workspace, overlapped=overlapped),
-            Fragments: ggml_matmul(parts, overlapped=overlapped),
+            Fragments: ggml_matmul(workspace, parts, overlapped=overlapped),
             GgmlBlocks: blocks_matmul(parts),
         },
         rounded_matmul=rounded_matmul(workspace),

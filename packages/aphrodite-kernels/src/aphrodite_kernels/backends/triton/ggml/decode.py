@@ -217,3 +217,58 @@ def _half_of(word, UPPER: tl.constexpr):
 def _byte(word, INDEX: tl.constexpr):
     """Byte INDEX % 4 of a word."""
     return (word >> (8 * (INDEX % 4))) & 255
+
+
+@triton.constexpr_function
+def are_floats(encoding):
+    """Whether scales and biases are floats, without a unit."""
+    return encoding.header in ("half", "halves", "float", "floats")
+
+
+@triton.jit
+def written(header, group, ENCODING: tl.constexpr):
+    """The scale of a group as the header has it, and its bias or the scale again."""
+    if ENCODING.header == "half":
+        scale = tl.load(header.to(tl.pointer_type(tl.float16), bitcast=True) + group)
+        return scale, scale
+    elif ENCODING.header == "halves":
+        halves = header.to(tl.pointer_type(tl.float16), bitcast=True) + group * 2
+        return tl.load(halves), tl.load(halves + 1)
+    elif ENCODING.header == "float":
+        scale = tl.load(
+            header.to(tl.pointer_type(tl.float32), bitcast=True) + group // ENCODING.span
+        )
+        return scale, scale
+    elif ENCODING.header == "floats":
+        floats = header.to(tl.pointer_type(tl.float32), bitcast=True) + group // ENCODING.span * 2
+        return tl.load(floats), tl.load(floats + 1)
+    else:
+        octets = header.to(tl.pointer_type(tl.int8), bitcast=True) + group
+        scale = tl.load(octets)
+        if ENCODING.header == "bytes":
+            return scale, tl.load(octets + 8)
+        else:
+            return scale, scale
+
+
+@triton.jit
+def factors_written(
+    scale, bias, units, ENCODING: tl.constexpr, OFFSET: tl.constexpr
+):  # fmt: skip
+    """Scale and shift, float32, of groups of which `written` has told.
+
+    units: the header's last word.
+    """
+    unit = units.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    other = (units >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    if are_floats(ENCODING):
+        scale, bias = scale.to(tl.float32), bias.to(tl.float32)
+    elif ENCODING.header == "bytes":
+        scale = (scale.to(tl.int32) & 255).to(tl.float32) * unit
+        bias = (bias.to(tl.int32) & 255).to(tl.float32) * -other
+    elif ENCODING.header == "nibbles":
+        scale = (scale.to(tl.int32) & 15).to(tl.float32) * unit
+        bias = (bias.to(tl.int32) >> 4 & 15).to(tl.float32) * -other
+    else:
+        scale = scale.to(tl.float32) * unit
+    return scale, bias - scale * OFFSET

@@ -1,26 +1,44 @@
 """Products with a fragmented weight: for each number of rows, the way that measures fastest.
 
-One row, and few: kernels that read records. Many: rows of the weight are made dense in a workspace,
-part by part, and the vendor multiplies; a part is small enough to stay in the cache of the device.
+One row, and few: kernels that read records. Some hundreds: records are unpacked on their way to the
+tensor cores. More: rows of the weight are made dense in a workspace, part by part, and the vendor
+multiplies.
 """
 
+from collections.abc import Mapping
 from functools import cache
 
 import torch
 from torch import Tensor
 
+from aphrodite_kernels.backends.triton.dense import first_of
+from aphrodite_kernels.backends.triton.dense_tiles import Tiling, Workspace
 from aphrodite_kernels.backends.triton.device import interpreted
 from aphrodite_kernels.backends.triton.ggml.dequantize import dequantize
 from aphrodite_kernels.backends.triton.ggml.encoding import TILE, UNIT
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
 from aphrodite_kernels.backends.triton.ggml.product import Shape, product
 from aphrodite_kernels.backends.triton.ggml.single import single_product
+from aphrodite_kernels.backends.triton.ggml.unpacked import unpacked_product
 from aphrodite_kernels.errors import LayoutError, ShapeError
 from aphrodite_kernels.layouts import PackedWeight
 from aphrodite_kernels.protocols import MatMul
 
 FEW = 96
-"""Rows up to which records are multiplied as they are."""
+"""Rows up to which records are multiplied as they are, where they are not UNPACKED."""
+
+UNPACKED: Mapping[int, Tiling] = {
+    64: Tiling(64, 64, UNIT, num_warps=4, num_stages=3, split=0, resident=3),
+    128: Tiling(128, 64, UNIT, num_warps=4, num_stages=3, split=0, resident=2),
+    256: Tiling(256, 128, UNIT, num_warps=8, num_stages=3, split=0),
+}
+"""By the largest number of rows: how records are unpacked from UNPACKED_FROM on.
+
+128 outputs to four warps are faster at 64 rows, but with four stages some of their sums were wrong.
+"""
+
+UNPACKED_FROM = 33
+"""Rows, from sm_90 on: before, registers do not hold such tiles."""
 
 PART = 1 << 26
 """Elements made dense at a time."""
@@ -57,13 +75,17 @@ class PartWorkspace:
         return buffers[-1][:needed].view(rows, columns)
 
 
-def ggml_matmul(workspace: PartWorkspace, *, overlapped: bool) -> MatMul:
+def ggml_matmul(workspace: Workspace, parts: PartWorkspace, *, overlapped: bool) -> MatMul:
     """The fastest products."""
 
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         x, checked = _checked(x, weight)
+        unpacks = workspace.descriptors and x.dtype != torch.float32
+        if unpacks and UNPACKED_FROM <= len(x) <= max(UNPACKED):
+            tiling = first_of(UNPACKED, len(x))
+            return unpacked_product(x, checked, bias, workspace, tiling, overlapped=overlapped)
         if len(x) > FEW:
-            return by_parts(x, checked, bias, workspace)
+            return by_parts(x, checked, bias, parts)
         tiles = len(checked.records)
         if len(x) == 1:
             deep = deep_for(3, tiles, checked.inputs)

@@ -20,10 +20,12 @@ from triton.language.extra import cuda
 from aphrodite_kernels.backends.triton.device import interpreted
 from aphrodite_kernels.backends.triton.ggml.decode import (
     codes_of,
+    factors_written,
     header_of,
     made_in,
     offset_of,
     planes_of,
+    written,
 )
 from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, GROUPED, Encoding
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
@@ -60,12 +62,6 @@ def distance_of(encoding: Encoding) -> int:
     return 16 if encoding.runs == 2 else 128
 
 
-@triton.constexpr_function
-def are_floats(encoding: Encoding) -> bool:
-    """Whether scales and biases are floats, without a unit."""
-    return encoding.header in ("half", "halves", "float", "floats")
-
-
 @triton.jit
 def group_factor(s, WARPS: tl.constexpr, TILES: tl.constexpr):
     """Of two groups of each lane, [4, 8, WARPS, TILES, 2, 2] -> [WARPS, 16 TILES, 8]."""
@@ -97,51 +93,13 @@ def loaded(tile_records, unit, UNITS: tl.constexpr, ENCODING: tl.constexpr):
 
 
 @triton.jit
-def written(header, group, ENCODING: tl.constexpr):
-    """The scale of a group as the header has it, and its bias or the scale again."""
-    if ENCODING.header == "half":
-        scale = tl.load(header.to(tl.pointer_type(tl.float16), bitcast=True) + group)
-        return scale, scale
-    elif ENCODING.header == "halves":
-        halves = header.to(tl.pointer_type(tl.float16), bitcast=True) + group * 2
-        return tl.load(halves), tl.load(halves + 1)
-    elif ENCODING.header == "float":
-        scale = tl.load(
-            header.to(tl.pointer_type(tl.float32), bitcast=True) + group // ENCODING.span
-        )
-        return scale, scale
-    elif ENCODING.header == "floats":
-        floats = header.to(tl.pointer_type(tl.float32), bitcast=True) + group // ENCODING.span * 2
-        return tl.load(floats), tl.load(floats + 1)
-    else:
-        octets = header.to(tl.pointer_type(tl.int8), bitcast=True) + group
-        scale = tl.load(octets)
-        if ENCODING.header == "bytes":
-            return scale, tl.load(octets + 8)
-        else:
-            return scale, scale
-
-
-@triton.jit
 def factors(words, EIGHT: tl.constexpr, ENCODING: tl.constexpr, OFFSET: tl.constexpr):
     """Scale and shift of groups 8 EIGHT to 8 EIGHT + 7: codes with an offset are still to shift."""
     HEADER: tl.constexpr = ENCODING.low + ENCODING.high
     scale = words[HEADER + 2 * EIGHT]
     bias = words[HEADER + 2 * EIGHT + 1]
     units = words[HEADER + 4 // ENCODING.runs]
-    unit = units.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
-    other = (units >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
-    if are_floats(ENCODING):
-        scale, bias = scale.to(tl.float32), bias.to(tl.float32)
-    elif ENCODING.header == "bytes":
-        scale = (scale.to(tl.int32) & 255).to(tl.float32) * unit
-        bias = (bias.to(tl.int32) & 255).to(tl.float32) * -other
-    elif ENCODING.header == "nibbles":
-        scale = (scale.to(tl.int32) & 15).to(tl.float32) * unit
-        bias = (bias.to(tl.int32) >> 4 & 15).to(tl.float32) * -other
-    else:
-        scale = scale.to(tl.float32) * unit
-    return scale, bias - scale * OFFSET
+    return factors_written(scale, bias, units, ENCODING, OFFSET)
 
 
 @triton.jit
