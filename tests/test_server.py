@@ -61,6 +61,7 @@ SAMPLERS = {
     "dry_sequence_breakers": ["\n", ":"],
     "no_repeat_ngram_size": 5,
     "bad_words": ["purple"],
+    "ban_eos_token": True,
     "banned_strings": ["a tapestry of"],
     "banned_strings_case_sensitive": True,
     "custom_token_bans": [40],

@@ -1,6 +1,7 @@
 """Sets of sampler fields that the server keeps."""
 
 import pytest
+from aphrodite_engine.sampling.stages.custom_token_bans import CustomTokenBans
 from aphrodite_server.app import create_app
 from aphrodite_server.cli.config_file import parse
 from aphrodite_server.cli.flags import run_parser
@@ -114,7 +115,7 @@ def test_a_forced_preset_of_draws_forbids_beam_search_by_name(engine, post, fold
     assert "forced preset 'calm'" in error["message"]
     app = create_app(engine, Settings(sampler_presets=folder, forced_preset="bans"))
     assert post(app, path, body).status_code == 200
-    assert engine.seen[-1][1].banned_tokens == {65}
+    assert engine.seen[-1][1].stages == (CustomTokenBans((65,)),)
 
 
 @pytest.mark.parametrize("path", [COMPLETIONS, CHAT, KOBOLD])

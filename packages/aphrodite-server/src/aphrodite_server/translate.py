@@ -89,8 +89,8 @@ def explain_params(body: ExplainRequest, presets: Presets = NO_PRESETS) -> Sampl
     """RequestError: a value is out of range, or asks for more than one position."""
     if body.stream:
         raise RequestError("stream must be false here, found true", "stream")
-    for name in ("n", "best_of", "use_beam_search"):
-        if (value := body.given.get(name)) not in (None, 1, False):
+    for name, single in (("n", 1), ("best_of", 1), ("use_beam_search", False)):
+        if (value := body.given.get(name)) not in (None, single):
             raise RequestError(
                 f"{name} is of several texts; leave it out here, found {value}", name
             )
