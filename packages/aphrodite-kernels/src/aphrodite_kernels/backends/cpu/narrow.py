@@ -3,7 +3,6 @@
 Codes stay where the canonical layout has them, perhaps in a mapped file; only scales are made anew.
 """
 
-from collections.abc import Sequence
 from ctypes import Structure, c_float, c_int64, c_void_p
 from dataclasses import dataclass
 from typing import Self
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
+from aphrodite_kernels.backends.cpu.sourced import Sourced
 from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
-from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import Lookup, Microscaled, PackedWeight, Scaled
 from aphrodite_kernels.protocols import Embed, MatMul
 
@@ -36,10 +35,9 @@ class NarrowArgument(Structure):
 
 
 @dataclass(frozen=True, eq=False)
-class Narrow(PackedWeight):
+class Narrow(Sourced):
     """`source`, and its parts as kernels read them."""
 
-    source: PackedWeight
     codes: Tensor
     """[N, bytes of a row] uint8: float8_e4m3fn, or two codes of four bits."""
     table: Tensor | None
@@ -49,20 +47,8 @@ class Narrow(PackedWeight):
     block: tuple[int, int]
 
     @property
-    def in_features(self) -> int:
-        return self.source.in_features
-
-    @property
-    def out_features(self) -> int:
-        return self.source.out_features
-
-    @property
     def nbytes(self) -> int:
         return sum(part.nbytes for part in self.parts())
-
-    @property
-    def device(self) -> torch.device:
-        return self.codes.device
 
     def parts(self) -> tuple[Tensor, ...]:
         """The tensors that kernels read."""
@@ -84,25 +70,6 @@ class Narrow(PackedWeight):
             group=self.block[1],
         )
 
-    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.source.dequantize(dtype)
-
-    def rows(self, index: Tensor) -> Self:
-        return self._of(self.source.rows(index))
-
-    def shard(self, axis: int, rank: int, size: int) -> Self:
-        return self._of(self.source.shard(axis, rank, size))
-
-    @classmethod
-    def stack(cls, weights: Sequence[PackedWeight]) -> Self:
-        sources = [weight.source for weight in cls.all_of(weights)]
-        return cls._of(type(sources[0]).stack(sources))
-
-    def to(self, device: torch.device) -> Self:
-        if device.type != "cpu":
-            raise LayoutError(f"a weight of the CPU backend cannot be sent to {device}")
-        return self
-
     @classmethod
     def of(cls, source: PackedWeight) -> Self | None:
         """The weight, if its elements are narrow floats."""
@@ -120,12 +87,6 @@ class Narrow(PackedWeight):
             codes, table = source.codes.contiguous(), source.table.contiguous()
             return cls(source, codes, table, scale, (1, source.group))
         return None
-
-    @classmethod
-    def _of(cls, source: PackedWeight) -> Self:
-        made = cls.of(source)
-        assert made is not None, "parts of a weight are of its kind"
-        return made
 
 
 class NarrowMatmulArguments(Arguments):

@@ -1,6 +1,5 @@
 """Trellis-coded weights, decoded as they are multiplied, where the file has them."""
 
-from collections.abc import Sequence
 from ctypes import c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from typing import Self
@@ -10,8 +9,8 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.fallback import any_embed_on
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
+from aphrodite_kernels.backends.cpu.sourced import Sourced
 from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
-from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.trellis import Trellis, TrellisCodebook
 from aphrodite_kernels.protocols import Embed, MatMul
@@ -21,44 +20,10 @@ _CODEBOOKS = tuple(TrellisCodebook)
 
 
 @dataclass(frozen=True, eq=False)
-class Unrolled(PackedWeight):
+class Unrolled(Sourced):
     """A trellis of which the first rows and columns count; its parts are whole."""
 
     source: Trellis
-
-    @property
-    def in_features(self) -> int:
-        return self.source.in_features
-
-    @property
-    def out_features(self) -> int:
-        return self.source.out_features
-
-    @property
-    def nbytes(self) -> int:
-        return self.source.nbytes
-
-    @property
-    def device(self) -> torch.device:
-        return self.source.device
-
-    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.source.dequantize(dtype)
-
-    def rows(self, index: Tensor) -> Self:
-        return self._of(self.source.rows(index))
-
-    def shard(self, axis: int, rank: int, size: int) -> Self:
-        return self._of(self.source.shard(axis, rank, size))
-
-    @classmethod
-    def stack(cls, weights: Sequence[PackedWeight]) -> Self:
-        return cls._of(Trellis.stack([weight.source for weight in cls.all_of(weights)]))
-
-    def to(self, device: torch.device) -> Self:
-        if device.type != "cpu":
-            raise LayoutError(f"a weight of the CPU backend cannot be sent to {device}")
-        return self
 
     @classmethod
     def of(cls, source: PackedWeight) -> Self | None:
@@ -71,16 +36,6 @@ class Unrolled(PackedWeight):
         parts = (source.trellis, source.suh, source.svh)
         trellis, suh, svh = (part.contiguous() for part in parts)
         return cls(Trellis(trellis, suh, svh, source.codebook, picked, source.width))
-
-    @classmethod
-    def _of(cls, source: Trellis) -> Self:
-        made = cls.of(source)
-        if made is None:
-            raise LayoutError(
-                "rows of a trellis cannot be picked for the CPU's kernels; "
-                "use the backend's embed, or pick rows before it is prepared"
-            )
-        return made
 
 
 class TrellisMatmulArguments(Arguments):
