@@ -73,7 +73,7 @@ def walks_of(kind: torch.dtype) -> tuple[Walk, ...]:
     )
     return (
         folded,
-        replace(folded, tile=folded.tile // 2, least=2 * folded.least),
+        replace(folded, resident=6),
         plain,
         plain_walk(SIZE, kind.itemsize, HEADS // PAIRS, crowded=True),
     )
