@@ -69,7 +69,10 @@ class Runs(PackedWeight):
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         plain = self.scale is None and self.shift is None
         kept = dtype if plain else torch.float32
-        dense = torch.cat([part.dequantize(kept) for part in self.parts], 1)
+        return self.arranged(torch.cat([part.dequantize(kept) for part in self.parts], 1)).to(dtype)
+
+    def arranged(self, dense: Tensor) -> Tensor:
+        """Rows of the runs side by side as rows of W: in order, scaled and shifted."""
         if self.columns is not None:
             ordered = torch.empty_like(dense)
             ordered[:, self.columns] = dense
@@ -78,7 +81,7 @@ class Runs(PackedWeight):
             dense = dense * self.scale
         if self.shift is not None:
             dense = dense + self.shift
-        return dense.to(dtype)
+        return dense
 
     def rows(self, index: Tensor) -> Self:
         return self._each(lambda part: part.rows(index))

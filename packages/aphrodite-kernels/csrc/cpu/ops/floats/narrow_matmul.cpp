@@ -2,8 +2,8 @@
 
 #include "runtime.h"
 
-#include "dense_product.h"
 #include "narrow.h"
+#include "widened_product.h"
 
 struct aph_narrow_matmul_args {
   int64_t rows;
@@ -17,40 +17,11 @@ struct aph_narrow_matmul_args {
 
 namespace aph::APH_LEVEL {
 
-// Rows [begin, end) by outputs [first, last).
-static void multiply_piece(const aph_narrow_matmul_args& args, int64_t begin, int64_t end,
-                           int64_t first, int64_t last) {
-  alignas(64) float wide[kSide * kRun];
-  for (int64_t row = begin; row < end; ++row)
-    for (int64_t o = first; o < last; ++o)
-      args.result[row * args.result_stride + o] = args.bias ? args.bias[o] : 0.0f;
-  for (int64_t i = 0; i < args.weight.depth; i += kRun) {
-    const int64_t left = args.weight.depth - i, length = left < kRun ? left : kRun;
-    for (int64_t o = first; o < last;) {
-      const int64_t count = last - o >= kSide ? kSide : 1;
-      for (int64_t k = 0; k < count; ++k)
-        widen_row(args.weight, o + k, i, length, wide + k * kRun);
-      const Patch<float> patch{args.x + begin * args.x_stride + i, wide,
-                               args.result + begin * args.result_stride + o, args.x_stride, kRun,
-                               args.result_stride, length};
-      if (count == kSide) multiply_rows<kSide>(patch, end - begin);
-      else multiply_rows<1>(patch, end - begin);
-      o += count;
-    }
-  }
-}
-
 int narrow_matmul(const aph_narrow_matmul_args& args) {
-  const int64_t width = args.weight.width;
-  const int64_t pieces = (width + kPiece - 1) / kPiece;
-  const int64_t row_blocks = (args.rows + kRowBlock - 1) / kRowBlock;
-  parallel_for(args.runtime, row_blocks * pieces, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t row = i / pieces * kRowBlock, first = i % pieces * kPiece;
-      const int64_t rows = args.rows - row < kRowBlock ? args.rows - row : kRowBlock;
-      const int64_t outputs = width - first < kPiece ? width - first : kPiece;
-      multiply_piece(args, row, row + rows, first, first + outputs);
-    }
+  const Widening shape{args.weight.depth, args.weight.width, kSide, kRun};
+  multiply_widened(args, shape, [&](const Wide& wide) {
+    for (int64_t o = 0; o < wide.outputs; ++o)
+      widen_row(args.weight, wide.output + o, wide.first, wide.length, wide.to + o * wide.stride);
   });
   return 0;
 }

@@ -12,6 +12,7 @@ from aphrodite_kernels.backend import Backend, instruction_set_limit
 from aphrodite_kernels.backends import reference
 from aphrodite_kernels.backends.cpu.activation import gated_on
 from aphrodite_kernels.backends.cpu.attention import attention_on
+from aphrodite_kernels.backends.cpu.codebook import Vectors, codebook_matmul_on
 from aphrodite_kernels.backends.cpu.cores import physical_cores
 from aphrodite_kernels.backends.cpu.fallback import any_embed_on, any_matmul_on
 from aphrodite_kernels.backends.cpu.gather import embed_dense_on, select_on
@@ -29,19 +30,23 @@ from aphrodite_kernels.backends.cpu.narrow import Narrow, narrow_matmul_on, narr
 from aphrodite_kernels.backends.cpu.norm import add_rms_norm_on, rms_norm_on
 from aphrodite_kernels.backends.cpu.program import capture_on
 from aphrodite_kernels.backends.cpu.rope import rotate_and_store_on
+from aphrodite_kernels.backends.cpu.rotated import rotated_matmul_on
+from aphrodite_kernels.backends.cpu.row_grouped import RowScaled, row_grouped_matmul_on
+from aphrodite_kernels.backends.cpu.runs import runs_matmul_on, runs_rows_on
 from aphrodite_kernels.backends.cpu.runtime import Runtime
 from aphrodite_kernels.backends.cpu.sampling import argmax_on, draw_on, uniform_on
+from aphrodite_kernels.backends.cpu.sourced import sourced_rows_on
 from aphrodite_kernels.backends.cpu.spread import deviation_on, logsumexp_on, uncertainty_on
 from aphrodite_kernels.backends.cpu.tile_pack import PACKED_LAYOUTS, pack_on
 from aphrodite_kernels.backends.cpu.tiled import Tiled, tiled_rows_on
-from aphrodite_kernels.backends.cpu.trellis import (
-    Unrolled,
-    trellis_matmul_on,
-    trellis_rows_on,
-)
+from aphrodite_kernels.backends.cpu.trellis import Unrolled, trellis_matmul_on
 from aphrodite_kernels.backends.cpu.trellis_paths import find_paths_on
 from aphrodite_kernels.errors import BackendError
+from aphrodite_kernels.layouts import PackedWeight
 from aphrodite_kernels.layouts.dense import Dense
+from aphrodite_kernels.layouts.rotated import Rotated
+from aphrodite_kernels.layouts.runs import Runs
+from aphrodite_kernels.protocols import Embeds, MatMuls, Takes
 
 DEVICE = "cpu"
 
@@ -71,6 +76,7 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
 
 def backend_on(device: torch.device, runtime: Runtime) -> Backend:
     """The ops, bound to a runtime."""
+    products, look_ups = _products(runtime), _look_ups(runtime)
     return replace(
         reference.create(device, threads=None, dtype=torch.float32),
         name="cpu",
@@ -80,17 +86,12 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         any_matmul=any_matmul_on(runtime),
         any_embed=any_embed_on(runtime),
         matmul={
-            Dense: dense_matmul_on(runtime),
-            Narrow: narrow_matmul_on(runtime),
-            Tiled: tiled_matmul_on(runtime),
-            Unrolled: trellis_matmul_on(runtime),
+            **products,
+            Rotated: rotated_matmul_on(runtime, products),
+            Runs: runs_matmul_on(runtime, products),
         },
-        embed={
-            Dense: embed_dense_on(runtime),
-            Narrow: narrow_rows_on(runtime),
-            Tiled: tiled_rows_on(runtime),
-            Unrolled: trellis_rows_on(runtime),
-        },
+        takes=dict.fromkeys((Rotated, Runs), _multiplies_within(products)),
+        embed={**look_ups, Runs: runs_rows_on(runtime, look_ups)},
         pack=dict.fromkeys(PACKED_LAYOUTS, pack_on(runtime)),
         rms_norm=rms_norm_on(runtime),
         add_rms_norm=add_rms_norm_on(runtime),
@@ -116,3 +117,43 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         find_paths=find_paths_on(runtime),
         capture=capture_on(runtime),
     )
+
+
+def _products(runtime: Runtime) -> MatMuls:
+    """Of weights that consist of no others."""
+    return {
+        Dense: dense_matmul_on(runtime),
+        Narrow: narrow_matmul_on(runtime),
+        RowScaled: row_grouped_matmul_on(runtime),
+        Tiled: tiled_matmul_on(runtime),
+        Unrolled: trellis_matmul_on(runtime),
+        Vectors: codebook_matmul_on(runtime),
+    }
+
+
+def _look_ups(runtime: Runtime) -> Embeds:
+    """Of the same weights."""
+    source_rows = sourced_rows_on(runtime)
+    return {
+        Dense: embed_dense_on(runtime),
+        Narrow: narrow_rows_on(runtime),
+        RowScaled: source_rows,
+        Tiled: tiled_rows_on(runtime),
+        Unrolled: source_rows,
+        Vectors: source_rows,
+    }
+
+
+def _multiplies_within(products: MatMuls) -> Takes:
+    """Whether there are products for all that a weight consists of."""
+
+    def multiplies(weight: PackedWeight) -> bool:
+        if isinstance(weight, Runs):
+            return all(type(part) in products for part in weight.parts)
+        return (
+            isinstance(weight, Rotated)
+            and weight.picked is None
+            and type(weight.weight) in products
+        )
+
+    return multiplies

@@ -8,8 +8,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from aphrodite_kernels.backends.cpu.fallback import any_embed_on
+from aphrodite_kernels.backends.cpu.runtime import Runtime
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.protocols import Embed
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,3 +70,14 @@ class Sourced(PackedWeight):
                 "use the backend's embed, or pick rows before it is prepared"
             )
         return made
+
+
+def sourced_rows_on(runtime: Runtime) -> Embed:
+    """The look-up of rows in the source, without a kernel."""
+    look_up = any_embed_on(runtime)
+
+    def sourced_rows(tokens: Tensor, weight: PackedWeight, scale: float) -> Tensor:
+        assert isinstance(weight, Sourced), f"bound to {type(weight).__name__}"
+        return look_up(tokens, weight.source, scale)
+
+    return sourced_rows

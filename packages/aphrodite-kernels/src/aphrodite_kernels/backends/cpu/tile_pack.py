@@ -1,25 +1,38 @@
 """From canonical layouts to tiles, once, when a model is loaded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ctypes import byref, c_int32, c_int64, c_void_p
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from aphrodite_kernels.backends.cpu.codebook import Vectors
 from aphrodite_kernels.backends.cpu.coded import BLOCK, CODED_LAYOUTS, Coded, coded
 from aphrodite_kernels.backends.cpu.narrow import Narrow
+from aphrodite_kernels.backends.cpu.row_grouped import RowScaled
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
+from aphrodite_kernels.backends.cpu.sourced import Sourced
 from aphrodite_kernels.backends.cpu.tile_format import FormatArgument, TileFormat
 from aphrodite_kernels.backends.cpu.tiled import TILE, Tiled
 from aphrodite_kernels.backends.cpu.trellis import Unrolled
 from aphrodite_kernels.backends.cpu.weight_memory import WeightMemory
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import GgmlBlocks, Lookup, PackedWeight
+from aphrodite_kernels.layouts.codebook import Codebook
+from aphrodite_kernels.layouts.rotated import Rotated
+from aphrodite_kernels.layouts.row_grouped import RowGrouped
+from aphrodite_kernels.layouts.runs import Runs
 from aphrodite_kernels.layouts.trellis import Trellis
 from aphrodite_kernels.protocols import Repack
 
-PACKED_LAYOUTS = (*CODED_LAYOUTS, Lookup, Trellis)
+_SOURCED: Mapping[type[PackedWeight], type[Sourced]] = {
+    Codebook: Vectors,
+    RowGrouped: RowScaled,
+    Trellis: Unrolled,
+}
+PACKED_LAYOUTS = (*CODED_LAYOUTS, Lookup, *_SOURCED, Runs, Rotated)
 """What there may be kernels for, once it is packed."""
 
 _SLAB = 1 << 20
@@ -54,17 +67,25 @@ class CodesArguments(Arguments):
 
 
 def pack_on(runtime: Runtime) -> Repack:
-    """Packing: to tiles, or if there are none for the weight, to narrow floats; trellises stay.
-
-    One that has none of them stays as it is.
+    """Packing: to tiles, or if there are none for the weight, to narrow floats; some stay as they
+    are, and what consists of others is packed inside, if all of it can be.
     """
     pack_tiles = pack_tiles_on(runtime)
 
-    def pack(weight: PackedWeight) -> PackedWeight:
-        if isinstance(weight, Trellis):
-            return Unrolled.of(weight) or weight
+    def pack_one(weight: PackedWeight) -> PackedWeight:
+        if sourced := _SOURCED.get(type(weight)):
+            return sourced.of(weight) or weight
         tiled = pack_tiles(weight)
         return tiled if isinstance(tiled, Tiled) else Narrow.of(weight) or weight
+
+    def pack(weight: PackedWeight) -> PackedWeight:
+        if isinstance(weight, Runs):
+            runs = tuple(map(pack_one, weight.parts))
+            whole = all(isinstance(run, Tiled | Narrow | Sourced) for run in runs)
+            return replace(weight, parts=runs) if whole else weight
+        if isinstance(weight, Rotated):
+            return replace(weight, weight=pack_one(weight.weight))
+        return pack_one(weight)
 
     return pack
 

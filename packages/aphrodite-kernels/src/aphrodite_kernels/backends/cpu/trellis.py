@@ -7,13 +7,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from aphrodite_kernels.backends.cpu.fallback import any_embed_on
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
 from aphrodite_kernels.backends.cpu.sourced import Sourced
 from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.trellis import Trellis, TrellisCodebook
-from aphrodite_kernels.protocols import Embed, MatMul
+from aphrodite_kernels.protocols import MatMul
 
 _CODEBOOKS = tuple(TrellisCodebook)
 """In the order of csrc/cpu/trellis_numbers.h."""
@@ -92,14 +91,3 @@ def trellis_matmul_on(runtime: Runtime) -> MatMul:
         return result
 
     return trellis_matmul
-
-
-def trellis_rows_on(runtime: Runtime) -> Embed:
-    """The look-up of rows, without a kernel: the transform mixes 128 of them."""
-    look_up = any_embed_on(runtime)
-
-    def trellis_rows(tokens: Tensor, weight: PackedWeight, scale: float) -> Tensor:
-        assert isinstance(weight, Unrolled), f"bound to {type(weight).__name__}"
-        return look_up(tokens, weight.source, scale)
-
-    return trellis_rows

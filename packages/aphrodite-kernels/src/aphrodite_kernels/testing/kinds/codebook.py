@@ -1,4 +1,4 @@
-"""Sums of codebook entries: wide rectangles, tall ones with padding, points of a lattice."""
+"""Sums of codebook entries: rectangles of a row, of a column, of both, and points of a lattice."""
 
 from dataclasses import replace
 
@@ -53,6 +53,20 @@ KINDS = (
         "codebook_tall",
         lambda rows, columns, generator: random_codebook(
             rows, columns, (6, 1), (1 << 12, 64), generator
+        ),
+        company=False,
+    ),
+    WeightKind(
+        "codebook_long",
+        lambda rows, columns, generator: random_codebook(
+            rows, columns, (1, 32), (1 << 10,), generator
+        ),
+        company=False,
+    ),
+    WeightKind(
+        "codebook_square",
+        lambda rows, columns, generator: random_codebook(
+            rows, columns, (2, 4), (16, 1 << 9, 32), generator
         ),
         company=False,
     ),

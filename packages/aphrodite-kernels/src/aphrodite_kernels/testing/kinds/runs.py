@@ -1,9 +1,12 @@
-"""Runs of columns of different bits, out of order."""
+"""Runs of columns out of order: of different bits, and of vectors of output features."""
 
 import torch
 
+from aphrodite_kernels.layouts import PackedWeight
 from aphrodite_kernels.layouts.runs import Runs
+from aphrodite_kernels.testing.case import Rounding
 from aphrodite_kernels.testing.kinds import WeightKind
+from aphrodite_kernels.testing.kinds.codebook import random_codebook
 from aphrodite_kernels.testing.kinds.grouped import random_grouped
 
 
@@ -13,6 +16,21 @@ def random_runs(rows: int, columns: int, generator: torch.Generator) -> Runs:
         random_grouped(rows, width, generator, bits=bits, group=group, zero=False, ordered=True)
         for bits, group, width in ((8, 16, 32), (5, 32, 32), (2, 32, columns - 64))
     )
+    return _mixed(parts, columns, generator)
+
+
+def random_vector_runs(rows: int, columns: int, generator: torch.Generator) -> Runs:
+    """Outliers in vectors of four, two groups of vectors of six with residuals."""
+    half = (columns - 32) // 2
+    parts = (
+        random_codebook(rows, 32, (4, 1), (1 << 10,), generator),
+        random_codebook(rows, half, (6, 1), (1 << 12, 64), generator),
+        random_codebook(rows, half, (6, 1), (1 << 12, 64), generator),
+    )
+    return _mixed(parts, columns, generator)
+
+
+def _mixed(parts: tuple[PackedWeight, ...], columns: int, generator: torch.Generator) -> Runs:
     return Runs(
         parts,
         torch.randperm(columns, generator=generator),
@@ -21,4 +39,7 @@ def random_runs(rows: int, columns: int, generator: torch.Generator) -> Runs:
     )
 
 
-KINDS = (WeightKind("runs", random_runs, company=False),)
+KINDS = (
+    WeightKind("runs", random_runs, Rounding.STEPS, company=False),
+    WeightKind("runs_of_vectors", random_vector_runs, company=False),
+)
