@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from aphrodite_engine.beams import TextBeams, all_choices, ranked
 from aphrodite_engine.build import build_engine
+from aphrodite_engine.collector import newcomers_only
 from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.engine import Engine
 from aphrodite_engine.errors import InternalError, RequestError
@@ -134,6 +135,7 @@ class LLM:
         self._defaults = defaults
         self._ids = itertools.count()
 
+    @newcomers_only()
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
@@ -153,8 +155,7 @@ class LLM:
             InternalError: a request failed inside the engine.
         """
         several = _as_prompts(prompts)
-        asked = _as_params(params, len(several))
-        each = [one.completed(self._defaults).resolve(self.tokenizer) for one in asked]
+        each = self._complete(params, len(several))
         drawn = [place for place, one in enumerate(each) if not one.use_beam_search]
         made = self._draw([several[i] for i in drawn], [each[i] for i in drawn], progress=progress)
         found = dict(zip(drawn, made, strict=True))
@@ -184,6 +185,16 @@ class LLM:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _complete(
+        self, params: SamplingParams | Sequence[SamplingParams] | None, count: int
+    ) -> list[SamplingParams]:
+        """Of each prompt, with defaults filled in; the same object for all is filled once."""
+        if params is None or isinstance(params, SamplingParams):
+            return self._complete([params or SamplingParams()], 1) * count
+        if len(params) != count:
+            raise RequestError(f"{count} prompts came with {len(params)} sampling parameters")
+        return [one.completed(self._defaults).resolve(self.tokenizer) for one in params]
 
     def _draw(
         self, prompts: Sequence[Prompt], asked: Sequence[SamplingParams], *, progress: bool
@@ -286,14 +297,3 @@ def _as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if several and all(isinstance(item, int) for item in several):
         return [several]  # pyright: ignore[reportReturnType] - one prompt of token ids
     return several  # pyright: ignore[reportReturnType]
-
-
-def _as_params(
-    params: SamplingParams | Sequence[SamplingParams] | None, count: int
-) -> list[SamplingParams]:
-    """Of each prompt."""
-    if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * count
-    if len(params) != count:
-        raise RequestError(f"{count} prompts came with {len(params)} sampling parameters")
-    return list(params)
