@@ -48,7 +48,14 @@ from aphrodite_kernels.backends.triton.scaled import (
 )
 from aphrodite_kernels.backends.triton.scaled_inputs import scaled_inputs
 from aphrodite_kernels.backends.triton.store_kv import rotate_and_store_on
+from aphrodite_kernels.backends.triton.trellis import (
+    TrellisFields,
+    pack_trellis,
+    steady_trellis_matmul,
+    trellis_matmul,
+)
 from aphrodite_kernels.layouts import Dense, GgmlBlocks, Grouped, Lookup, Microscaled, Scaled
+from aphrodite_kernels.layouts.trellis import Trellis
 from aphrodite_kernels.protocols import Inputs, Repacks
 
 
@@ -76,6 +83,7 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
             Scaled: scaled_matmul(workspace, overlapped=overlapped),
             Fragments: ggml_matmul(workspace, parts, overlapped=overlapped),
             GgmlBlocks: blocks_matmul(parts),
+            TrellisFields: trellis_matmul(parts, overlapped=overlapped),
         },
         rounded_matmul=rounded_matmul(workspace),
         takes={Scaled: has_kernels},
@@ -118,6 +126,7 @@ def _steady(fast: Backend, workspace: Workspace, *, overlapped: bool) -> Backend
             Dense: steady_matmul(workspace),
             Scaled: steady_scaled_matmul(workspace),
             Fragments: steady_ggml_matmul(overlapped=overlapped),
+            TrellisFields: steady_trellis_matmul(overlapped=overlapped),
         },
         inputs={},
         attention=steady_attention_on(overlapped=overlapped),
@@ -133,5 +142,6 @@ def _packs(dtype: torch.dtype) -> Repacks:
         GgmlBlocks: pack_fragments,
         Grouped: pack_grouped,
         Microscaled: pack_microscaled,
+        Trellis: pack_trellis,
     }
     return packs if dtype == torch.float32 else {**packs, Lookup: pack_lookup}

@@ -1,0 +1,131 @@
+"""Trellises in the order in which the lanes of a warp decode them.
+
+The symbols of a tile are numbered as tensor cores take an operand: lane t of a warp has symbols 8 t
+to 8 t + 7, b bytes of the stream, which is its field. A record holds 16 outputs by 128 inputs, 8
+tiles: of each lane the fields of all tiles one after the other, as words of 32 bits that run from
+their highest bit, in blocks of four words (two in the last block, if need be) of 32 lanes. A state
+reaches back at most 16 bits before a field: to the end of the field of the lane before. A field of
+one byte would be too short for that, so it has the byte before it as well.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from aphrodite_kernels.layouts import PackedWeight
+from aphrodite_kernels.layouts.trellis import TRELLIS_BLOCK, Trellis, TrellisCodebook
+
+TILE = 16
+UNIT = TRELLIS_BLOCK
+"""Inputs of a record."""
+_RUNS = UNIT // TILE
+_LANES = 32
+
+
+def field_bytes(bits: int) -> int:
+    """Of a lane and tile."""
+    return max(bits, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class TrellisFields(PackedWeight):
+    """`words` [N / 16, K / 128, 64 * bytes of a field] int32; the rest is as in `Trellis`."""
+
+    words: Tensor
+    suh: Tensor
+    svh: Tensor
+    bits: int
+    codebook: TrellisCodebook
+    picked: Tensor | None = None
+    width: int | None = None
+
+    @property
+    def in_features(self) -> int:
+        return len(self.suh) if self.width is None else self.width
+
+    @property
+    def out_features(self) -> int:
+        return len(self.svh if self.picked is None else self.picked)
+
+    @property
+    def nbytes(self) -> int:
+        picked = 0 if self.picked is None else self.picked.nbytes
+        return self.words.nbytes + self.suh.nbytes + self.svh.nbytes + picked
+
+    @property
+    def device(self) -> torch.device:
+        return self.words.device
+
+    def canonical(self) -> Trellis:
+        """The same weight as its file has it."""
+        trellis = stream_of(self.words, self.bits)
+        return Trellis(trellis, self.suh, self.svh, self.codebook, self.picked, self.width)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self.canonical().dequantize(dtype)
+
+    def rows(self, index: Tensor) -> Self:
+        return self._packed(self.canonical().rows(index))
+
+    def shard(self, axis: int, rank: int, size: int) -> Self:
+        return self._packed(self.canonical().shard(axis, rank, size))
+
+    @classmethod
+    def stack(cls, weights: Sequence[PackedWeight]) -> Self:
+        parts = cls.all_of(weights)
+        return parts[0]._packed(Trellis.stack([part.canonical() for part in parts]))
+
+    def to(self, device: torch.device) -> Self:
+        picked = None if self.picked is None else self.picked.to(device)
+        words, suh, svh = (part.to(device) for part in (self.words, self.suh, self.svh))
+        return replace(self, words=words, suh=suh, svh=svh, picked=picked)
+
+    @classmethod
+    def _packed(cls, weight: Trellis) -> Self:
+        words = words_of(weight.trellis, weight.bits)
+        return cls(
+            words, weight.suh, weight.svh, weight.bits, weight.codebook, weight.picked, weight.width
+        )
+
+    @classmethod
+    def of(cls, weight: Trellis) -> Self:
+        """The same weight in this order."""
+        return cls._packed(weight)
+
+
+def pack_trellis(weight: PackedWeight) -> PackedWeight:
+    """A trellis in the order of lanes."""
+    assert isinstance(weight, Trellis), f"bound to {type(weight).__name__}"
+    return TrellisFields.of(weight)
+
+
+def words_of(trellis: Tensor, bits: int) -> Tensor:
+    """[K / 16, N / 16, 16 b] int16, a stream a tile, as records."""
+    height, width, _ = trellis.shape
+    size = field_bytes(bits)
+    stream = trellis.contiguous().view(torch.uint8).view(height, width, -1, 4).flip(3)
+    fields = stream.reshape(height, width, _LANES, bits)
+    if size > bits:
+        fields = torch.cat((fields.roll(1, 2), fields), 3)
+    fields = fields.view(height // _RUNS, _RUNS, width, _LANES, size).permute(2, 0, 3, 1, 4)
+    words = fields.reshape(width, height // _RUNS, _LANES, 2 * size, 4).flip(4)
+    words = words.contiguous().view(torch.int32).squeeze(4)
+    blocks = [each.flatten(2) for each in words.split(4, 3)]
+    return torch.cat(blocks, 2)
+
+
+def stream_of(words: Tensor, bits: int) -> Tensor:
+    """`words_of`, back."""
+    width, units, _ = words.shape
+    size = field_bytes(bits)
+    blocks = words.split(4 * _LANES, 2)
+    parts = [block.reshape(width, units, _LANES, -1) for block in blocks]
+    octets = torch.cat(parts, 3).contiguous().view(torch.uint8)
+    octets = octets.view(width, units, _LANES, 2 * size, 4).flip(4)
+    fields = octets.reshape(width, units, _LANES, _RUNS, size)[..., size - bits :]
+    fields = fields.permute(1, 3, 0, 2, 4)
+    stream = fields.reshape(units * _RUNS, width, 8 * bits, 4).flip(3).contiguous()
+    return stream.view(torch.int16).flatten(2)
