@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from aphrodite_kernels.layouts import GgmlType
 from formats import WeightFormat
-from random_checkpoint import GPTQ_GROUP, q4_k_m
+from random_checkpoint import EXL3_BITS, EXL3_HEAD_BITS, GPTQ_GROUP, q4_k_m
 from scenarios import Workload
 from shapes import LLAMA_8B, Shape
 
@@ -47,6 +47,10 @@ PEER: Mapping[Key, float] = {
     ("batch32", "gptq"): 5.55,
     ("prefill", "gptq"): 46423,
     ("throughput", "gptq"): 10410,
+    ("batch1", "exl3"): 8.96,
+    ("batch32", "exl3"): 15.3,
+    ("prefill", "exl3"): 28157,
+    ("throughput", "exl3"): 5745,
     ("sampling: greedy", "bf16"): 5252,
     ("sampling: temperature, min_p, repetition", "bf16"): 4039,
     ("sampling: top_p, top_k", "bf16"): 3946,
@@ -145,6 +149,9 @@ def weight_bytes(shape: Shape, kind: WeightFormat) -> float:
     if kind.name == "gptq":  # codes, a float16 scale and a code for the zero of each group
         head = shape.vocabulary * shape.hidden
         return 2 * head + (shape.multiplied - head) * (4 + 20 / GPTQ_GROUP) / 8
+    if kind.name == "exl3":
+        head = shape.vocabulary * shape.hidden
+        return ((shape.multiplied - head) * EXL3_BITS + head * EXL3_HEAD_BITS) / 8
     return shape.multiplied * (1 if kind.name == "fp8" else 2)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from aphrodite_engine.loading.model import OpenModel
-from random_checkpoint import random_gptq, random_q4_k_m, random_safetensors
+from random_checkpoint import random_exl3, random_gptq, random_q4_k_m, random_safetensors
 from shapes import Shape
 
 
@@ -50,5 +50,6 @@ FORMATS: Mapping[str, WeightFormat] = {
             tolerance=0.06,
         ),
         WeightFormat(name="gptq", open=random_gptq, tolerance=0.06),
+        WeightFormat(name="exl3", open=random_exl3, tolerance=0.06),
     )
 }

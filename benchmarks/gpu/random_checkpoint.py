@@ -15,12 +15,15 @@ from aphrodite_engine.loading.gguf import GgufModel
 from aphrodite_engine.loading.model import OpenModel, model_of
 from aphrodite_engine.models import find_gguf
 from aphrodite_kernels.layouts import GgmlBlocks, GgmlType
+from aphrodite_kernels.layouts.trellis import TRELLIS_BLOCK, TrellisCodebook
 from aphrodite_quant import Checkpoint, TensorInfo, TensorStore
+from aphrodite_quant.formats.exl3 import MULTIPLIERS
 from shapes import Shape
 from torch import Tensor
 
 NOWHERE = Path("random")
 GPTQ_GROUP = 128
+EXL3_BITS, EXL3_HEAD_BITS = 4, 6
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -74,6 +77,37 @@ class GptqStore:
         columns = self.info(f"{module}.qweight").shape[0] * 8
         drawn = torch.rand(info.shape, generator=generator, device=device).sub_(0.5)
         return drawn.add_(drawn.sign()).mul_(columns**-0.5 / 4.64).half()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TrellisStore:
+    """Implements TensorStore: another store, and trellises of random bits.
+
+    What they decode to has a deviation of 1, so that signs of inputs and scales of outputs remain.
+    """
+
+    store: RandomStore
+
+    def names(self) -> Collection[str]:
+        return self.store.names()
+
+    def info(self, name: str) -> TensorInfo:
+        return self.store.info(name)
+
+    def read(self, name: str) -> Tensor:
+        module, _, part = name.rpartition(".")
+        info, device = self.info(name), self.store.device
+        if part == "mul1":
+            return torch.tensor(MULTIPLIERS[TrellisCodebook.MUL1], device=device).int()
+        generator = torch.Generator(device).manual_seed(self.store.seed ^ zlib.crc32(name.encode()))
+        if part == "trellis":
+            drawn = torch.empty(info.shape, dtype=torch.int16, device=device)
+            return drawn.random_(-(1 << 15), (1 << 15) - 1, generator=generator)
+        if part in ("suh", "svh"):
+            columns = self.info(f"{module}.suh").shape[0]
+            drawn = torch.rand(info.shape, generator=generator, device=device).sub_(0.5).sign()
+            return drawn.mul_(columns**-0.5 if part == "svh" else 1.0).half()
+        return self.store.read(name)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -159,6 +193,35 @@ def random_gptq(shape: Shape, device: torch.device, seed: int = 0) -> OpenModel:
         }
     }
     store = GptqStore(RandomStore(infos, device, seed))
+    return model_of(Checkpoint(NOWHERE, "safetensors", store, config, {}))
+
+
+def random_exl3(shape: Shape, device: torch.device, seed: int = 0) -> OpenModel:
+    """A Hugging Face directory of EXL3; the embedding in bfloat16."""
+    embedding = "model.embed_tokens"
+    infos = _infos(shape, {embedding: torch.bfloat16}, torch.bfloat16, str)
+    for module, size in shape.matrices().items():
+        if module == embedding:
+            continue
+        del infos[f"{module}.weight"]
+        bits = EXL3_HEAD_BITS if module == "lm_head" else EXL3_BITS
+        rows, columns = (-(-extent // TRELLIS_BLOCK) * TRELLIS_BLOCK for extent in size)
+        for part, kind, stored in (
+            ("trellis", torch.int16, (columns // 16, rows // 16, 16 * bits)),
+            ("suh", torch.float16, (columns,)),
+            ("svh", torch.float16, (rows,)),
+            ("mul1", torch.int32, ()),
+        ):
+            name = f"{module}.{part}"
+            infos[name] = TensorInfo(name, NOWHERE, kind, stored)
+    config = shape.config() | {
+        "quantization_config": {
+            "quant_method": "exl3",
+            "bits": EXL3_BITS,
+            "head_bits": EXL3_HEAD_BITS,
+        }
+    }
+    store = TrellisStore(RandomStore(infos, device, seed))
     return model_of(Checkpoint(NOWHERE, "safetensors", store, config, {}))
 
 

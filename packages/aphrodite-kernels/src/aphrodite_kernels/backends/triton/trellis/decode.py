@@ -157,25 +157,31 @@ def state_of(own, before, RUN: tl.constexpr, SYMBOL: tl.constexpr, BITS: tl.cons
 
 
 @triton.jit
-def tile_numbers(
-    own, before, RUN: tl.constexpr, BITS: tl.constexpr, BOOK: tl.constexpr, EMULATE: tl.constexpr
-):
-    """float16 of tile RUN, [32, WARPS, TILES, 2, 2, 2]: lane, …, hc, hr, half.
+def _rows_and_columns(own, before, RUN: tl.constexpr, HALF: tl.constexpr, BITS: tl.constexpr):
+    """States of the symbols 4 hr + 2 hc + HALF, [..., hr, hc]."""
+    near = tl.join(
+        state_of(own, before, RUN, HALF, BITS), state_of(own, before, RUN, 4 + HALF, BITS)
+    )
+    far = tl.join(
+        state_of(own, before, RUN, 2 + HALF, BITS), state_of(own, before, RUN, 6 + HALF, BITS)
+    )
+    return tl.join(near, far)
 
-    The weight at output hr * 8 + lane // 4 and input hc * 8 + lane % 4 * 2 + half.
+
+@triton.jit
+def pair_numbers(
+    own, before, PAIR: tl.constexpr, BITS: tl.constexpr, BOOK: tl.constexpr, EMULATE: tl.constexpr
+):
+    """float16 of tiles 2 PAIR and 2 PAIR + 1, [32, WARPS, TILES, 2, 2, 2, 2]: hr, hc, tile, half.
+
+    The weight at output 8 hr + lane // 4 and input 16 tile + 8 hc + 2 (lane % 4) + half.
     """
-    # symbols: 4 hr + 2 hc + half
     first = tl.join(
-        state_of(own, before, RUN, 0, BITS), state_of(own, before, RUN, 2, BITS)
+        _rows_and_columns(own, before, 2 * PAIR, 0, BITS),
+        _rows_and_columns(own, before, 2 * PAIR + 1, 0, BITS),
     )
     second = tl.join(
-        state_of(own, before, RUN, 4, BITS), state_of(own, before, RUN, 6, BITS)
+        _rows_and_columns(own, before, 2 * PAIR, 1, BITS),
+        _rows_and_columns(own, before, 2 * PAIR + 1, 1, BITS),
     )
-    third = tl.join(
-        state_of(own, before, RUN, 1, BITS), state_of(own, before, RUN, 3, BITS)
-    )
-    fourth = tl.join(
-        state_of(own, before, RUN, 5, BITS), state_of(own, before, RUN, 7, BITS)
-    )
-    states = tl.join(tl.join(first, second), tl.join(third, fourth))  # hc hr half
-    return numbers_of(states, BOOK, EMULATE)
+    return numbers_of(tl.join(first, second), BOOK, EMULATE)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.triton.device import interpreted
 from aphrodite_kernels.backends.triton.specimen import Specimen
-from aphrodite_kernels.backends.triton.trellis.decode import field_of, loaded, tile_numbers
+from aphrodite_kernels.backends.triton.trellis.decode import field_of, loaded, pair_numbers
 from aphrodite_kernels.backends.triton.trellis.fields import TILE, UNIT, TrellisFields
 
 _WARPS = 4
@@ -40,18 +40,17 @@ def decode_kernel(
     record = words + (first_record + index).to(tl.int64)[:, None] * RECORD
     own = loaded(record, lane, BITS)
     before = loaded(record, (lane + 31) % 32, BITS)
-    g = tl.reshape(lane, (8, 4, 1, 1, 1, 1)) // 4
-    t = tl.reshape(lane, (8, 4, 1, 1, 1, 1)) % 4
-    at = index[None, None, :, None, None, None]
-    hc = tl.arange(0, 2)[None, None, None, :, None, None]
-    hr = tl.arange(0, 2)[None, None, None, None, :, None]
-    row = at // UNITS * 16 + hr * 8 + g
-    column = at % UNITS * 128 + hc * 8 + t * 2 + tl.arange(0, 2)
+    g = tl.reshape(lane, (8, 4, 1, 1, 1, 1, 1)) // 4
+    t = tl.reshape(lane, (8, 4, 1, 1, 1, 1, 1)) % 4
+    two = tl.arange(0, 2)
+    at = index[None, None, :, None, None, None, None]
+    row = at // UNITS * 16 + two[:, None, None, None] * 8 + g
+    column = at % UNITS * 128 + two[:, None] * 16 + two[:, None, None] * 8 + t * 2 + two
     target = out + row.to(tl.int64) * K + column
-    for run in tl.static_range(8):
-        numbers = tile_numbers(own, before, run, BITS, BOOK, EMULATE)
-        numbers = tl.reshape(numbers, (8, 4, RECORDS, 2, 2, 2))
-        tl.store(target + run * 16, numbers.to(tl.float32).to(out.dtype.element_ty))
+    for pair in tl.static_range(4):
+        numbers = pair_numbers(own, before, pair, BITS, BOOK, EMULATE)
+        numbers = tl.reshape(numbers, (8, 4, RECORDS, 2, 2, 2, 2))  # hr hc tile half
+        tl.store(target + pair * 32, numbers.to(tl.float32).to(out.dtype.element_ty))
 
 
 def decode(weight: TrellisFields, start: int, out: Tensor) -> None:

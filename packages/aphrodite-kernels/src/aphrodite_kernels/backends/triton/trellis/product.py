@@ -21,15 +21,30 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.device import interpreted
-from aphrodite_kernels.backends.triton.ggml.operands import (
-    input_operand,
-    input_pair,
-    loads_end_here,
-    weight_operand,
-)
+from aphrodite_kernels.backends.triton.ggml.operands import loads_end_here
 from aphrodite_kernels.backends.triton.specimen import Specimen
-from aphrodite_kernels.backends.triton.trellis.decode import field_of, loaded, tile_numbers
+from aphrodite_kernels.backends.triton.trellis.decode import field_of, loaded, pair_numbers
 from aphrodite_kernels.backends.triton.trellis.fields import TrellisFields
+
+
+@triton.jit
+def weight_operand(numbers, WARPS: tl.constexpr, TILES: tl.constexpr):
+    """Weights of two tiles -> operand A [WARPS, 16 TILES, 32], lane by lane in place.
+
+    Its columns are those of a lane side by side, which is how Triton deals out operands that were
+    joined; inputs have the same order.
+    """
+    numbers = tl.reshape(numbers, (8, 4, WARPS, TILES, 2, 2, 2, 2))  # g t warp tiles hr hc tile half
+    numbers = tl.permute(numbers, (2, 3, 4, 0, 6, 1, 5, 7))
+    return tl.reshape(numbers, (WARPS, TILES * 16, 32))
+
+
+@triton.jit
+def input_operand(x, WARPS: tl.constexpr, EIGHTS: tl.constexpr):
+    """Inputs [32, WARPS, EIGHTS, 8] -> operand B [WARPS, 32, 8 EIGHTS], lane by lane in place."""
+    x = tl.reshape(x, (8, 4, WARPS, EIGHTS, 2, 4))  # row t warp eight tile column
+    x = tl.permute(x, (2, 4, 1, 5, 3, 0))
+    return tl.reshape(x, (WARPS, 32, EIGHTS * 8))
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -77,15 +92,9 @@ def trellis_kernel(
         loads_end_here(turn, not EMULATE)
         part = inputs + unit[None, :, None, None] * 1024
         for pair in tl.static_range(4):
-            both = input_pair(part, pair, EIGHTS)
-            for half in tl.static_range(2):
-                numbers = tile_numbers(own, before, 2 * pair + half, BITS, BOOK, EMULATE)
-                numbers = tl.reshape(numbers, (32, DEEP, TILES, 8))
-                total = tl.dot(
-                    weight_operand(numbers, DEEP, TILES),
-                    input_operand(both[half], DEEP, EIGHTS),
-                    total,
-                )
+            right = input_operand(tl.load(part + pair * 256), DEEP, EIGHTS)
+            numbers = pair_numbers(own, before, pair, BITS, BOOK, EMULATE)
+            total = tl.dot(weight_operand(numbers, DEEP, TILES), right, total)
     result = tl.sum(total, 0)
     column = tl.program_id(0) * (TILES * 16) + tl.arange(0, TILES * 16)[:, None]
     row = first_row + tl.arange(0, EIGHTS * 8)[None, :]
