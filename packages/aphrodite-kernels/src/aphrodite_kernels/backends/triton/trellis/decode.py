@@ -43,7 +43,9 @@ def added_of(book):
 def book_assembly(book: str) -> str:
     """PTX that computes a pair of float16 from states $1 and $2."""
     multiplier, added = _MULTIPLIERS[book], _ADDED if book == "3inst" else 0
-    lines = [f"mad.lo.u32 {to}, {of}, {multiplier}, {added};" for to, of in (("a", "$1"), ("b", "$2"))]
+    lines = [
+        f"mad.lo.u32 {to}, {of}, {multiplier}, {added};" for to, of in (("a", "$1"), ("b", "$2"))
+    ]
     if book == "mul1":
         # 1024 plus the sum of the bytes, as the pattern of a float16.
         lines += [

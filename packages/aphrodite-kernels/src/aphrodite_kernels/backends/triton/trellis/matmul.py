@@ -87,9 +87,7 @@ def by_lanes(
     rows, early = len(x), overlapped and len(x) <= EARLY
     groups = -(-rows // (8 * shape.eights)) * shape.eights
     units = shape.units(len(weight.suh))
-    turned = turn_inputs(
-        x, weight.suh, torch.float16, groups=groups, units=units, overlapped=early
-    )
+    turned = turn_inputs(x, weight.suh, torch.float16, groups=groups, units=units, overlapped=early)
     return _finished(
         product(turned, weight, rows, shape, overlapped=early),
         weight, bias, x.dtype, overlapped=early,

@@ -34,7 +34,9 @@ def weight_operand(numbers, WARPS: tl.constexpr, TILES: tl.constexpr):
     Its columns are those of a lane side by side, which is how Triton deals out operands that were
     joined; inputs have the same order.
     """
-    numbers = tl.reshape(numbers, (8, 4, WARPS, TILES, 2, 2, 2, 2))  # g t warp tiles hr hc tile half
+    numbers = tl.reshape(
+        numbers, (8, 4, WARPS, TILES, 2, 2, 2, 2)
+    )  # g t warp tiles hr hc tile half
     numbers = tl.permute(numbers, (2, 3, 4, 0, 6, 1, 5, 7))
     return tl.reshape(numbers, (WARPS, TILES * 16, 32))
 
