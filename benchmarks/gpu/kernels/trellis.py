@@ -32,7 +32,8 @@ def copies(outputs: int, inputs: int, bits: int = 4) -> list[TrellisFields]:
     """Weights of random bits."""
     count = max(1, int(ROTATED / (outputs * inputs * bits / 8)))
     size = (outputs // 16, inputs // 128, 64 * bits)
-    suh, svh = (torch.ones(each, device=DEVICE).half() for each in (inputs, outputs))
+    suh = torch.ones(1, inputs, device=DEVICE).half()
+    svh = torch.ones(outputs, device=DEVICE).half()
     return [
         TrellisFields(
             torch.randint(-(1 << 31), (1 << 31) - 1, size, dtype=torch.int32, device=DEVICE),
@@ -40,6 +41,7 @@ def copies(outputs: int, inputs: int, bits: int = 4) -> list[TrellisFields]:
             svh,
             bits,
             TrellisCodebook.MUL1,
+            (outputs,),
         )
         for _ in range(count)
     ]
@@ -70,7 +72,7 @@ def products() -> None:
                 name = f"d{shape.deep}t{shape.tiles}e{shape.eights}r{shape.registers}"
                 groups = -(-rows // (8 * shape.eights)) * shape.eights
                 units = shape.units(inputs)
-                turned = torch.randn(groups, units, 1024, device=DEVICE).half()
+                turned = torch.randn(1, groups, units, 1024, device=DEVICE).half()
                 calls = [
                     partial(product, turned, each, rows, shape, overlapped=True) for each in weights
                 ]
@@ -92,7 +94,7 @@ def others() -> None:
             few = {"groups": -(-rows // 8), "units": width // 128} if rows < 100 else {}
             dtype = torch.float16 if few else torch.bfloat16
             calls = (
-                partial(turn_inputs, x, scale, dtype, overlapped=False, **few),
+                partial(turn_inputs, x, scale[None], dtype, overlapped=False, **few),
                 partial(turn_outputs, wide, scale, None, torch.bfloat16, overlapped=False),
             )
             before, behind = (timed([call] * 8) for call in calls)

@@ -34,13 +34,18 @@ class Linear:
 
 
 class Parallel:
-    """Projections of one input: neighbours of one layout are a single product, split by views."""
+    """Projections of one input: neighbours of one layout are a single product, split by views.
+
+    Of the layout of their file, or of the backend's own: that may stack what the file's does not.
+    """
 
     def __init__(
         self, backend: Backend, parts: Sequence[tuple[PackedWeight, Tensor | None]]
     ) -> None:
+        joined = _stack([(weight, bias, [weight.out_features]) for weight, bias in parts])
+        prepared = [(backend.prepare(weight), bias, widths) for weight, bias, widths in joined]
         self._products = [
-            (Linear(backend, weight, bias), widths) for weight, bias, widths in _stack(parts)
+            (Linear(backend, weight, bias), widths) for weight, bias, widths in _stack(prepared)
         ]
         first, *others = self._products
         several = Inputs(backend.add_rms_norm, backend.gated)
@@ -56,22 +61,23 @@ class Parallel:
         return tuple(outputs)
 
 
-def _stack(
-    parts: Sequence[tuple[PackedWeight, Tensor | None]],
-) -> list[tuple[PackedWeight, Tensor | None, list[int]]]:
-    """Join each weight with the one before it where the layout allows; and the widths joined."""
-    joined: list[tuple[PackedWeight, Tensor | None, list[int]]] = []
-    for weight, bias in parts:
-        widths = [weight.out_features]
+_Joined = tuple[PackedWeight, Tensor | None, list[int]]
+"""Weight, bias, and the widths of what they were made of."""
+
+
+def _stack(parts: Sequence[_Joined]) -> list[_Joined]:
+    """Join each weight with the one before it where the layout allows."""
+    joined: list[_Joined] = []
+    for weight, bias, widths in parts:
         if joined and (bias is None) == (joined[-1][1] is None):
             above, bias_above, widths_above = joined[-1]
             try:
-                weight = type(above).stack([above, weight])
+                stacked = type(above).stack([above, weight])
             except LayoutError:
                 joined.append((weight, bias, widths))  # another layout: a product of its own
                 continue
-            joined.pop()
-            widths = widths_above + widths
-            bias = None if bias is None or bias_above is None else torch.cat([bias_above, bias])
+            both = None if bias is None or bias_above is None else torch.cat([bias_above, bias])
+            joined[-1] = (stacked, both, widths_above + widths)
+            continue
         joined.append((weight, bias, widths))
     return joined

@@ -31,11 +31,13 @@ def field_of(bits):
 
 @triton.constexpr_function
 def multiplier_of(book):
+    """Of a codebook."""
     return _MULTIPLIERS[book]
 
 
 @triton.constexpr_function
 def added_of(book):
+    """What a codebook adds to the product."""
     return _ADDED if book == "3inst" else 0
 
 
@@ -60,14 +62,10 @@ def book_assembly(book: str) -> str:
         ]
     else:
         lines += [
-            *(
-                line
-                for name in ("a", "b")
-                for line in (
-                    f"and.b32 {name}, {name}, 0x8FFF8FFF;",
-                    f"xor.b32 {name}, {name}, 0x3B603B60;",
-                )
-            ),
+            "mov.b32 c, 0x8FFF8FFF;",
+            "mov.b32 d, 0x3B603B60;",
+            "lop3.b32 a, a, c, d, 0x6A;",  # (a & c) ^ d
+            "lop3.b32 b, b, c, d, 0x6A;",
             "prmt.b32 c, a, b, 0x5410;",
             "prmt.b32 d, a, b, 0x7632;",
             "add.rn.f16x2 $0, c, d;",
@@ -142,8 +140,28 @@ def sixteen(words, START: tl.constexpr):
         return (words[WORD] << (OFFSET - 16)) | (words[WORD + 1] >> (48 - OFFSET))
 
 
+@triton.constexpr_function
+def _bytes_assembly(first: int) -> str:
+    """PTX that takes two bytes of $1, from the lowest but `first` on."""
+    return f"prmt.b32 $0, $1, 0, {0x4400 | (first + 1) << 4 | first};"
+
+
 @triton.jit
-def state_of(own, before, RUN: tl.constexpr, SYMBOL: tl.constexpr, BITS: tl.constexpr):
+def lowest(word, SHIFT: tl.constexpr, EMULATE: tl.constexpr):
+    """The 16 bits of a word above its SHIFT lowest: a shift, which others share, and its bytes."""
+    if EMULATE:
+        return word >> SHIFT & 65535
+    else:
+        assembly: tl.constexpr = _bytes_assembly(SHIFT // 8)
+        return tl.inline_asm_elementwise(
+            assembly, "=r,r", [word >> (SHIFT % 8)], tl.uint32, is_pure=True, pack=1
+        )
+
+
+@triton.jit
+def state_of(
+    own, before, RUN: tl.constexpr, SYMBOL: tl.constexpr, BITS: tl.constexpr, EMULATE: tl.constexpr
+):
     """The state of symbol SYMBOL of eight in the fields of tile RUN, of a lane and the one before.
 
     It is the 16 bits that end with the symbol's own, of which the field has END.
@@ -151,21 +169,28 @@ def state_of(own, before, RUN: tl.constexpr, SYMBOL: tl.constexpr, BITS: tl.cons
     FIELD: tl.constexpr = 8 * field_of(BITS)
     FIRST: tl.constexpr = FIELD * (RUN + 1) - 8 * BITS
     END: tl.constexpr = (SYMBOL + 1) * BITS
-    if END >= 16:
-        return sixteen(own, FIRST + END - 16) & 65535
+    START: tl.constexpr = FIRST + END - 16
+    if END >= 16 and START % 32 <= 16:
+        return lowest(own[START // 32], 16 - START % 32, EMULATE)
+    elif END >= 16:
+        return lowest(sixteen(own, START), 0, EMULATE)
     else:
         joint = sixteen(before, FIELD * (RUN + 1) - 16) << 16 | (sixteen(own, FIRST) & 65535)
-        return joint >> (16 - END) & 65535
+        return lowest(joint, 16 - END, EMULATE)
 
 
 @triton.jit
-def _rows_and_columns(own, before, RUN: tl.constexpr, HALF: tl.constexpr, BITS: tl.constexpr):
+def _rows_and_columns(
+    own, before, RUN: tl.constexpr, HALF: tl.constexpr, BITS: tl.constexpr, EMULATE: tl.constexpr
+):
     """States of the symbols 4 hr + 2 hc + HALF, [..., hr, hc]."""
     near = tl.join(
-        state_of(own, before, RUN, HALF, BITS), state_of(own, before, RUN, 4 + HALF, BITS)
+        state_of(own, before, RUN, HALF, BITS, EMULATE),
+        state_of(own, before, RUN, 4 + HALF, BITS, EMULATE),
     )
     far = tl.join(
-        state_of(own, before, RUN, 2 + HALF, BITS), state_of(own, before, RUN, 6 + HALF, BITS)
+        state_of(own, before, RUN, 2 + HALF, BITS, EMULATE),
+        state_of(own, before, RUN, 6 + HALF, BITS, EMULATE),
     )
     return tl.join(near, far)
 
@@ -179,11 +204,11 @@ def pair_numbers(
     The weight at output 8 hr + lane // 4 and input 16 tile + 8 hc + 2 (lane % 4) + half.
     """
     first = tl.join(
-        _rows_and_columns(own, before, 2 * PAIR, 0, BITS),
-        _rows_and_columns(own, before, 2 * PAIR + 1, 0, BITS),
+        _rows_and_columns(own, before, 2 * PAIR, 0, BITS, EMULATE),
+        _rows_and_columns(own, before, 2 * PAIR + 1, 0, BITS, EMULATE),
     )
     second = tl.join(
-        _rows_and_columns(own, before, 2 * PAIR, 1, BITS),
-        _rows_and_columns(own, before, 2 * PAIR + 1, 1, BITS),
+        _rows_and_columns(own, before, 2 * PAIR, 1, BITS, EMULATE),
+        _rows_and_columns(own, before, 2 * PAIR + 1, 1, BITS, EMULATE),
     )
     return numbers_of(tl.join(first, second), BOOK, EMULATE)

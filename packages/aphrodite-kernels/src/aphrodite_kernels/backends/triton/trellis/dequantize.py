@@ -55,7 +55,7 @@ def decode_kernel(
 
 def decode(weight: TrellisFields, start: int, out: Tensor) -> None:
     """Rows `start` (a multiple of 16) and following into out [rows, K], contiguous."""
-    units = len(weight.suh) // UNIT
+    units = weight.inner // UNIT
     records = len(out) // TILE * units
     emulate = interpreted()
     together = 32 if emulate else _WARPS  # the interpreter pays for programs alone
@@ -64,7 +64,7 @@ def decode(weight: TrellisFields, start: int, out: Tensor) -> None:
         out,
         start // TILE * units,
         records,
-        K=len(weight.suh),
+        K=weight.inner,
         BITS=weight.bits,
         BOOK=weight.codebook.value,
         RECORDS=together,

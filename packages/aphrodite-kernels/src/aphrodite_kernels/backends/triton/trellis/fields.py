@@ -10,11 +10,13 @@ one byte would be too short for that, so it has the byte before it as well.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import PackedWeight
 from aphrodite_kernels.layouts.trellis import TRELLIS_BLOCK, Trellis, TrellisCodebook
 
@@ -32,19 +34,31 @@ def field_bytes(bits: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class TrellisFields(PackedWeight):
-    """`words` [N / 16, K / 128, 64 * bytes of a field] int32; the rest is as in `Trellis`."""
+    """Trellises of one input, one below the other, which need not have one `suh`."""
 
     words: Tensor
+    """[N / 16, K / 128, 64 * bytes of a field] int32."""
     suh: Tensor
+    """[trellises, K] float16."""
     svh: Tensor
+    """[N] float16."""
     bits: int
     codebook: TrellisCodebook
+    extents: tuple[int, ...]
+    """Outputs of each trellis: multiples of 128, N in all."""
     picked: Tensor | None = None
+    """As of `Trellis`."""
     width: int | None = None
+    """As of `Trellis`."""
+
+    @property
+    def inner(self) -> int:
+        """K: with inputs that only fill a block."""
+        return self.suh.shape[1]
 
     @property
     def in_features(self) -> int:
-        return len(self.suh) if self.width is None else self.width
+        return self.inner if self.width is None else self.width
 
     @property
     def out_features(self) -> int:
@@ -59,24 +73,42 @@ class TrellisFields(PackedWeight):
     def device(self) -> torch.device:
         return self.words.device
 
-    def canonical(self) -> Trellis:
-        """The same weight as its file has it."""
-        trellis = stream_of(self.words, self.bits)
-        return Trellis(trellis, self.suh, self.svh, self.codebook, self.picked, self.width)
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The first tile of each trellis."""
+        return tuple(accumulate((extent // TILE for extent in self.extents[:-1]), initial=0))
+
+    def parts(self) -> list[Trellis]:
+        """The trellises as files have them; of several, none has picked rows."""
+        words = self.words.split([extent // TILE for extent in self.extents])
+        scales = self.svh.split(self.extents)
+        return [
+            Trellis(stream_of(word, self.bits), suh, svh, self.codebook, self.picked, self.width)
+            for word, suh, svh in zip(words, self.suh, scales, strict=True)
+        ]
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self.canonical().dequantize(dtype)
+        return torch.cat([part.dequantize(dtype) for part in self.parts()])
 
     def rows(self, index: Tensor) -> Self:
-        return self._packed(self.canonical().rows(index))
+        return self.of(self._only().rows(index))
 
     def shard(self, axis: int, rank: int, size: int) -> Self:
-        return self._packed(self.canonical().shard(axis, rank, size))
+        return self.of(self._only().shard(axis, rank, size))
 
     @classmethod
     def stack(cls, weights: Sequence[PackedWeight]) -> Self:
         parts = cls.all_of(weights)
-        return parts[0]._packed(Trellis.stack([part.canonical() for part in parts]))
+        kinds = {(part.bits, part.codebook, part.inner, part.width) for part in parts}
+        if len(kinds) > 1 or any(part.picked is not None for part in parts):
+            raise LayoutError("cannot stack trellises of different kinds, or of picked rows")
+        return replace(
+            parts[0],
+            words=torch.cat([part.words for part in parts]),
+            suh=torch.cat([part.suh for part in parts]),
+            svh=torch.cat([part.svh for part in parts]),
+            extents=tuple(extent for part in parts for extent in part.extents),
+        )
 
     def to(self, device: torch.device) -> Self:
         picked = None if self.picked is None else self.picked.to(device)
@@ -84,16 +116,16 @@ class TrellisFields(PackedWeight):
         return replace(self, words=words, suh=suh, svh=svh, picked=picked)
 
     @classmethod
-    def _packed(cls, weight: Trellis) -> Self:
-        words = words_of(weight.trellis, weight.bits)
-        return cls(
-            words, weight.suh, weight.svh, weight.bits, weight.codebook, weight.picked, weight.width
-        )
-
-    @classmethod
     def of(cls, weight: Trellis) -> Self:
-        """The same weight in this order."""
-        return cls._packed(weight)
+        """One trellis in this order."""
+        words, extents = words_of(weight.trellis, weight.bits), (len(weight.svh),)
+        suh, svh, picked, width = weight.suh[None], weight.svh, weight.picked, weight.width
+        return cls(words, suh, svh, weight.bits, weight.codebook, extents, picked, width)
+
+    def _only(self) -> Trellis:
+        if len(self.extents) > 1:
+            raise LayoutError("stacked trellises do not divide; divide them, then stack")
+        return self.parts()[0]
 
 
 def pack_trellis(weight: PackedWeight) -> PackedWeight:

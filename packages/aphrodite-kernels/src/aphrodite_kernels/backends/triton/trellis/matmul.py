@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from aphrodite_kernels.backends.triton.ggml.matmul import (
+    PART,
     PROCESSORS,
     PartWorkspace,
     deep_for,
     eights_for,
     part_rows,
 )
-from aphrodite_kernels.backends.triton.ggml.matmul import PART
 from aphrodite_kernels.backends.triton.trellis.dequantize import decode
 from aphrodite_kernels.backends.triton.trellis.fields import TrellisFields
 from aphrodite_kernels.backends.triton.trellis.product import Shape, product
@@ -38,7 +38,7 @@ def trellis_matmul(parts: PartWorkspace, *, overlapped: bool) -> MatMul:
         checked = _checked(x, weight)
         if len(x) > FEW or x.dtype == torch.float32:
             return by_parts(x, checked, bias, parts)
-        shape = shape_for(len(x), len(checked.words), len(checked.suh))
+        shape = shape_for(len(x), len(checked.words), checked.inner)
         return by_lanes(x, checked, bias, shape, overlapped=overlapped)
 
     return matmul
@@ -49,7 +49,7 @@ def steady_trellis_matmul(*, overlapped: bool) -> MatMul:
 
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         checked = _checked(x, weight)
-        shape = steady_shape_for(len(x), len(checked.words), len(checked.suh))
+        shape = steady_shape_for(len(x), len(checked.words), checked.inner)
         return by_lanes(x, checked, bias, shape, overlapped=overlapped)
 
     return matmul
@@ -86,7 +86,7 @@ def by_lanes(
     """x Wᵀ (+ bias), decoded in registers."""
     rows, early = len(x), overlapped and len(x) <= EARLY
     groups = -(-rows // (8 * shape.eights)) * shape.eights
-    units = shape.units(len(weight.suh))
+    units = shape.units(weight.inner)
     turned = turn_inputs(x, weight.suh, torch.float16, groups=groups, units=units, overlapped=early)
     return _finished(
         product(turned, weight, rows, shape, overlapped=early),
@@ -98,15 +98,18 @@ def by_parts(
     x: Tensor, weight: TrellisFields, bias: Tensor | None, workspace: PartWorkspace
 ) -> Tensor:
     """x Wᵀ (+ bias), decoded PART elements at a time."""
-    outputs, inputs = len(weight.svh), len(weight.suh)
-    turned = turn_inputs(x, weight.suh, x.dtype, overlapped=False)
-    out = torch.empty(len(x), outputs, dtype=x.dtype, device=x.device)
-    step = part_rows(outputs, inputs, PART)
-    for start in range(0, outputs, step):
-        stop = min(start + step, outputs)
-        dense = workspace.take(stop - start, inputs, x.dtype)
-        decode(weight, start, dense)
-        torch.mm(turned, dense.T, out=out[:, start:stop])
+    inputs, rows = weight.inner, len(x)
+    out = torch.empty(rows, len(weight.svh), dtype=x.dtype, device=x.device)
+    begin = 0
+    for suh, extent in zip(weight.suh, weight.extents, strict=True):
+        turned = turn_inputs(x, suh[None], x.dtype, overlapped=False)[0]
+        step, end = part_rows(extent, inputs, PART), begin + extent
+        for start in range(begin, end, step):
+            stop = min(start + step, end)
+            dense = workspace.take(stop - start, inputs, x.dtype)
+            decode(weight, start, dense)
+            torch.mm(turned, dense.T, out=out[:, start:stop])
+        begin = end
     return _finished(out, weight, bias, x.dtype, overlapped=False)
 
 

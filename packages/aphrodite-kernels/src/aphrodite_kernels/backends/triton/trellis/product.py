@@ -57,6 +57,7 @@ def trellis_kernel(
     rows,
     N: tl.constexpr,
     K: tl.constexpr,
+    STARTS: tl.constexpr,
     BITS: tl.constexpr,
     BOOK: tl.constexpr,
     DEEP: tl.constexpr,
@@ -65,7 +66,10 @@ def trellis_kernel(
     PDL: tl.constexpr,
     EMULATE: tl.constexpr,
 ):
-    """16 TILES columns of out [rows, N] float32 for 8 EIGHTS rows; DEEP warps share K."""
+    """16 TILES columns of out [rows, N] float32 for 8 EIGHTS rows; DEEP warps share K.
+
+    x has the inputs of each of the trellises whose first tiles are STARTS.
+    """
     UNITS: tl.constexpr = K // 128
     TURNS: tl.constexpr = (UNITS + DEEP - 1) // DEEP
     RECORD: tl.constexpr = 64 * field_of(BITS)
@@ -75,7 +79,11 @@ def trellis_kernel(
     tile = tl.minimum(tile, N // 16 - 1)
     records = words + tile.to(tl.int64) * (UNITS * RECORD)
     first_row = tl.program_id(1) * (8 * EIGHTS)
-    eight = first_row // 8 + tl.arange(0, EIGHTS)[None, None, :, None]
+    which = 0
+    for index in tl.static_range(1, len(STARTS)):
+        which += (tl.program_id(0) * TILES >= STARTS[index]).to(tl.int32)
+    eight = which * tl.num_programs(1) * EIGHTS + first_row // 8
+    eight += tl.arange(0, EIGHTS)[None, None, :, None]
     inputs = x + eight * (TURNS * DEEP * 1024)
     inputs += lane[:, None, None, None] * 8 + tl.arange(0, 8)[None, None, None, :]
     if PDL:
@@ -124,7 +132,7 @@ class Shape:
 def product(
     x: Tensor, weight: TrellisFields, rows: int, shape: Shape, *, overlapped: bool
 ) -> Tensor:
-    """x, `rows` rows in the order of lanes, float16, times the transpose of what words decode to.
+    """For each trellis `rows` rows x in the order of lanes, float16, times what words decode to.
 
     float32 [rows, N].
     """
@@ -138,7 +146,8 @@ def product(
         out,
         rows,
         N=outputs,
-        K=len(weight.suh),
+        K=weight.inner,
+        STARTS=weight.starts,
         BITS=weight.bits,
         BOOK=weight.codebook.value,
         DEEP=shape.deep,
@@ -154,13 +163,21 @@ def product(
     return out
 
 
-def _specimen(bits: int, book: str, shape: Shape, *, overlapped: bool = False) -> Specimen:
+def _specimen(
+    bits: int,
+    book: str,
+    shape: Shape,
+    *,
+    starts: tuple[int, ...] = (0,),
+    overlapped: bool = False,
+) -> Specimen:
     return Specimen(
         trellis_kernel,
         {"words": "*i32", "x": "*fp16", "out": "*fp32", "rows": "i32"},
         {
             "N": 4096,
             "K": 4096,
+            "STARTS": starts,
             "BITS": bits,
             "BOOK": book,
             "DEEP": shape.deep,
@@ -179,7 +196,7 @@ def _specimen(bits: int, book: str, shape: Shape, *, overlapped: bool = False) -
 
 SPECIMENS = (
     _specimen(4, "mul1", Shape(8, 1, 1, 128), overlapped=True),
-    _specimen(4, "mcg", Shape(8, 1, 1, 128)),
+    _specimen(4, "mcg", Shape(8, 1, 1, 128), starts=(0, 128, 192)),
     _specimen(3, "3inst", Shape(8, 1, 1, 128)),
     _specimen(6, "mul1", Shape(4, 1, 1, 128)),
     _specimen(4, "mul1", Shape(4, 1, 4, 128)),

@@ -51,7 +51,7 @@ def turn_inputs_kernel(
     ARRANGED: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """128 columns of TOGETHER groups of eight rows; what is beyond x is zero.
+    """128 columns of TOGETHER groups of eight rows, by one suh; what is beyond x is zero.
 
     ARRANGED: per group and UNITS of 128 columns in the order of lanes: 4 pairs of runs of 16
     columns, 32 lanes, both runs; lane 4 g + t has of row g columns 2 t, 2 t + 1 and those 8 beyond.
@@ -68,17 +68,25 @@ def turn_inputs_kernel(
     column = unit * 128 + place
     there = (row < rows) & (column < WIDTH)
     part = tl.load(x + row.to(tl.int64) * x_stride + column, there, 0.0).to(tl.float32)
-    part *= tl.load(suh + column, column < K, 0.0).to(tl.float32)
+    which = tl.program_id(2)
+    part *= tl.load(suh + which * K + column, column < K, 0.0).to(tl.float32)
     part = turned(part, ROWS) * (_SMALLER * _ROOT)
     part = part.to(out.dtype.element_ty)
     if ARRANGED:
-        group = row // 8
+        group = which * groups + row // 8
         lane = row % 8 * 4 + place % 8 // 2
         element = place // 16 % 2 * 4 + place % 16 // 8 * 2 + place % 2
-        target = group * UNITS * 1024 + unit * 1024 + place // 32 * 256 + lane * 8 + element
-        tl.store(out + target, part, group < groups)
+        target = (
+            group.to(tl.int64) * (UNITS * 1024)
+            + unit * 1024
+            + place // 32 * 256
+            + lane * 8
+            + element
+        )
+        tl.store(out + target, part, row < groups * 8)
     else:
-        tl.store(out + row.to(tl.int64) * K + column, part, row < rows)
+        place = (which * rows + row).to(tl.int64) * K + column
+        tl.store(out + place, part, row < rows)
 
 
 def turn_inputs(
@@ -90,18 +98,18 @@ def turn_inputs(
     units: int = 0,
     overlapped: bool,
 ) -> Tensor:
-    """An eighth of x [T, K or less] times suh [K], transformed, [T, K].
+    """An eighth of x [T, K or less] times each suh [S, K], transformed, [S, T, K].
 
-    groups, units: [groups, units, 1024] in the order of lanes, so many eights of rows by so many
+    groups, units: [S, groups, units, 1024] in the order of lanes, so many eights of rows by so many
     128 columns.
     """
-    rows, full = len(x), len(suh)
+    rows, (scales, full) = len(x), suh.shape
     arranged = groups > 0
-    shape = (groups, units, 1024) if arranged else (rows, full)
+    shape = (scales, groups, units, 1024) if arranged else (scales, rows, full)
     out = torch.empty(shape, dtype=dtype, device=x.device)
     eights = groups or triton.cdiv(rows, 8)
     together = 8 if interpreted() else 1  # the interpreter pays for programs alone
-    grid = (units or full // 128, triton.cdiv(eights, together))
+    grid = (units or full // 128, triton.cdiv(eights, together), scales)
     turn_inputs_kernel[grid](
         x,
         suh,
