@@ -22,17 +22,17 @@ def random_trellis(
     return weight if rows == full else weight.rows(torch.arange(rows))
 
 
-def _kind(bits: int, codebook: TrellisCodebook) -> WeightKind:
+def _kind(bits: int, codebook: TrellisCodebook, *widths: int) -> WeightKind:
     return WeightKind(
         f"trellis_{codebook}_{bits}",
         lambda rows, columns, generator: random_trellis(rows, columns, bits, codebook, generator),
-        widths=(128, 640),
+        widths=widths,
         company=bits == 4,
     )
 
 
 KINDS = (
-    _kind(2, TrellisCodebook.INST3),
-    _kind(3, TrellisCodebook.MCG),
-    _kind(4, TrellisCodebook.MUL1),
+    _kind(2, TrellisCodebook.INST3, 640),
+    _kind(3, TrellisCodebook.MCG, 128),
+    _kind(4, TrellisCodebook.MUL1, 128, 640),
 )
