@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 from aphrodite_kernels.backends.triton.ggml.matmul import PartWorkspace, eights_for
-from aphrodite_kernels.backends.triton.trellis import TrellisFields, trellis_matmul
+from aphrodite_kernels.backends.triton.trellis import TrellisFields, trellis_matmul, turn
 from aphrodite_kernels.backends.triton.trellis.dequantize import decode
 from aphrodite_kernels.backends.triton.trellis.matmul import shape_for
 from aphrodite_kernels.backends.triton.trellis.product import Shape, product
@@ -97,8 +97,10 @@ def others() -> None:
                 partial(turn_inputs, x, scale[None], dtype, overlapped=False, **few),
                 partial(turn_outputs, wide, scale, None, torch.bfloat16, overlapped=False),
             )
-            before, behind = (timed([call] * 8) for call in calls)
-            print(f"transforms of {rows}x{width}: inputs {before:.1f} us, outputs {behind:.1f}")
+            for turn.WARPS in (1, 2, 4, 8):
+                before, behind = (timed([call] * 8) for call in calls)
+                found = f"inputs {before:.1f} us, outputs {behind:.1f}"
+                print(f"transforms of {rows}x{width}, {turn.WARPS} warps: {found}", flush=True)
     for bits in (4, 6):
         weights = copies(14336, 4096, bits)
         dense = torch.empty(14336, 4096, dtype=torch.bfloat16, device=DEVICE)

@@ -20,7 +20,7 @@ _WARPS = 4
 
 
 @triton.jit(do_not_specialize=["first_record", "records"])
-def decode_kernel(
+def dense_kernel(
     words,
     out,
     first_record,
@@ -40,17 +40,18 @@ def decode_kernel(
     record = words + (first_record + index).to(tl.int64)[:, None] * RECORD
     own = loaded(record, lane, BITS)
     before = loaded(record, (lane + 31) % 32, BITS)
-    g = tl.reshape(lane, (8, 4, 1, 1, 1, 1, 1)) // 4
-    t = tl.reshape(lane, (8, 4, 1, 1, 1, 1, 1)) % 4
-    two = tl.arange(0, 2)
-    at = index[None, None, :, None, None, None, None]
-    row = at // UNITS * 16 + two[:, None, None, None] * 8 + g
-    column = at % UNITS * 128 + two[:, None] * 16 + two[:, None, None] * 8 + t * 2 + two
+    first = pair_numbers(own, before, 0, BITS, BOOK, EMULATE)
+    second = pair_numbers(own, before, 1, BITS, BOOK, EMULATE)
+    third = pair_numbers(own, before, 2, BITS, BOOK, EMULATE)
+    fourth = pair_numbers(own, before, 3, BITS, BOOK, EMULATE)
+    every = tl.join(tl.join(first, third), tl.join(second, fourth))
+    every = tl.reshape(every, (8, 4, RECORDS, 2, 2, 2, 2, 4))  # g t record hr hc tile half pair
+    every = tl.reshape(tl.permute(every, (2, 3, 0, 7, 5, 4, 1, 6)), (RECORDS, 16, 128))
+    at = index[:, None, None]
+    row = at // UNITS * 16 + tl.arange(0, 16)[:, None]
+    column = at % UNITS * 128 + tl.arange(0, 128)
     target = out + row.to(tl.int64) * K + column
-    for pair in tl.static_range(4):
-        numbers = pair_numbers(own, before, pair, BITS, BOOK, EMULATE)
-        numbers = tl.reshape(numbers, (8, 4, RECORDS, 2, 2, 2, 2))  # hr hc tile half
-        tl.store(target + pair * 32, numbers.to(tl.float32).to(out.dtype.element_ty))
+    tl.store(target, every.to(tl.float32).to(out.dtype.element_ty))
 
 
 def decode(weight: TrellisFields, start: int, out: Tensor) -> None:
@@ -59,7 +60,7 @@ def decode(weight: TrellisFields, start: int, out: Tensor) -> None:
     records = len(out) // TILE * units
     emulate = interpreted()
     together = 32 if emulate else _WARPS  # the interpreter pays for programs alone
-    decode_kernel[(triton.cdiv(records, together),)](
+    dense_kernel[(triton.cdiv(records, together),)](
         weight.words,
         out,
         start // TILE * units,
@@ -75,7 +76,7 @@ def decode(weight: TrellisFields, start: int, out: Tensor) -> None:
 
 SPECIMENS = tuple(
     Specimen(
-        decode_kernel,
+        dense_kernel,
         {"words": "*i32", "out": "*bf16", "first_record": "i32", "records": "i32"},
         {"K": 4096, "BITS": bits, "BOOK": book, "RECORDS": _WARPS, "EMULATE": False},
         num_warps=_WARPS,

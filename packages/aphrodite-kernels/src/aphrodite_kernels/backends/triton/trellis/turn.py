@@ -20,20 +20,41 @@ from aphrodite_kernels.backends.triton.specimen import Specimen
 
 _TOGETHER = 8
 """Rows of a program: those that lie together in the order of lanes."""
+WARPS = 4
+"""Of a program."""
+MANY, _WIDE = 1024, 32
+"""Rows from which on a program has more, and how many."""
 _SMALLER = tl.constexpr(0.125)
 _ROOT = tl.constexpr(128**-0.5)
+
+
+@triton.jit
+def signs(SHARED: tl.constexpr):
+    """[16, 16] float32: Sylvester's matrix over the bits of an index above its SHARED lowest.
+
+    Those stay as they are.
+    """
+    row, column = tl.arange(0, 16)[:, None], tl.arange(0, 16)[None, :]
+    both = (row & column) >> SHARED
+    both ^= both >> 2
+    both ^= both >> 1
+    sign = (1 - 2 * (both & 1)).to(tl.float32)
+    return tl.where((row ^ column) & ((1 << SHARED) - 1) == 0, sign, 0.0)
 
 
 @triton.jit
 def turned(x, ROWS: tl.constexpr):
     """Rows of 128 float32, transformed, without the factor that keeps their size.
 
-    Each stage takes neighbours and writes sums before differences: after seven all are in place.
+    Over the four lowest bits of a column, then over the three others, on tensor cores: three
+    products of 19 bits each are as exact as one of float32.
     """
-    for _ in tl.static_range(7):
-        even, odd = tl.split(tl.reshape(x, (ROWS, 64, 2)))
-        x = tl.reshape(tl.permute(tl.join(even + odd, even - odd), (0, 2, 1)), (ROWS, 128))
-    return x
+    x = tl.reshape(x, (ROWS * 8, 16))
+    x = tl.dot(x, signs(0), input_precision="tf32x3")
+    x = tl.permute(tl.reshape(x, (ROWS, 8, 8, 2)), (0, 2, 1, 3))
+    x = tl.dot(tl.reshape(x, (ROWS * 8, 16)), signs(1), input_precision="tf32x3")
+    x = tl.permute(tl.reshape(x, (ROWS, 8, 8, 2)), (0, 2, 1, 3))
+    return tl.reshape(x, (ROWS, 128))
 
 
 @triton.jit(do_not_specialize=["rows", "groups"])
@@ -108,7 +129,9 @@ def turn_inputs(
     shape = (scales, groups, units, 1024) if arranged else (scales, rows, full)
     out = torch.empty(shape, dtype=dtype, device=x.device)
     eights = groups or triton.cdiv(rows, 8)
-    together = 8 if interpreted() else 1  # the interpreter pays for programs alone
+    together = (
+        8 if interpreted() else 1 if rows < MANY else _WIDE // 8
+    )  # it pays for programs alone
     grid = (units or full // 128, triton.cdiv(eights, together), scales)
     turn_inputs_kernel[grid](
         x,
@@ -123,7 +146,7 @@ def turn_inputs(
         TOGETHER=together,
         ARRANGED=arranged,
         PDL=overlapped,
-        num_warps=4,
+        num_warps=WARPS,
         launch_pdl=overlapped,
     )
     return out
@@ -148,8 +171,8 @@ def turn_outputs_kernel(
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)[:, None]
     column = tl.program_id(0) * 128 + tl.arange(0, 128)[None, :]
     place = row.to(tl.int64) * N + column
-    part = tl.load(x + place, row < rows, 0.0).to(tl.float32)
-    part = turned(part, ROWS) * tl.load(svh + column).to(tl.float32) * (_ROOT / _SMALLER)
+    part = turned(tl.load(x + place, row < rows, 0.0).to(tl.float32), ROWS)
+    part *= tl.load(svh + column).to(tl.float32) * (_ROOT / _SMALLER)
     if HAS_BIAS:
         part += tl.load(bias + column)
     tl.store(out + place, part.to(out.dtype.element_ty), row < rows)
@@ -172,15 +195,15 @@ def turn_outputs(
         ROWS=together,
         HAS_BIAS=bias is not None,
         PDL=overlapped,
-        num_warps=4,
+        num_warps=WARPS,
         launch_pdl=overlapped,
     )
     return out
 
 
 def rows_for(rows: int) -> int:
-    """Of a program."""
-    return 1 if rows == 1 else _TOGETHER
+    """Of a program; tensor cores multiply 16 pieces of rows at least, of which a row has 8."""
+    return 2 if rows <= 2 else _TOGETHER if rows < MANY else _WIDE
 
 
 _INPUTS = {"x": "*bf16", "suh": "*fp16"} | dict.fromkeys(("rows", "x_stride", "groups"), "i32")
@@ -190,11 +213,11 @@ SPECIMENS = (
         Specimen(
             turn_inputs_kernel,
             {**_INPUTS, "out": kind},
-            {"K": 4096, "WIDTH": 4096, "UNITS": units, "TOGETHER": 1, "ARRANGED": units > 0}
+            {"K": 4096, "WIDTH": 4096, "UNITS": units, "TOGETHER": together, "ARRANGED": units > 0}
             | {"PDL": False},
             aligned=("x", "suh", "out", "x_stride"),
         )
-        for kind, units in (("*fp16", 32), ("*bf16", 0))
+        for kind, units, together in (("*fp16", 32, 1), ("*bf16", 0, 4))
     ),
     *(
         Specimen(
@@ -203,6 +226,6 @@ SPECIMENS = (
             {"N": 4096, "ROWS": rows, "HAS_BIAS": False, "PDL": False},
             aligned=("x", "svh", "bias", "out"),
         )
-        for kind, rows in (("*fp32", 1), ("*fp32", 8), ("*bf16", 8))
+        for kind, rows in (("*fp32", 2), ("*fp32", 8), ("*bf16", 32))
     ),
 )
