@@ -12,7 +12,9 @@ import torch
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.backends.triton import create, device_obstacle
 from aphrodite_kernels.layouts import Dense, GgmlType, Grouped, Scaled
+from aphrodite_kernels.layouts.trellis import TrellisCodebook
 from aphrodite_kernels.testing import random_blocks
+from aphrodite_kernels.testing.kinds.trellis import random_trellis
 
 if obstacle := device_obstacle():
     pytest.skip(f"no Triton kernel can run here: {obstacle}", allow_module_level=True)
@@ -158,8 +160,9 @@ def grouped():
         lambda: random_blocks(GgmlType.Q4_K, WIDTH, WIDTH, torch.Generator().manual_seed(0)),
         lambda: random_blocks(GgmlType.Q8_0, WIDTH, WIDTH, torch.Generator().manual_seed(0)),
         grouped,
+        lambda: random_trellis(WIDTH, WIDTH, 4, TrellisCodebook.MUL1, torch.Generator()),
     ],
-    ids=["dense", "channels", "blocks", "Q4_K", "Q8_0", "grouped"],
+    ids=["dense", "channels", "blocks", "Q4_K", "Q8_0", "grouped", "trellis"],
 )
 def test_products(compiled, weight, mode):
     ops = backend() if mode == "fast" else backend().steady()

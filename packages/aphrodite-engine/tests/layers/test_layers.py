@@ -31,6 +31,10 @@ def q8(rows):
     return GgmlBlocks(blocks, GgmlType.Q8_0)
 
 
+def only_dense(weight):
+    return Dense(weight.dequantize())
+
+
 @pytest.mark.parametrize(
     ("weights", "products"),
     [
@@ -56,6 +60,13 @@ def test_neighbours_of_one_layout_are_one_product(weights, products):
     assert len(calls) == products
     for weight, bias, found in zip(weights, biases, outputs, strict=True):
         torch.testing.assert_close(found, x @ weight.dequantize().T + bias)
+
+
+def test_what_the_backend_lays_out_alike_is_one_product():
+    alike = replace(BACKEND, pack=dict.fromkeys((Dense, GgmlBlocks), only_dense))
+    parallel = Parallel(alike, [(dense(4), None), (q8(2), None), (dense(3, torch.bfloat16), None)])
+    assert len(parallel._products) == 1
+    assert [output.shape[1] for output in parallel(torch.randn(5, 32))] == [4, 2, 3]
 
 
 def test_a_part_without_bias_is_a_product_of_its_own():
