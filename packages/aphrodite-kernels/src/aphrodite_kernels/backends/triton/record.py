@@ -31,6 +31,7 @@ from aphrodite_kernels.backends.triton.ggml import (
 )
 from aphrodite_kernels.backends.triton.graph import capture_on
 from aphrodite_kernels.backends.triton.norm import add_rms_norm_on, rms_norm_on
+from aphrodite_kernels.backends.triton.runs import pack_runs, runs_matmul, takes_runs
 from aphrodite_kernels.backends.triton.sampling_argmax import argmax_on
 from aphrodite_kernels.backends.triton.sampling_draw import draw_on
 from aphrodite_kernels.backends.triton.sampling_keep import keep_near_on, keep_on, least_from_on
@@ -54,9 +55,18 @@ from aphrodite_kernels.backends.triton.trellis import (
     steady_trellis_matmul,
     trellis_matmul,
 )
-from aphrodite_kernels.layouts import Dense, GgmlBlocks, Grouped, Lookup, Microscaled, Scaled
+from aphrodite_kernels.layouts import (
+    Dense,
+    GgmlBlocks,
+    Grouped,
+    Lookup,
+    Microscaled,
+    PackedWeight,
+    Scaled,
+)
+from aphrodite_kernels.layouts.runs import Runs
 from aphrodite_kernels.layouts.trellis import Trellis
-from aphrodite_kernels.protocols import Inputs, Repacks
+from aphrodite_kernels.protocols import Inputs, MatMuls, Repack, Repacks
 
 
 def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) -> Backend:
@@ -68,6 +78,13 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
     float8 = reads_float8(device)
     plain = reference.create(device, threads=threads, dtype=dtype)
     norm, gated = add_rms_norm_on(overlapped=overlapped), gated_on(overlapped=overlapped)
+    products: MatMuls = {
+        Dense: dense_matmul(workspace),
+        Scaled: scaled_matmul(workspace, overlapped=overlapped),
+        Fragments: ggml_matmul(workspace, parts, overlapped=overlapped),
+        GgmlBlocks: blocks_matmul(parts),
+        TrellisFields: trellis_matmul(parts, overlapped=overlapped),
+    }
     unread = (torch.uint8,) if float8 else (torch.uint8, torch.float8_e4m3fn)
     fast = replace(
         plain,
@@ -78,15 +95,9 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         kv_dtypes=tuple(kind for kind in plain.kv_dtypes if kind not in unread),
         pack=_packs(dtype),
         any_matmul=dequantised_matmul,
-        matmul={
-            Dense: dense_matmul(workspace),
-            Scaled: scaled_matmul(workspace, overlapped=overlapped),
-            Fragments: ggml_matmul(workspace, parts, overlapped=overlapped),
-            GgmlBlocks: blocks_matmul(parts),
-            TrellisFields: trellis_matmul(parts, overlapped=overlapped),
-        },
+        matmul={**products, Runs: runs_matmul(products)},
         rounded_matmul=rounded_matmul(workspace),
-        takes={Scaled: has_kernels},
+        takes={Scaled: has_kernels, Runs: takes_runs(products)},
         inputs={Scaled: scaled_inputs(Inputs(norm, gated), workspace, overlapped=overlapped)},
         embed={
             Dense: embed_dense_on(dtype, overlapped=overlapped),
@@ -118,16 +129,18 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
 
 def _steady(fast: Backend, workspace: Workspace, *, overlapped: bool) -> Backend:
     """The kernels that round a row alike in any company, in the place of the others."""
+    products: MatMuls = {
+        Dense: steady_matmul(workspace),
+        Scaled: steady_scaled_matmul(workspace),
+        Fragments: steady_ggml_matmul(overlapped=overlapped),
+        TrellisFields: steady_trellis_matmul(overlapped=overlapped),
+    }
     return replace(
         fast,
         summary=f"{fast.summary}, deterministic",
         row_invariant=True,
-        matmul={
-            Dense: steady_matmul(workspace),
-            Scaled: steady_scaled_matmul(workspace),
-            Fragments: steady_ggml_matmul(overlapped=overlapped),
-            TrellisFields: steady_trellis_matmul(overlapped=overlapped),
-        },
+        matmul={**products, Runs: runs_matmul(products)},
+        takes={**fast.takes, Runs: takes_runs(products)},
         inputs={},
         attention=steady_attention_on(overlapped=overlapped),
         steady=None,
@@ -136,7 +149,7 @@ def _steady(fast: Backend, workspace: Workspace, *, overlapped: bool) -> Backend
 
 def _packs(dtype: torch.dtype) -> Repacks:
     """How weights are laid out anew. Tables become 16 bits wide, which float32 would show."""
-    packs: Repacks = {
+    packs: dict[type[PackedWeight], Repack] = {
         Dense: dense_repack(dtype),
         Scaled: pack_scaled,
         GgmlBlocks: pack_fragments,
@@ -144,4 +157,6 @@ def _packs(dtype: torch.dtype) -> Repacks:
         Microscaled: pack_microscaled,
         Trellis: pack_trellis,
     }
-    return packs if dtype == torch.float32 else {**packs, Lookup: pack_lookup}
+    if dtype != torch.float32:
+        packs |= {Lookup: pack_lookup}
+    return {**packs, Runs: pack_runs(packs)}

@@ -21,7 +21,7 @@ class WeightKind:
     """A random weight of some [rows, columns]; its elements are about 1 or smaller."""
     rounding: Rounding = Rounding.NONE
     """Of activations, that products with such a weight may do."""
-    widths: tuple[int, int] = (96, 576)
+    widths: tuple[int, ...] = (96, 576)
     """Two numbers of columns, small and odd, that the packing allows."""
     company: bool = True
     """Whether deterministic backends are tried on it; a few kinds stand for a large family."""

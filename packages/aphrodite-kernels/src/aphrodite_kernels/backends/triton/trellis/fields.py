@@ -80,8 +80,8 @@ class TrellisFields(PackedWeight):
 
     def parts(self) -> list[Trellis]:
         """The trellises as files have them; of several, none has picked rows."""
-        words = self.words.split([extent // TILE for extent in self.extents])
-        scales = self.svh.split(self.extents)
+        words = torch.split(self.words, [extent // TILE for extent in self.extents])
+        scales = torch.split(self.svh, list(self.extents))
         return [
             Trellis(stream_of(word, self.bits), suh, svh, self.codebook, self.picked, self.width)
             for word, suh, svh in zip(words, self.suh, scales, strict=True)
@@ -145,7 +145,7 @@ def words_of(trellis: Tensor, bits: int) -> Tensor:
     fields = fields.view(height // _RUNS, _RUNS, width, _LANES, size).permute(2, 0, 3, 1, 4)
     words = fields.reshape(width, height // _RUNS, _LANES, 2 * size, 4).flip(4)
     words = words.contiguous().view(torch.int32).squeeze(4)
-    blocks = [each.flatten(2) for each in words.split(4, 3)]
+    blocks = [each.flatten(2) for each in torch.split(words, 4, 3)]
     return torch.cat(blocks, 2)
 
 
@@ -153,7 +153,7 @@ def stream_of(words: Tensor, bits: int) -> Tensor:
     """`words_of`, back."""
     width, units, _ = words.shape
     size = field_bytes(bits)
-    blocks = words.split(4 * _LANES, 2)
+    blocks = torch.split(words, 4 * _LANES, 2)
     parts = [block.reshape(width, units, _LANES, -1) for block in blocks]
     octets = torch.cat(parts, 3).contiguous().view(torch.uint8)
     octets = octets.view(width, units, _LANES, 2 * size, 4).flip(4)

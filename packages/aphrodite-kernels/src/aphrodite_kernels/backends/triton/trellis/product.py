@@ -126,7 +126,7 @@ class Shape:
 
     def units(self, inputs: int) -> int:
         """Of 128 inputs, for which the kernel reads inputs."""
-        return triton.cdiv(inputs // 128, self.deep) * self.deep
+        return -(-inputs // (128 * self.deep)) * self.deep
 
 
 def product(

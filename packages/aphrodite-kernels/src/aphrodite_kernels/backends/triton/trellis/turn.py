@@ -1,6 +1,6 @@
 # pyright: basic
 # pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportArgumentType=false
-# pyright: reportGeneralTypeIssues=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
 """The Hadamard transforms before and after a product with a trellis, 128 channels each, in float32.
 
 Inputs become an eighth of what they are, outputs eight times as large, so that inputs in half
