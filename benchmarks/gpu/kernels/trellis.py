@@ -2,9 +2,9 @@
 
     PYTHONPATH=packages/aphrodite-kernels/src python3 benchmarks/gpu/kernels/trellis.py
 
---only picks sections: products, others. Times are of calls inside a CUDA graph over copies of the
-weight that together exceed the L2 cache. d8t1e4r128 is a Shape: 8 warps deep, 1 tile, 4 eights of
-rows, 128 registers; the variant behind a star is the chosen one.
+--only picks sections: products, books, others. Times are of calls inside a CUDA graph over copies
+of the weight that together exceed the L2 cache. d8t1e4r128h is a Shape: 8 warps deep, 1 tile, 4
+eights of rows, 128 registers, held words; the variant behind a star is the chosen one.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,12 @@ ROWS = (1, 8, 32, 64)
 ALLOWANCE = Allowance(SECONDS)
 
 
-def copies(outputs: int, inputs: int, bits: int = 4) -> list[TrellisFields]:
+def copies(
+    outputs: int,
+    inputs: int,
+    bits: int = 4,
+    codebook: TrellisCodebook = TrellisCodebook.MUL1,
+) -> list[TrellisFields]:
     """Weights of random bits."""
     count = max(1, int(ROTATED / (outputs * inputs * bits / 8)))
     size = (outputs // 16, inputs // 128, 64 * bits)
@@ -40,7 +45,7 @@ def copies(outputs: int, inputs: int, bits: int = 4) -> list[TrellisFields]:
             suh,
             svh,
             bits,
-            TrellisCodebook.MUL1,
+            codebook,
             (outputs,),
         )
         for _ in range(count)
@@ -51,9 +56,10 @@ def shapes(rows: int) -> Iterator[Shape]:
     """Worth a try."""
     eights = eights_for(rows)
     for deep in (4, 8):
-        for tiles in (1, 2):
-            yield Shape(deep, tiles, eights, registers=None)
-            yield Shape(deep, tiles, eights, registers=168 if tiles == 2 and deep == 4 else 128)
+        for held in (False, True):
+            yield Shape(deep, 1, eights, registers=128, held=held)
+            if deep == 8 and eights == 1:
+                yield Shape(deep, 1, eights, registers=80, held=held)
     if rows == 64:
         yield Shape(4, 1, 8)
 
@@ -70,6 +76,7 @@ def products() -> None:
             found = [f"all {timed([partial(matmul, x, each) for each in weights]):.1f}"]
             for shape in shapes(rows):
                 name = f"d{shape.deep}t{shape.tiles}e{shape.eights}r{shape.registers}"
+                name += "h" * shape.held
                 groups = -(-rows // (8 * shape.eights)) * shape.eights
                 units = shape.units(inputs)
                 turned = torch.randn(1, groups, units, 1024, device=DEVICE).half()
@@ -82,6 +89,20 @@ def products() -> None:
                     time = line_of(failure)
                 found.append(f"{name}{'*' * (shape == chosen)} {time}")
             print(f"{outputs}x{inputs}, {rows} rows, floor {floor:.1f} us: {', '.join(found)}")
+
+
+def books() -> None:
+    """Codebooks and bits."""
+    for codebook in TrellisCodebook:
+        for bits in (3, 4, 6):
+            weights = copies(14336, 4096, bits, codebook)
+            matmul = trellis_matmul(PartWorkspace(DEVICE), overlapped=True)
+            found: list[str] = []
+            for rows in (1, 32):
+                x = torch.randn(rows, 4096, device=DEVICE).bfloat16()
+                time = timed([partial(matmul, x, each) for each in weights])
+                found.append(f"{rows} rows {time:.1f} us")
+            print(f"14336x4096, {bits} bits, {codebook}: {', '.join(found)}", flush=True)
 
 
 def others() -> None:
@@ -110,4 +131,4 @@ def others() -> None:
 
 
 if __name__ == "__main__":
-    run_sections(__doc__, {"products": products, "others": others}, ALLOWANCE)
+    run_sections(__doc__, {"products": products, "books": books, "others": others}, ALLOWANCE)

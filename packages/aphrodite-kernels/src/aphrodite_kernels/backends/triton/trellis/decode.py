@@ -1,6 +1,6 @@
 # pyright: basic
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
-# pyright: reportOperatorIssue=false
+# pyright: reportOperatorIssue=false, reportAssignmentType=false
 """Device functions that find the states of a record's weights and compute what they stand for.
 
 Every position and shift is known when a kernel is compiled. Codebooks are inline assembly, two
@@ -111,8 +111,8 @@ def loaded(records, lane, BITS: tl.constexpr):
 def _four(block, lane):
     place = block[:, :, :, None] + lane[:, None, None, None] * 4 + tl.arange(0, 4)
     words = tl.load(place).to(tl.uint32, bitcast=True)
-    shape = words.shape
-    even, odd = tl.split(tl.reshape(words, (shape[0], shape[1], shape[2], 2, 2)))
+    SHAPE: tl.constexpr = (words.shape[0], words.shape[1], words.shape[2], 2, 2)
+    even, odd = tl.split(tl.reshape(words, SHAPE))
     first, third = tl.split(even)
     second, fourth = tl.split(odd)
     return first, second, third, fourth

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.triton.ggml.matmul import (
     PART,
-    PROCESSORS,
     PartWorkspace,
     deep_for,
     eights_for,
@@ -27,6 +26,8 @@ from aphrodite_kernels.protocols import MatMul
 
 FEW = 96
 """Rows up to which words are decoded in registers."""
+REGISTERS = 128
+"""Of a thread, at most."""
 EARLY = 8
 """Rows up to which kernels start while the one before still runs."""
 
@@ -59,25 +60,18 @@ def steady_trellis_matmul(*, overlapped: bool) -> MatMul:
 def shape_for(rows: int, tiles: int, inputs: int) -> Shape:
     """What a program computes."""
     eights = eights_for(rows)
-    programs = tiles * -(-rows // (8 * eights))
-    return _shape(_deep(programs, inputs), eights, programs)
+    return _shape(tiles * -(-rows // (8 * eights)), inputs, eights)
 
 
 @cache
 def steady_shape_for(rows: int, tiles: int, inputs: int) -> Shape:
     """How many warps share K, and so the order of sums, does not depend on the rows."""
-    eights = eights_for(rows)
-    return _shape(_deep(tiles, inputs), eights, tiles * -(-rows // (8 * eights)))
+    return _shape(tiles, inputs, eights_for(rows))
 
 
-def _deep(programs: int, inputs: int) -> int:
-    return deep_for(2, programs, 2 * inputs)
-
-
-def _shape(deep: int, eights: int, programs: int) -> Shape:
-    """Two tiles share inputs where there are many, and programs enough."""
-    two = eights == 4 and programs >= 4 * PROCESSORS
-    return Shape(deep, 2 if two else 1, eights, registers=168 if two and deep == 4 else 128)
+def _shape(programs: int, inputs: int, eights: int) -> Shape:
+    """A tile alone: two that share inputs took longer at every number of rows (H200)."""
+    return Shape(deep_for(2, programs, 2 * inputs), 1, eights, registers=REGISTERS)
 
 
 def by_lanes(

@@ -63,6 +63,7 @@ def trellis_kernel(
     DEEP: tl.constexpr,
     TILES: tl.constexpr,
     EIGHTS: tl.constexpr,
+    HELD: tl.constexpr,
     PDL: tl.constexpr,
     EMULATE: tl.constexpr,
 ):
@@ -89,6 +90,8 @@ def trellis_kernel(
     if PDL:
         cuda.gdc_launch_dependents()
     later = loaded(records + warp[:, None] * RECORD, lane, BITS)
+    if HELD:
+        behind = loaded(records + warp[:, None] * RECORD, (lane + 31) % 32, BITS)
     if PDL:
         cuda.gdc_wait()
     total = tl.zeros((DEEP, TILES * 16, EIGHTS * 8), tl.float32)
@@ -97,8 +100,12 @@ def trellis_kernel(
         unit = turn * DEEP + warp
         following = tl.minimum(unit + DEEP, UNITS - 1)[:, None] * RECORD
         later = loaded(records + following, lane, BITS)
-        current = tl.minimum(unit, UNITS - 1)[:, None] * RECORD
-        before = loaded(records + current, (lane + 31) % 32, BITS)
+        if HELD:
+            before = behind
+            behind = loaded(records + following, (lane + 31) % 32, BITS)
+        else:
+            current = tl.minimum(unit, UNITS - 1)[:, None] * RECORD
+            before = loaded(records + current, (lane + 31) % 32, BITS)
         loads_end_here(turn, not EMULATE)
         part = inputs + unit[None, :, None, None] * 1024
         for pair in tl.static_range(4):
@@ -123,6 +130,8 @@ class Shape:
     """Of 8 rows of the result."""
     registers: int | None = None
     """Of a thread, at most: how many programs run at once hangs on it."""
+    held: bool = False
+    """The words of lanes before are loaded a turn ahead as well."""
 
     def units(self, inputs: int) -> int:
         """Of 128 inputs, for which the kernel reads inputs."""
@@ -153,6 +162,7 @@ def product(
         DEEP=shape.deep,
         TILES=tiles,
         EIGHTS=shape.eights,
+        HELD=shape.held,
         PDL=overlapped,
         EMULATE=emulate,
         num_warps=shape.deep,
@@ -183,6 +193,7 @@ def _specimen(
             "DEEP": shape.deep,
             "TILES": shape.tiles,
             "EIGHTS": shape.eights,
+            "HELD": shape.held,
             "PDL": overlapped,
             "EMULATE": False,
         },
@@ -200,6 +211,7 @@ SPECIMENS = (
     _specimen(3, "3inst", Shape(8, 1, 1, 128)),
     _specimen(6, "mul1", Shape(4, 1, 1, 128)),
     _specimen(4, "mul1", Shape(4, 1, 4, 128)),
+    _specimen(4, "mul1", Shape(4, 1, 1, 128, held=True)),
     _specimen(4, "mul1", Shape(4, 2, 4, 168)),
     _specimen(6, "mul1", Shape(4, 2, 4, 168)),
 )
