@@ -15,6 +15,7 @@ import torch
 from aphrodite_quant import QuantError, Weights, format_names
 from aphrodite_quant.checkpoint import Checkpoint
 from aphrodite_quant.containers.memory import MemoryStore
+from aphrodite_quant.containers.pickled import open_pickled
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -31,14 +32,15 @@ class Specimen:
     tensors: dict[str, torch.Tensor]
     config: dict[str, object]
     described: dict[str, object] | None = None
-    """What the metadata of the file say of the weight."""
+    """What the metadata of the file say of the weight, or of its module."""
     joint: str = "."
     """Between the name of the module and those of its tensors."""
 
     def weights(self):
         named = {f"layer{self.joint}{leaf}": tensor for leaf, tensor in self.tensors.items()}
         stated = {"quantization_config": self.config}
-        said = {"layer.weight": json.dumps(self.described)} if self.described else {}
+        said = dict.fromkeys(("layer", "layer.weight"), json.dumps(self.described))
+        said = said if self.described else {}
         store = MemoryStore(FILE, named)
         return Weights.of(Checkpoint(Path("model"), "safetensors", store, stated, said))
 
@@ -57,6 +59,13 @@ def golden(name, case="", config=None, without=()):
 def torchao(name, case):
     whole = golden(name, case)
     return Specimen(whole.tensors, {"quant_method": "torchao"}, whole.config)
+
+
+def pickled(name, method, case, leaf=""):
+    """A module as a tool saves it with torch."""
+    store, start = open_pickled(GOLDEN / name), f"{case}."
+    tensors = {n[len(start) :]: store.read(n) for n in store.names() if n.startswith(start)}
+    return Specimen(tensors, {"quant_method": method}, json.loads(store.metadata[case + leaf]))
 
 
 def mxfp4():
@@ -175,6 +184,8 @@ SPECIMENS = {
     ),
     "hqq": partial(golden, "hqq", "4bit-g64-axis1-16x64", {"quant_method": "hqq"}),
     "hqq axis 0": partial(golden, "hqq", "3bit-g16-axis0-32x32", {"quant_method": "hqq"}),
+    "hqq qmodel": partial(pickled, "hqq-qmodel.pt", "hqq", "both"),
+    "hqq offload": partial(pickled, "hqq-qmodel.pt", "hqq", "offload"),
     "marlin": partial(
         golden, "marlin", "marlin-g32", {"quant_method": "marlin", "group_size": 32},
         ("codes", "scales"),
@@ -184,6 +195,7 @@ SPECIMENS = {
     "modelopt mxfp8": partial(golden, "modelopt", "mxfp8"),
     "mxfp4": mxfp4,
     "quanto": partial(golden, "quanto", "int8"),
+    "quanto int4": partial(golden, "quanto-bits", "int4-half"),
     "quark uint4": partial(golden, "quark", "uint4-group"),
     "quark uint8": partial(golden, "quark", "uint8-channel"),
     "quark fp6": partial(golden, "quark", "fp6-e3m2"),
@@ -207,6 +219,8 @@ SPECIMENS = {
     "torchao mxfp8": partial(torchao, "torchao-blocks", "mxfp8-swizzled"),
     "torchao nvfp4": partial(torchao, "torchao-blocks", "nvfp4-swizzled"),
     "torchao int8": partial(golden, "torchao-int8wo"),
+    "torchao older": partial(pickled, "torchao-older.bin", "torchao", "int8-int4", ".weight"),
+    "torchao shards": partial(pickled, "torchao-older.bin", "torchao", "uint3", ".weight"),
     "vptq": vptq,
 }  # fmt: skip
 
@@ -249,9 +263,12 @@ SPARED = {
         "input_scale", ("pre_quant_scale", "missing"), ("weight_scale_2", "missing"),
     },
     "quanto": {"input_scale", "output_scale"},
+    "quanto int4": {"input_scale", "output_scale"},
     "quip": {("SU", "missing"), ("SV", "missing")},
     "torchao few": {("_weight_zero_point", "other numbers")},
     "torchao int8": {"_weight_zero_point"},
+    "torchao older": {("_weight_zero_point", "other numbers")},
+    "torchao shards": {("_weight_zero_point", "other numbers")},
     "torchao mxfp8": {("_weight_scale", "two dimensions more")},
     "torchao nvfp4": {("_weight_scale", "two dimensions more")},
 }  # fmt: skip

@@ -67,6 +67,16 @@ def test_parameters_and_views_are_plain_tensors(directory):
     assert store.read("b").is_contiguous() and torch.equal(store.read("b"), whole.T)
 
 
+def test_modules_with_settings(directory):
+    inner = {"scale": torch.ones(2), "shape": torch.Size([2, 3]), "type": torch.float16}
+    module = {"W_q": torch.zeros(3), "bias": None, "meta": inner}
+    torch.save({"a.b": module, "c.weight": torch.ones(2, 2)}, directory / "qmodel.pt")
+    opened = open_checkpoint(directory)
+    assert list(opened.store.names()) == ["a.b.W_q", "a.b.meta.scale", "c.weight"]
+    meta = {"shape": [2, 3], "type": {"_type": "torch.dtype", "_data": "float16"}}
+    assert json.loads(opened.metadata["a.b"]) == {"bias": None, "meta": meta}
+
+
 def write_shards(directory, **changes):
     shards = {"a.weight": "pytorch_model-1.bin", "b.weight": "pytorch_model-2.bin"}
     for number, (name, shard) in enumerate(shards.items()):
@@ -158,7 +168,9 @@ def test_a_shape_that_the_file_does_not_have(directory):
     ("content", "message"),
     [
         ([torch.ones(2)], "holds a list; expected tensors by name"),
-        ({"a": {"b": torch.ones(2)}}, "'a' is a dict; expected tensors by name"),
+        ({"model": {"a.b": torch.ones(2)}}, "'model' is a dict; expected tensors by name, or by"),
+        ({"a": {"b": [torch.ones(2)]}}, "'a.b' is a list; expected tensors by name"),
+        ({"a": {3: torch.ones(2)}}, "'a' is a dict; expected tensors by name"),
         ({3: torch.ones(2)}, "3 is a Tensor; expected tensors by name"),
         ({"a": torch.ones(2, dtype=torch.complex64)}, "is torch.complex64 .* expected plain"),
         ({"a": torch.ones(2, device="meta")}, "on meta; expected plain numbers"),

@@ -114,6 +114,35 @@ def test_files_that_torch_saved(tmp_path, sharded):
     assert isinstance(weights.packed("plain"), Dense)
 
 
+OLDER = load_file(GOLDEN / "torchao-older.safetensors")
+
+
+@pytest.fixture
+def older(tmp_path):
+    """Weights that torchao 0.10 saved."""
+    shutil.copyfile(GOLDEN / "torchao-older.bin", tmp_path / "pytorch_model.bin")
+    config = {"quantization_config": {"quant_method": "torchao"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return Weights.of(open_checkpoint(tmp_path))
+
+
+@pytest.mark.parametrize("case", sorted(OLDER))
+def test_older_classes(older, case):
+    found = older.packed(case, tuple(OLDER[case].shape))
+    assert isinstance(found, Scaled if case in ("int8-row", "int8-both", "float8-row") else Grouped)
+    check(found, OLDER[case])
+
+
+def test_older_tiles(older):
+    check_rounded(older.packed("int4-tile", (7, 1000)), CASES["int4-tile"][1])
+
+
+def test_tiles_of_a_cpu_are_refused(older):
+    """In which order codes lie there is up to the processor that packed them."""
+    with pytest.raises(TensorError, match="'AffineQuantizedTensor of Int4CPUAQTTensorImpl', which"):
+        older.packed("int4-cpu")
+
+
 def test_nothing_of_the_tool_is_run_by_a_file(tmp_path):
     """Its names stand for classes that only keep what they are given."""
     data = (GOLDEN / "torchao.bin").read_bytes()

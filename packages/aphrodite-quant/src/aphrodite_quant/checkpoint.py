@@ -22,8 +22,11 @@ _SIDE_FILES = (
     ("quantize_config.json", "", "gptq"),
     ("quant_config.json", "w_bit", "awq"),
     ("quant_config.json", "wbits", "squeezellm"),
+    ("quanto_qmap.json", "", "quanto"),
 )
 """Of files that older tools wrote beside the weights: name, a field of theirs, the method."""
+_UNSTATED = ((".W_q", "hqq"),)
+"""Of checkpoints of tools that state nothing at all: how a name of a tensor ends, the method."""
 _MODELOPT = "hf_quant_config.json"
 
 
@@ -56,7 +59,12 @@ class Checkpoint:
                 return {"quant_method": method} | stated
         # One that states the KV cache alone leaves the weights plain.
         own = self.modelopt_config
-        return {"quant_method": "modelopt"} | dict(own) if own.get("quant_algo") else None
+        if own.get("quant_algo"):
+            return {"quant_method": "modelopt"} | dict(own)
+        for ending, method in _UNSTATED:
+            if any(name.endswith(ending) for name in self.store.names()):
+                return {"quant_method": method}
+        return None
 
     @cached_property
     def modelopt_config(self) -> Mapping[str, Any]:

@@ -12,7 +12,13 @@ from aphrodite_engine.text.gguf_tokenizer import gguf_tokenizer
 from aphrodite_engine.text.tokenizer_files import tokenizer_files
 
 _SUFFIXES = (".json", ".jinja", ".model", ".tiktoken", ".txt")
-_OWN = ("config.json", "quantize_config.json", "quant_config.json", "model.safetensors.index.json")
+_OWN = (
+    "config.json",
+    "quantize_config.json",
+    "quant_config.json",
+    "quanto_qmap.json",
+    "model.safetensors.index.json",
+)
 _STATED = ("quantization_config", "compression_config")
 _TEMPLATE = "tokenizer.chat_template"
 

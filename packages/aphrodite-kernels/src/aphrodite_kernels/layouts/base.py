@@ -86,7 +86,7 @@ class PackedWeight(ABC):
     def to(self, device: torch.device) -> Self:
         """The same weight on `device`."""
 
-    def cropped(self, rows: int, columns: int) -> Self:
-        """The first rows and columns, if the others only pad it to whole blocks of its layout."""
+    def cropped(self, rows: int, columns: int) -> "PackedWeight":
+        """The weight [rows, columns], if what this one has beyond only pads it to whole blocks."""
         found = [self.out_features, self.in_features]
         raise LayoutError(f"a weight {found} is not one of {[rows, columns]} with padding")

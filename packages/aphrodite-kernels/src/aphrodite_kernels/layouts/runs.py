@@ -112,7 +112,7 @@ class Runs(PackedWeight):
             stacked.append(type(part).stack([whole.parts[index] for whole in wholes]))
         return replace(first, parts=tuple(stacked))
 
-    def cropped(self, rows: int, columns: int) -> Self:
+    def cropped(self, rows: int, columns: int) -> PackedWeight:
         filled = -(-rows // self.row_block) * self.row_block
         if (filled, columns) != (self.out_features, self.in_features):
             return super().cropped(rows, columns)

@@ -158,7 +158,7 @@ class Trellis(PackedWeight):
             first, trellis=trellis, svh=torch.cat([part.svh for part in parts]), picked=picked
         )
 
-    def cropped(self, rows: int, columns: int) -> Self:
+    def cropped(self, rows: int, columns: int) -> PackedWeight:
         full = (self.out_features, self.in_features)
         blocks = [-(-extent // TRELLIS_BLOCK) * TRELLIS_BLOCK for extent in (rows, columns)]
         if self.picked is not None or self.width is not None or tuple(blocks) != full:

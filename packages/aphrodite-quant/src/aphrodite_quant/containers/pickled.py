@@ -1,10 +1,13 @@
 """Files that torch saved (.bin, .pt, .pth), one or several behind an index: names and tensors.
 
+Or modules, each with its tensors and settings by name, as hqq saves them: settings become metadata.
+
 They are pickles, which may ask for any code to be run. Torch's restricted unpickler knows tensors
 and plain containers alone and refuses the rest; the numbers stay in the mapped file until they are
 read, unless the file is of the kind that torch wrote before 1.6, which is read whole.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from aphrodite_quant.containers.shards import read_shards
 from aphrodite_quant.containers.store import IndexedStore, TensorInfo, check_copy
 from aphrodite_quant.containers.torchao_pickles import (
     TakenApart,
+    as_json,
     part_names,
     stand_ins,
     take_apart,
@@ -28,6 +32,8 @@ from aphrodite_quant.containers.torchao_pickles import (
 from aphrodite_quant.containers.weight_file import refuse_impostors
 from aphrodite_quant.errors import ContainerError
 
+_SETTINGS = (bool, int, float, str, tuple, torch.dtype)
+"""What may stand beside the tensors of a module."""
 _ASKED = re.compile(r"GLOBAL ([\w.]+)")
 """What a pickle asks for beyond tensors, in the words of torch's unpickler."""
 
@@ -109,16 +115,49 @@ def _load(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for name, value in cast("dict[object, object]", found).items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise ContainerError(
-                f"{path}: {name!r} is a {type(value).__name__}; expected tensors by name"
-            )
-        if isinstance(value, TakenApart):
+        if isinstance(name, str) and isinstance(value, TakenApart):
             parts, metadata[name] = take_apart(name, value)
             tensors |= parts
-        else:
+        elif isinstance(name, str) and isinstance(value, Tensor):
             tensors[name] = value.detach()
+        elif isinstance(name, str) and isinstance(value, dict):
+            parts, said = _of_module(path, name, cast("dict[object, object]", value))
+            tensors |= parts
+            if said:
+                metadata[name] = json.dumps(said)
+        else:
+            raise _unexpected(path, name, value)
     return tensors, metadata
+
+
+def _of_module(
+    path: Path, module: str, entries: Mapping[object, object]
+) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """The tensors of one module, at any depth, by whole name; what else it says, as JSON has it."""
+    tensors: dict[str, Tensor] = {}
+    said: dict[str, object] = {}
+    for key, value in entries.items():
+        if not isinstance(key, str) or "." in key:
+            raise _unexpected(path, module, entries)
+        name = f"{module}.{key}"
+        if isinstance(value, Tensor) and not isinstance(value, TakenApart):
+            tensors[name] = value.detach()
+        elif isinstance(value, dict):
+            parts, inner = _of_module(path, name, cast("dict[object, object]", value))
+            tensors |= parts
+            said[key] = inner
+        elif value is None or isinstance(value, _SETTINGS):
+            said[key] = as_json(cast("object", value))
+        else:
+            raise _unexpected(path, name, value)
+    return tensors, said
+
+
+def _unexpected(path: Path, name: object, value: object) -> ContainerError:
+    return ContainerError(
+        f"{path}: {name!r} is a {type(value).__name__}; expected tensors by name, or by module and "
+        "name"
+    )
 
 
 def _infos(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, TensorInfo]:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
+from aphrodite_quant.containers.torchao_older import inside, renewed
+
 _TOOL = "torchao."
 _TENSORS = ("Tensor", "Impl")
 """How the names of its classes of tensors end."""
@@ -38,10 +40,14 @@ class TakenApart(Tensor):
 
 
 class _Said:
-    """What the tool says of a tensor in a class of its own."""
+    """What the tool says of a tensor in a class of its own: kept is a number that it is made of."""
+
+    number: object
 
     def __new__(cls, *arguments: object) -> Self:
-        return super().__new__(cls)
+        said = super().__new__(cls)
+        said.number = arguments[0] if len(arguments) == 1 else None
+        return said
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -60,11 +66,23 @@ def _stand_in(name: str) -> type:
 
 def take_apart(name: str, tensor: TakenApart) -> tuple[dict[str, Tensor], str]:
     """The tensors of `<module>.<leaf>` as `<module>._<leaf>_<part>`, and JSON that describes it."""
-    start, parts = _start(name), tensor.parts
-    found = {f"{start}{part}": value for part, value in parts.items() if isinstance(value, Tensor)}
-    said = {part: _as_json(value) for part, value in parts.items() if not isinstance(value, Tensor)}
+    around = inside(tensor.name, tensor.parts)
+    if isinstance(around, TakenApart):
+        return take_apart(name, around)
+    parts, impl = dict(tensor.parts), tensor.parts.get("tensor_impl")
+    if isinstance(impl, TakenApart):
+        domain = parts.pop("zero_point_domain", None)
+        zeros = domain.number if isinstance(domain, _Said) else None
+        parts |= impl.parts | {"impl": impl.name, "zeros": zeros}
+        codes = parts.get("int_data")
+        parts |= codes.parts if isinstance(codes, TakenApart) else {}
+    start, (kind, parts) = _start(name), renewed(tensor.name, parts, list(tensor.shape))
+    tensors = {n: value for n, value in parts.items() if isinstance(value, Tensor)}
+    found = {n: t for n, t in tensors.items() if not isinstance(t, TakenApart)}
+    said = {part: as_json(value) for part, value in parts.items() if part not in tensors}
     data = said | {"shape": list(tensor.shape)}
-    return found, json.dumps({"_type": tensor.name, "_data": data})
+    stated = {"_type": kind, "_data": data, "_tensor_data_names": list(found)}
+    return {f"{start}{n}": t for n, t in found.items()}, json.dumps(stated)
 
 
 def part_names(name: str, names: Collection[str]) -> list[str]:
@@ -77,9 +95,14 @@ def _start(name: str) -> str:
     return f"{module}._{leaf}_"
 
 
-def _as_json(value: object) -> object:
+def as_json(value: object) -> object:
+    """Numbers, text, types of numbers, lists and objects of them; null for anything else."""
     if isinstance(value, torch.dtype):
         return {"_type": "torch.dtype", "_data": str(value).removeprefix("torch.")}
     if isinstance(value, list | tuple):
-        return [_as_json(item) for item in cast("list[object]", value)]
+        return [as_json(item) for item in cast("list[object]", value)]
+    if isinstance(value, dict):
+        return {
+            str(key): as_json(item) for key, item in cast("dict[object, object]", value).items()
+        }
     return value if isinstance(value, bool | int | float | str) else None

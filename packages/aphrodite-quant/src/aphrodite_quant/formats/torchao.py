@@ -12,13 +12,17 @@ are eight bits with a scale for each row. By class, for blocks of [r, c] weights
 - Int4TilePackedTo4dTensor: `qdata` int32 [N' / 8, K' / 128, 32, 4], codes in the order in which
   the 32 threads of a tensor core take them; `scale_and_zero` [K' / c, N', 2]: scale * (code - 8) +
   zero. `shape` is [N, K]; the rest pads it.
+- UintxTensor: unsigned codes in shards of 4, 2 and 1 bits, lowest bits first, `qdata` and
+  `int2_shard`, `int1_shard`: uint8 [N, K * bits / 8], in a byte one code of each of 8 / bits equal
+  runs of columns, the first in the lowest bits; scale * (code - zero point).
 - MXTensor, NVFP4Tensor: `qdata` float8_e4m3fn [N, K] or uint8 [N, K / 2] of E2M1; `scale`
   float8_e8m0fnu or float8_e4m3fn, [N, K / c] or, if `is_swizzled_scales`, tiles of 128 x 4 in which
   32 rows of 16 numbers hold rows 32 apart side by side; `per_tensor_scale`, one number.
 
 `act_pre_scale` [K] multiplies the input features (AWQ, SmoothQuant). Scales to which activations
 are rounded are read and not used: activations are not quantised, which is more exact.
-Modules that were left unquantised have a plain weight.
+Modules that were left unquantised have a plain weight. Older classes are made these while a file
+is opened (`containers/torchao_older.py`).
 """
 
 import json
@@ -59,9 +63,13 @@ def reader(checkpoint: Checkpoint) -> Reader:
 
 def read(store: TensorStore, prefix: str, description: object = None) -> PackedWeight:
     """The weight of module `prefix`, with its scales if it is quantised."""
-    if f"{prefix}._weight_qdata" not in store.names():
+    parts = [name for name in store.names() if name.startswith(f"{prefix}._weight_")]
+    if not parts:
         return dense.read_left_alone(store, prefix)
-    weight = _Parts.of(store, prefix, description)
+    codes = f"{prefix}._weight_qdata"
+    weight = _Parts.of(
+        store, prefix, store.info(codes if codes in parts else parts[0]), description
+    )
     for leaf in _OF_ACTIVATIONS:
         if weight.has(leaf):
             store.read(weight.name(leaf))
@@ -80,15 +88,15 @@ class _Parts:
     store: TensorStore
     prefix: str
     info: TensorInfo
-    """Of `qdata`."""
+    """Of `qdata`, or of another part of a class that is not known."""
     kind: str
     fields: Mapping[str, Any]
 
     @classmethod
-    def of(cls, store: TensorStore, prefix: str, description: object) -> Self:
-        info = store.info(f"{prefix}._weight_qdata")
+    def of(cls, store: TensorStore, prefix: str, info: TensorInfo, description: object) -> Self:
         where = f"{info.file}: tensor {info.name!r} is {info}"
         if description is None:
+            store.info(f"{prefix}._weight_qdata")
             kind = "Float8Tensor" if info.type == torch.float8_e4m3fn else "Int8Tensor"
             return cls(store, prefix, info, kind, {})
         try:
@@ -103,7 +111,8 @@ class _Parts:
                 f"{', '.join(_CLASSES)}"
             )
         parts: object = stated.get("_tensor_data_names")
-        for leaf in cast("list[object]", parts) if isinstance(parts, list) else ():
+        named = cast("list[object]", parts) if isinstance(parts, list) else []
+        for leaf in ("qdata", *named):
             store.info(f"{prefix}._weight_{leaf}")
         return cls(store, prefix, info, kind, cast("dict[str, Any]", fields))
 
@@ -175,13 +184,38 @@ def _integers(weight: _Parts, bits: int) -> PackedWeight:
     return Grouped.pack(codes, by_row[0], by_row[1], packed, block[1])
 
 
+def _shards(weight: _Parts) -> PackedWeight:
+    bits = weight.fields.get("bit_width")
+    if type(bits) is not int or not 1 <= bits <= 7 or weight.fields.get("pack_dim") not in (-1, 1):
+        raise weight.wrong("bit_width", "1 to 7, with pack_dim -1")
+    widths = [width for width in (4, 2, 1) if bits & width]
+    info = matrix(weight.store, weight.info.name, torch.uint8)
+    rows, columns = info.shape[0], info.shape[1] * (8 // widths[0])
+    codes = weight.store.read(info.name).new_zeros((rows, columns))
+    above = 0
+    for width in widths:
+        name = info.name if width == widths[0] else weight.name(f"int{width}_shard")
+        shard = exact(weight.store, name, torch.uint8, (rows, columns * width // 8))
+        runs = [shard >> at & (1 << width) - 1 for at in range(0, 8, width)]
+        codes |= torch.cat(runs, 1) << above
+        above += width
+    block = weight.block(rows, columns)
+    shape = (rows // block[0], columns // block[1])
+    scale = floating(weight.store, weight.name("scale"), shape)
+    zero = _zero_points(weight, shape)
+    zero = torch.zeros_like(scale, dtype=torch.float32) if zero is None else zero
+    scale, zero = (part.repeat_interleave(block[0], 0) for part in (scale, zero))
+    return Grouped.pack(codes, scale, zero, bits, block[1])
+
+
 def _zero_points(weight: _Parts, shape: tuple[int, int]) -> Tensor | None:
     """Float32, None if all are 0 or there are none."""
     name = weight.name("zero_point")
     if not weight.has("zero_point"):
         return None
-    if weight.store.info(name).type == torch.int8:
-        zero = exact(weight.store, name, torch.int8, shape).float()
+    kind = weight.store.info(name).type
+    if kind in (torch.int8, torch.int32, torch.int64):
+        zero = exact(weight.store, name, kind, shape).float()
     else:
         zero = finite(weight.store, name, shape)
     return zero if bool(zero.any()) else None
@@ -303,4 +337,5 @@ _CLASSES: Mapping[str, Callable[[_Parts], PackedWeight]] = {
     "Int4TilePackedTo4dTensor": _tiles,
     "MXTensor": _powers,
     "NVFP4Tensor": _small,
+    "UintxTensor": _shards,
 }
