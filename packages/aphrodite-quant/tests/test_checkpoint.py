@@ -1,8 +1,17 @@
 """Which paths are checkpoints, and what is said of those that are not."""
 
 import pytest
-from aphrodite_quant import CheckpointError, FormatError, find_format, format_names, open_checkpoint
+import torch
+from aphrodite_quant import (
+    CheckpointError,
+    FormatError,
+    Weights,
+    find_format,
+    format_names,
+    open_checkpoint,
+)
 from aphrodite_quant.location import find_weights
+from safetensors.torch import save_file
 
 
 def test_a_directory_of_safetensors(small_safetensors):
@@ -94,6 +103,25 @@ def test_several_files_are_ambiguous(small_gguf, small_safetensors):
     weights.rename(small_safetensors / "a.safetensors")
     with pytest.raises(CheckpointError, match=r"several files of weights but no"):
         open_checkpoint(small_safetensors)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_parts_without_an_index(tmp_path, kind):
+    save = save_file if kind == "safetensors" else torch.save
+    names = [f"model-0000{number}-of-00002.{kind}" for number in (1, 2)]
+    for number, name in enumerate(names):
+        save({f"{number}.weight": torch.full((2, 2), float(number))}, tmp_path / name)
+    (tmp_path / "config.json").write_text("{}")
+    weights = Weights.of(open_checkpoint(tmp_path))
+    assert [weights.packed(part).dequantize().sum() for part in ("0", "1")] == [0, 4]
+    assert [file.name for file in find_weights(tmp_path).weight_files()] == names
+    (tmp_path / names[1]).rename(tmp_path / "away")
+    with pytest.raises(CheckpointError, match=rf"parts are missing: {names[1]}"):
+        open_checkpoint(tmp_path)
+    save({"a": torch.ones(2)}, tmp_path / f"other.{kind}")
+    (tmp_path / "away").rename(tmp_path / names[1])
+    with pytest.raises(CheckpointError, match="several files of weights but no"):
+        open_checkpoint(tmp_path)
 
 
 def test_a_lone_safetensors_file_lacks_its_config(small_safetensors):

@@ -95,9 +95,9 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
     if location.kind == "gguf":
         store = open_gguf(location.file)
         return Checkpoint(location.path, "gguf", store, config, store.metadata)
-    if location.kind == "pickle":
-        opened = open_pickled_index if location.is_index else open_pickled
+    pickled = location.kind == "pickle"
+    if location.is_index:
+        store = (open_pickled_index if pickled else open_index)(location.file)
     else:
-        opened = open_index if location.is_index else open_safetensors
-    store = opened(location.file)
+        store = (open_pickled if pickled else open_safetensors)(*location.weight_files())
     return Checkpoint(location.path, location.kind, store, config, store.metadata)

@@ -88,7 +88,8 @@ def _number(store: TensorStore, name: str) -> float:
     tensor = store.read(name)
     if tensor.numel() != 1:
         raise TensorError(
-            f"{info.file}: tensor {name!r} is {info}; expected one number, the scale of a layer"
+            f"{info.file}: tensor {name!r} is {info}; expected one number, the scale of a layer; "
+            "choose a KV cache of another type, which has scales of its own"
         )
     number = float(tensor.float())
     if not 0 < number < float("inf"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from aphrodite_quant.containers.gguf_header import MetadataValue, read_header
-from aphrodite_quant.containers.gguf_parts import split_parts
+from aphrodite_quant.containers.parts import split_parts
 from aphrodite_quant.containers.shards import is_beside
 from aphrodite_quant.containers.weight_file import map_file, refuse_impostors
 from aphrodite_quant.errors import CheckpointError, listed
@@ -41,7 +41,7 @@ class Location:
     """As given: a file or a directory."""
     kind: Kind
     file: Path
-    """To open first: a GGUF file (of a split: the first), an index, or the only file."""
+    """To open first: an index, or the only file (of a split without an index: the first)."""
 
     @property
     def is_index(self) -> bool:
@@ -54,10 +54,8 @@ class Location:
         Raises:
             QuantError: the index is no JSON object, or parts of a split are missing.
         """
-        if self.kind == "gguf":
-            return split_parts(self.file)
         if not self.is_index:
-            return (self.file,)
+            return split_parts(self.file)
         shards = read_json_object(self.file).get("weight_map")
         if not isinstance(shards, dict):
             return ()
@@ -125,16 +123,17 @@ def _first_pickle(path: Path, names: list[str], pickles: list[str]) -> Path:
 
 
 def _first(path: Path, names: list[str], weights: list[str], usual: str, index: str) -> Path:
-    """The index, the file of the usual name, or the only one."""
+    """The index, the file of the usual name, the only one, or the first of all parts of one."""
     if "config.json" not in names:
         raise CheckpointError(f"{path} has {listed(weights) or index} but no config.json")
     if index in names:
         return path / index
-    if usual not in weights and len(weights) > 1:
+    file = path / (usual if usual in weights else weights[0])
+    if usual not in weights and {path / name for name in weights} != set(split_parts(file)):
         raise CheckpointError(
             f"{path} has several files of weights but no {index}: {listed(weights)}"
         )
-    return path / (usual if usual in weights else weights[0])
+    return file
 
 
 def _only_gguf(path: Path, names: list[str]) -> Path:

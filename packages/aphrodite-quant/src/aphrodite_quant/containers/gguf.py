@@ -20,7 +20,7 @@ from aphrodite_quant.containers.gguf_header import (
     TensorRecord,
     read_header,
 )
-from aphrodite_quant.containers.gguf_parts import split_parts
+from aphrodite_quant.containers.parts import split_parts
 from aphrodite_quant.containers.store import TensorInfo
 from aphrodite_quant.containers.weight_file import map_file, refuse_impostors
 from aphrodite_quant.errors import CheckpointError, ContainerError, TensorError

@@ -9,7 +9,7 @@ read, unless the file is of the kind that torch wrote before 1.6, which is read 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -51,30 +51,32 @@ class PickledStore(IndexedStore):
         return self._tensors[name].contiguous()
 
 
-def open_pickled(path: Path) -> PickledStore:
-    """Open one file."""
-    tensors, metadata = _load(path)
-    return PickledStore((path,), _infos(path, tensors), tensors, metadata)
+def open_pickled(*files: Path) -> PickledStore:
+    """Open one file, or all parts of one: a tensor is in the first that has it."""
+    return _open_files(dict.fromkeys(files))
 
 
 def open_pickled_index(path: Path) -> PickledStore:
     """Open every file that an index names; the index decides where a tensor is."""
+    shards = read_shards(path, ".bin")
+    return _open_files({path.parent / name: tensors for name, tensors in shards.items()})
+
+
+def _open_files(shards: Mapping[Path, Collection[str] | None]) -> PickledStore:
+    """Files, and the tensors that are to be in each; None: whatever is in no file before."""
     infos: dict[str, TensorInfo] = {}
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     copies: list[tuple[Path, str, Tensor]] = []
-    shards = read_shards(path, ".bin")
-    for name, wanted in shards.items():
-        file = path.parent / name
+    for file, stated in shards.items():
         found, described = _load(file)
-        absent = [tensor for tensor in wanted if tensor not in found and tensor not in described]
+        wanted = found.keys() - tensors.keys() if stated is None else set(stated)
+        absent = sorted(wanted - found.keys() - described.keys())
         if absent:
             raise ContainerError(
                 f"{file} does not hold tensor {absent[0]!r}, though the index says so"
             )
-        parts = {
-            name for whole in described.keys() & set(wanted) for name in part_names(whole, found)
-        }
+        parts = {name for whole in described.keys() & wanted for name in part_names(whole, found)}
         chosen = {tensor: found[tensor] for tensor in found if tensor in parts or tensor in wanted}
         metadata |= described
         tensors |= chosen
@@ -83,8 +85,7 @@ def open_pickled_index(path: Path) -> PickledStore:
     for file, tensor, copy in copies:
         if tensor in tensors:
             check_copy(tensor, file, copy, infos[tensor].file, tensors[tensor])
-    files = tuple(path.parent / name for name in shards)
-    return PickledStore(files, infos, tensors, metadata)
+    return PickledStore(tuple(shards), infos, tensors, metadata)
 
 
 def _load(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:

@@ -45,30 +45,33 @@ class SafetensorsStore(IndexedStore):
         return self._handles[self.info(name).file].get_tensor(name)
 
 
-def open_safetensors(path: Path) -> SafetensorsStore:
-    """Open one file."""
-    handle = _open(path)
-    infos = _infos(path, handle, handle.keys())
-    return SafetensorsStore((path,), infos, {path: handle}, handle.metadata() or {})
+def open_safetensors(*files: Path) -> SafetensorsStore:
+    """Open one file, or all parts of one: a tensor is in the first that has it."""
+    return _open_files(dict.fromkeys(files))
 
 
 def open_index(path: Path) -> SafetensorsStore:
     """Open every shard that an index file names; the index decides where a tensor is."""
     shards = read_shards(path, ".safetensors")
+    return _open_files({path.parent / name: tensors for name, tensors in shards.items()})
+
+
+def _open_files(shards: Mapping[Path, Collection[str] | None]) -> SafetensorsStore:
+    """Files, and the tensors that are to be in each; None: whatever is in no file before."""
     infos: dict[str, TensorInfo] = {}
     handles: dict[Path, Any] = {}
     metadata: dict[str, str] = {}
-    for name, tensors in shards.items():
-        shard = path.parent / name
-        handles[shard] = _open(shard)
-        infos |= _infos(shard, handles[shard], tensors)
-        metadata |= handles[shard].metadata() or {}
+    for shard, stated in shards.items():
+        handle = handles[shard] = _open(shard)
+        new = [name for name in handle.keys() if name not in infos]  # noqa: SIM118
+        infos |= _infos(shard, handle, new if stated is None else stated)
+        metadata |= handle.metadata() or {}
     store = SafetensorsStore(tuple(handles), infos, handles, metadata)
     for shard, handle in handles.items():
-        copies = set(handle.keys()) & infos.keys() - set(shards[shard.name])
-        for name in sorted(copies):
-            copy = handle.get_tensor(name)
-            check_copy(name, shard, copy, infos[name].file, store.read(name))
+        for name in sorted(handle.keys()):
+            if name in infos and infos[name].file != shard:
+                copy = handle.get_tensor(name)
+                check_copy(name, shard, copy, infos[name].file, store.read(name))
     return store
 
 

@@ -68,14 +68,13 @@ def _of(parts: Parts, *names: str) -> dict[str, Any]:
 def _shaped(parts: Parts, name: str, shape: tuple[int, int]) -> object:
     """Numbers of blocks in rows and columns; as they are if they are not as many."""
     value = parts.get(name)
-    fits = isinstance(value, Tensor) and value.numel() == shape[0] * shape[1]
-    return value.reshape(shape) if fits else value
+    if isinstance(value, Tensor) and value.numel() == shape[0] * shape[1]:
+        return value.reshape(shape)
+    return value
 
 
 def _bits(parts: Parts) -> int | None:
     """Of signed codes between `quant_min` and `quant_max`: eight if nothing is said."""
     limits = (parts.get("quant_min"), parts.get("quant_max"))
-    if limits == (None, None):
-        return 8
     known = {(-(1 << bits - 1), (1 << bits - 1) - 1): bits for bits in range(1, 9)}
-    return known.get(limits)
+    return (known | {(None, None): 8}).get(limits)

@@ -1,11 +1,11 @@
-"""Names of the parts of a split GGUF file."""
+"""Names of the parts of a split file, as `model-00001-of-00002.gguf`."""
 
 import re
 from pathlib import Path
 
 from aphrodite_quant.errors import CheckpointError, listed
 
-_SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+_SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
 
 
 def split_parts(path: Path) -> tuple[Path, ...]:
@@ -14,7 +14,8 @@ def split_parts(path: Path) -> tuple[Path, ...]:
     if match is None:
         return (path,)
     stem, number, count = match["stem"], int(match["number"]), int(match["count"])
-    parts = tuple(path.with_name(f"{stem}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1))
+    names = (f"{stem}-{i:05}-of-{count:05}{match['suffix']}" for i in range(1, count + 1))
+    parts = tuple(map(path.with_name, names))
     if number != 1:
         raise CheckpointError(
             f"{path} is part {number} of {count}: give the first, {parts[0].name}"
