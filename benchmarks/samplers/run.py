@@ -117,7 +117,7 @@ def time_stages(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
         stages = stages_from(fields)
         if arguments.only not in str(fields):
             continue
-        sampler = Sampler(backend, at_once=2**20 if on_cpu else logits.numel())
+        sampler = Sampler(backend, at_once=2**22 if on_cpu else logits.numel())
         params = SamplingParams(stages=with_breakers(stages))
         for row in range(arguments.rows):
             sampler.start(row_start(row, params, begun[row]))

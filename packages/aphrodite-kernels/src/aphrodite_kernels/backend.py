@@ -18,17 +18,29 @@ from aphrodite_kernels.errors import BackendError
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.protocols import (
     AddRMSNorm,
-    Argmax,
     Attention,
     Capture,
-    Deviation,
-    Draw,
     Embed,
     Embeds,
     FindPaths,
     Gated,
     Inputs,
     InputsFor,
+    MatMul,
+    MatMuls,
+    Repacks,
+    RMSNorm,
+    RotateAndStore,
+    RoundedMatMul,
+    Select,
+    Takes,
+)
+from aphrodite_kernels.sampling_protocols import (
+    Argmax,
+    Bend,
+    Deviation,
+    Divide,
+    Draw,
     Keep,
     KeepNear,
     KeepTailFree,
@@ -38,15 +50,8 @@ from aphrodite_kernels.protocols import (
     KeepUpTo,
     LeastFrom,
     LogSumExp,
-    MatMul,
-    MatMuls,
-    Repacks,
-    RMSNorm,
-    RotateAndStore,
-    RoundedMatMul,
-    Select,
+    Prefer,
     Skew,
-    Takes,
     Uncertainty,
     Uniform,
 )
@@ -93,6 +98,9 @@ class Backend:
     logsumexp: LogSumExp
     uncertainty: Uncertainty
     deviation: Deviation
+    divide: Divide
+    bend: Bend
+    prefer: Prefer
     keep: Keep
     keep_near: KeepNear
     keep_up_to: KeepUpTo

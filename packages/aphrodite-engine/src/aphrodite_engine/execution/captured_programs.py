@@ -34,6 +34,8 @@ class _Decoding:
 class CapturedPrograms:
     """Implements programs.Programs over rigid captures."""
 
+    repeats = False
+
     def __init__(
         self, model: Model, eager: EagerPrograms, inputs: DeviceInputs, backend: Backend
     ) -> None:

@@ -22,6 +22,11 @@ Likeliest: TypeAlias = tuple[Tensor, Tensor]
 class Programs(Protocol):
     """The two halves of a forward pass, over the tensors of `Inputs`."""
 
+    @property
+    def repeats(self) -> bool:
+        """Logits are computed anew whenever they are asked for, so they may be overwritten."""
+        ...
+
     def forward(self, step: Step, *, every: bool) -> None:
         """Compute hidden rows, kept until the next call, and write keys and values.
 
@@ -47,6 +52,8 @@ class Programs(Protocol):
 
 class EagerPrograms:
     """The model itself, each time."""
+
+    repeats = True
 
     def __init__(self, model: Model, backend: Backend, inputs: Inputs) -> None:
         self._model = model
@@ -77,6 +84,8 @@ class EagerPrograms:
 
 class RecordedPrograms:
     """One recording of each half over full buffers, replayed with the counts of the step."""
+
+    repeats = True
 
     def __init__(
         self, model: Model, backend: Backend, inputs: HostInputs, capture: Capture

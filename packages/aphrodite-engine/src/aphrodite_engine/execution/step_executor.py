@@ -97,9 +97,13 @@ class StepExecutor:
             on_device=self._inputs.sampled_positions(step),
         )
         try:
-            sampled = self._sampler.sample(logits, place, self._state.tokens, known)
+            sampled = self._sampler.sample(
+                logits, place, self._state.tokens, known, spare=self._programs.repeats
+            )
         except Exception:
             _log.warning("sampling a batch failed, each row is sampled alone", exc_info=True)
+            if self._programs.repeats:
+                logits = self._programs.logits(step, step.outputs)
             self._sample_each(step, logits, place, underway)
             return
         if known is None or sampled.tokens is not known[0]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aphrodite_kernels.protocols import LogSumExp
+from aphrodite_kernels.sampling_protocols import LogSumExp
 from torch import Tensor
 
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs

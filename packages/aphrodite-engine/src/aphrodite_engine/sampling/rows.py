@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from aphrodite_kernels.backend import Backend
-    from aphrodite_kernels.protocols import Uniform
+    from aphrodite_kernels.sampling_protocols import Uniform
     from torch import Tensor
 
 

@@ -181,11 +181,10 @@ class Sampler:
 
     Args:
         backend: draws the random numbers, on its device.
-        at_once: logits that go through the stages at a time, about; a few MiB of float32 stay in
-            a CPU's cache, and all at once would not.
+        at_once: logits that go through the stages at a time, about.
     """
 
-    def __init__(self, backend: Backend, *, at_once: int = 2**20) -> None:
+    def __init__(self, backend: Backend, *, at_once: int = 2**22) -> None:
         self._backend = backend
         self._at_once = at_once
         self._rows: dict[int, Row] = {}
@@ -215,22 +214,26 @@ class Sampler:
         standing: Standing,
         history: Tensor,
         likeliest: tuple[Tensor, Tensor] | None = None,
+        *,
+        spare: bool = False,
     ) -> Sampled:
         """Sample one token for each row of logits, without waiting for the device.
 
         Args:
-            logits: [R, V] of any floating dtype; left alone.
+            logits: [R, V] of any floating dtype; left alone, save where they are spare.
             standing: the rows of the logits, in their order; at least one.
             history: [max rows, max length] int32 on the device, indexed by row id; each row holds
                 its tokens before its position. Read only by stages that need it.
             likeliest: what `Backend.argmax` gives for these logits, if it is known already.
+            spare: the logits may be overwritten.
         """
         composition = self._compose(tuple(standing.rows), logits.shape[1])
+        own = spare and composition.scored is None and logits.dtype == torch.float32
         if likeliest is not None and composition.plain:
             chosen = [_Chosen(*likeliest, [], {}, {})]
         else:
             chosen = [
-                self._run(batch, part, standing.part(batch.span), history)
+                self._run(batch, part, standing.part(batch.span), history, own=own)
                 for batch, part in composition.parts(logits)
             ]
         tokens, valid = chosen[0].tokens, chosen[0].valid
@@ -275,12 +278,14 @@ class Sampler:
             )
         return self._composition
 
-    def _run(self, batch: Batch, logits: Tensor, standing: Standing, tokens: Tensor) -> _Chosen:
-        """Lead a batch through its stages and choose."""
+    def _run(
+        self, batch: Batch, logits: Tensor, standing: Standing, tokens: Tensor, *, own: bool
+    ) -> _Chosen:
+        """Lead a batch through its stages and choose; own: its logits may be overwritten."""
         if batch.plain:
             return _Chosen(*self._backend.argmax(logits), [], {}, {})
         draws = Draws(batch.seeds, batch.choices, standing.on_device, self._backend.uniform)
-        if batch.passes:
+        if batch.passes and not own:
             logits = self._copied(logits)
         watch = None
         if batch.explained:

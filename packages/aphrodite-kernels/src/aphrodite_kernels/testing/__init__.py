@@ -8,6 +8,7 @@ Each case draws random inputs in the backend's dtype, runs one op of the backend
 reference, and compares. It knows nothing of how a backend works, and does not need pytest.
 """
 
+from aphrodite_kernels.testing.bends import bend_cases
 from aphrodite_kernels.testing.case import Case
 from aphrodite_kernels.testing.company import company_cases
 from aphrodite_kernels.testing.heads import attention_cases, rotate_and_store_cases
@@ -34,6 +35,7 @@ def conformance_cases() -> list[Case]:
         *token_cases(),
         *keep_cases(),
         *shape_cases(),
+        *bend_cases(),
         *path_cases(),
         Case("capture", check_capture),
     ]

@@ -1,6 +1,5 @@
 """Adaptive-p."""
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -11,10 +10,6 @@ from aphrodite_engine.sampling.stage import Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_WIDTH = 0.3
-_PEAK = 5.0
-_STEEPNESS = 10.0
 
 
 class AdaptiveP(Stage, frozen=True):
@@ -46,14 +41,9 @@ class AdaptiveP(Stage, frozen=True):
 
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
-        probability = (logits - rows.ops.logsumexp(logits)[:, None]).exp_()
-        rows.notes["probability"] = probability
         target = rows.columns["adaptive_target"]
-        aim = (2 * target - rows.remembered["mean"]).clamp(0, 1)
-        distance = (probability - aim).abs_().div_(_WIDTH)
-        weight = distance.square().div_(distance.add_(1)).mul_(-_STEEPNESS).add_(_PEAK)
-        changed = (target > 0) & (logits > -math.inf)
-        logits.copy_(weight.where(changed, logits))
+        aim = (2 * target - rows.remembered["mean"]).clamp_(0, 1).masked_fill_(target <= 0, -1)
+        rows.notes["probability"] = rows.ops.prefer(logits, aim)
 
     @classmethod
     def update(cls, tokens: "Tensor", rows: Rows) -> Mapping[str, "Tensor"]:

@@ -1,6 +1,5 @@
 """Quadratic smoothing."""
 
-import math
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
@@ -10,9 +9,6 @@ from aphrodite_engine.sampling.stage import Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_FARTHEST = -1e6
-"""Distances from the best logit beyond this one are as impossible as any."""
 
 
 class Quadratic(Stage, frozen=True):
@@ -38,9 +34,4 @@ class Quadratic(Stage, frozen=True):
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
         factor, curve = rows.columns["smoothing_factor"], rows.columns["smoothing_curve"]
-        best = logits.amax(-1, keepdim=True)
-        distance = (logits - best).clamp_(min=_FARTHEST)
-        square, cube = factor * (3 - curve) / 2, factor * (curve - 1) / 2
-        bent = (cube * distance).sub_(square).mul_(distance.square_()).add_(best)
-        untouched = (logits == -math.inf) | (factor <= 0)
-        logits.copy_(logits.where(untouched, bent))
+        rows.ops.bend(logits, factor * (3 - curve) / 2, factor * (curve - 1) / 2)

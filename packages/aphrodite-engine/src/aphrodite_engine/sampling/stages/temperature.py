@@ -83,9 +83,9 @@ class Temperature(Stage, frozen=True):
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
         low, high = rows.columns["low"], rows.columns["high"]
         if rows.given.isdisjoint(("dynatemp_min", "dynatemp_max", "dynatemp_range")):
-            logits.div_(low)
+            rows.ops.divide(logits, low)
             return
         entropy, _, possible = rows.ops.uncertainty(logits)
         unsure = (entropy / possible.double().log().clamp(min=1e-9)).clamp(0, 1)
         reach = (high - low).double() * unsure.pow(rows.columns["dynatemp_exponent"].double())
-        logits.div_((low + reach).clamp(min=_GREEDY_BELOW).float())
+        rows.ops.divide(logits, (low + reach).clamp(min=_GREEDY_BELOW).float())

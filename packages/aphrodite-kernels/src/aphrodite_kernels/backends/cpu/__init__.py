@@ -12,6 +12,7 @@ from aphrodite_kernels.backend import Backend, instruction_set_limit
 from aphrodite_kernels.backends import reference
 from aphrodite_kernels.backends.cpu.activation import gated_on
 from aphrodite_kernels.backends.cpu.attention import attention_on
+from aphrodite_kernels.backends.cpu.bend import bend_on, prefer_on
 from aphrodite_kernels.backends.cpu.codebook import Vectors, codebook_matmul_on
 from aphrodite_kernels.backends.cpu.cores import physical_cores
 from aphrodite_kernels.backends.cpu.fallback import any_embed_on, any_matmul_on
@@ -105,6 +106,9 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         logsumexp=logsumexp_on(runtime),
         uncertainty=uncertainty_on(runtime),
         deviation=deviation_on(runtime),
+        divide=change_on(runtime, "divide"),
+        bend=bend_on(runtime),
+        prefer=prefer_on(runtime),
         keep=keep_on(runtime, Rule.BELOW),
         keep_near=keep_on(runtime, Rule.BELOW_LARGEST),
         keep_up_to=keep_on(runtime, Rule.ABOVE),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.logits import LogitArguments, arguments_of, column_of
 from aphrodite_kernels.backends.cpu.runtime import Runtime
-from aphrodite_kernels.protocols import KeepTopK, KeepTopP, LeastFrom
+from aphrodite_kernels.sampling_protocols import KeepTopK, KeepTopP, LeastFrom
 
 Change: TypeAlias = Callable[[Tensor, Tensor], None]
 """In place: logits [R, V] by a column [R, 1]."""
@@ -25,7 +25,7 @@ class Rule(enum.IntEnum):
 
 
 class ChangeArguments(LogitArguments):
-    """Of ops/keep_typical.cpp, ops/keep_tail_free.cpp and ops/skew.cpp; others append to it."""
+    """Of ops that take a column, as ops/keep_typical.cpp; others append to it."""
 
     _fields_ = (("column", c_void_p),)
 
@@ -77,7 +77,7 @@ def least_from_on(runtime: Runtime) -> LeastFrom:
 
 
 def change_on(runtime: Runtime, name: str) -> Change:
-    """The op of this name: KeepTypical, KeepTailFree or Skew."""
+    """The op of this name: KeepTypical, KeepTailFree, Skew or Divide."""
     run = runtime.op(name)
 
     def change(logits: Tensor, column: Tensor) -> None:

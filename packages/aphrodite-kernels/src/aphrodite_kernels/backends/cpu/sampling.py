@@ -8,7 +8,7 @@ from torch import Tensor
 from aphrodite_kernels.backends.cpu.logits import LogitArguments, arguments_of
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
 from aphrodite_kernels.backends.cpu.tensors import require_whole
-from aphrodite_kernels.protocols import Argmax, Draw, Uniform
+from aphrodite_kernels.sampling_protocols import Argmax, Draw, Uniform
 
 
 class UniformArguments(Arguments):

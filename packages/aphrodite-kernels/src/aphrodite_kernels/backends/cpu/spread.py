@@ -7,7 +7,7 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.logits import LogitArguments, arguments_of
 from aphrodite_kernels.backends.cpu.runtime import Runtime
-from aphrodite_kernels.protocols import Deviation, LogSumExp, Uncertainty
+from aphrodite_kernels.sampling_protocols import Deviation, LogSumExp, Uncertainty
 
 
 class ResultArguments(LogitArguments):

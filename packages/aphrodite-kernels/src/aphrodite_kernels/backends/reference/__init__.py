@@ -14,7 +14,9 @@ from aphrodite_kernels.backends.reference.norm import add_rms_norm, rms_norm
 from aphrodite_kernels.backends.reference.rope import rotate_and_store
 from aphrodite_kernels.backends.reference.sampling import (
     argmax,
+    bend,
     deviation,
+    divide,
     draw,
     keep,
     keep_near,
@@ -25,6 +27,7 @@ from aphrodite_kernels.backends.reference.sampling import (
     keep_up_to,
     least_from,
     logsumexp,
+    prefer,
     skew,
     uncertainty,
     uniform,
@@ -84,6 +87,9 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         keep_top_p=keep_top_p,
         keep_tail_free=keep_tail_free,
         keep_typical=keep_typical,
+        divide=divide,
+        bend=bend,
+        prefer=prefer,
         skew=skew,
         find_paths=find_paths,
     )

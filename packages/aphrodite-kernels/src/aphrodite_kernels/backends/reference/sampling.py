@@ -10,6 +10,8 @@ _ROUNDS = 10
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _ALMOST_IMPOSSIBLE = -1e9
+_FARTHEST = -1e6
+_AIM_WIDTH, _AIM_PEAK, _AIM_STEEPNESS = 0.3, 5.0, 10.0
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 
 
@@ -55,6 +57,31 @@ def draw(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     upto = logits.double().softmax(-1).cumsum(-1)  # of what is not valid: NaN
     target = uniform.double()[:, None] * upto[:, -1:]
     return (upto <= target).sum(-1, dtype=torch.int32), upto[:, -1].isfinite()
+
+
+def divide(logits: Tensor, divisor: Tensor) -> None:
+    """By torch."""
+    logits.div_(divisor)
+
+
+def bend(logits: Tensor, square: Tensor, cube: Tensor) -> None:
+    """A parabola, or a cubic curve."""
+    best = logits.amax(-1, keepdim=True)
+    distance = (logits - best).clamp_(min=_FARTHEST)
+    bent = (cube * distance).sub_(square).mul_(distance.square_()).add_(best)
+    stays = (logits == -torch.inf) | ~best.isfinite() | ((square == 0) & (cube == 0))
+    logits.copy_(logits.where(stays, bent))
+
+
+def prefer(logits: Tensor, aim: Tensor) -> Tensor:
+    """Weights that fall as a parabola near the aim and as a line far from it."""
+    total = logsumexp(logits)[:, None]
+    chances = (logits - total).exp_()
+    distance = (chances - aim).abs_().div_(_AIM_WIDTH)
+    weight = distance.square().div_(distance.add_(1)).mul_(-_AIM_STEEPNESS).add_(_AIM_PEAK)
+    stays = (logits == -torch.inf) | ~total.isfinite() | (aim < 0)
+    logits.copy_(logits.where(stays, weight))
+    return chances
 
 
 def keep(logits: Tensor, threshold: Tensor) -> None:

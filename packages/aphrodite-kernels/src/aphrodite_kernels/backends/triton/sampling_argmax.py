@@ -13,7 +13,7 @@ from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.sampling_order import INFINITE, LOWEST, order_of
 from aphrodite_kernels.backends.triton.specimen import Specimen
-from aphrodite_kernels.protocols import Argmax
+from aphrodite_kernels.sampling_protocols import Argmax
 
 _CHUNK = 4096
 """Logits that a program reads."""

@@ -15,7 +15,7 @@ from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.sampling_sums import CHUNK, chunk_sums, chunks_of, weight_of
 from aphrodite_kernels.backends.triton.specimen import Specimen
-from aphrodite_kernels.protocols import Draw
+from aphrodite_kernels.sampling_protocols import Draw
 
 
 @triton.jit(do_not_specialize=["uniform", "largest", "sums"])

@@ -15,7 +15,7 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.specimen import Specimen
-from aphrodite_kernels.protocols import KeepNear, LeastFrom
+from aphrodite_kernels.sampling_protocols import KeepNear, LeastFrom
 
 _CHUNK = 4096
 """Logits that a program treats at a time."""

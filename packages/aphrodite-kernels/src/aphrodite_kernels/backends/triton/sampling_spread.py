@@ -13,7 +13,7 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.specimen import Specimen
-from aphrodite_kernels.protocols import Deviation, Uncertainty
+from aphrodite_kernels.sampling_protocols import Deviation, Uncertainty
 
 BLOCK = 4096
 """Slots of a row: with 16 warps a thread holds 8."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.specimen import Specimen
-from aphrodite_kernels.protocols import LogSumExp
+from aphrodite_kernels.sampling_protocols import LogSumExp
 
 CHUNK = 4096
 """Logits that a program reads."""

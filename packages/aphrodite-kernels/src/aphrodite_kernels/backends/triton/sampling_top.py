@@ -17,7 +17,7 @@ from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.sampling_order import LOWEST, order_of, value_of
 from aphrodite_kernels.backends.triton.specimen import Specimen
-from aphrodite_kernels.protocols import KeepTopK, KeepTopP
+from aphrodite_kernels.sampling_protocols import KeepTopK, KeepTopP
 
 _BLOCK = 4096
 """Slots of a row: with 16 warps a thread holds 8."""

@@ -22,7 +22,7 @@ from aphrodite_kernels.backends.triton.sampling_spread import (
     weigh_row,
 )
 from aphrodite_kernels.backends.triton.specimen import Specimen
-from aphrodite_kernels.protocols import KeepTypical
+from aphrodite_kernels.sampling_protocols import KeepTypical
 
 
 @triton.jit

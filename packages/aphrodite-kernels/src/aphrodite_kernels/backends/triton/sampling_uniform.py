@@ -9,7 +9,7 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.specimen import Specimen
-from aphrodite_kernels.protocols import Uniform
+from aphrodite_kernels.sampling_protocols import Uniform
 
 _BLOCK = 128
 
