@@ -56,7 +56,9 @@ def test_numbers_are_those_of_the_definition(texts, data):
         rows = data.draw(st.permutations(range(len(texts)))) if len(texts) > 1 else [0]
         rows = rows[: data.draw(st.integers(1, len(rows)))]
         now = [known[row] for row in rows]
-        found = recurrence.follow(rows, [*map(len, now)], torch.tensor(rows), 40, ends_of(now))
+        found = recurrence.follow(
+            rows, [*map(len, now)], torch.tensor(rows), (64, 40), ends_of(now)
+        )
         for text, numbers in zip(now, found.tolist(), strict=True):
             assert numbers == [0] * (len(numbers) - len(text)) + numbers_of(text)
         for row in rows:
@@ -67,7 +69,7 @@ def test_a_row_that_grew_unseen_is_refused():
     recurrence = Recurrence(_CPU)
     recurrence.start(3, [1, 2])
     with pytest.raises(ValueError, match=r"grow by one token between samplings, found \[2\]"):
-        recurrence.follow([3], [4], torch.tensor([3]), 8, torch.tensor([[1, 2, 1, 2]]).int())
+        recurrence.follow([3], [4], torch.tensor([3]), (4, 8), torch.tensor([[1, 2, 1, 2]]).int())
 
 
 @pytest.mark.parametrize("period", [1, 2, 1000])
@@ -75,7 +77,7 @@ def test_long_texts_start_in_linear_time(period):
     """64 000 tokens that all repeat: quadratic work would take minutes."""
     recurrence, text = Recurrence(_CPU), [at % period for at in range(64000)]
     recurrence.start(0, text)
-    found = recurrence.follow([0], [len(text)], torch.tensor([0]), 64000, ends_of([text]))
+    found = recurrence.follow([0], [len(text)], torch.tensor([0]), (1, 64000), ends_of([text]))
     wanted = [place if (len(text) - place) % period == 0 else 0 for place in range(len(text))]
     assert found[0].tolist() == wanted
 

@@ -93,7 +93,7 @@ def run(each, logits, tokens=None, prompts=None, lengths=None):
         torch.tensor(lengths)[:, None],
         torch.tensor(prompts)[:, None],
         max(a - b for a, b in zip(lengths, prompts, strict=True)),
-        partial(recurrence.follow, range(n), lengths, torch.arange(n), tokens.shape[1]),
+        partial(recurrence.follow, range(n), lengths, torch.arange(n), tokens.shape),
     )
     draws = Draws(
         torch.arange(n),

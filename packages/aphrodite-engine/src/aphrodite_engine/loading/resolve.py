@@ -239,11 +239,13 @@ def _estimate(model: ModelFacts, machine: Machine, rows: int, tokens: int) -> Me
 
 
 def _device_buffers(config: EngineConfig, model: ModelConfig, machine: Machine, rows: int) -> int:
-    """Bytes of captured decoding steps, and of the tokens and block tables of all rows."""
+    """Bytes of captured decoding steps, of the tokens and block tables of all rows, and of the
+    repetitions in those tokens, which DRY reads.
+    """
     captured = rows * (_widest_row(model, machine) + model.vocab_size * 4)
     length = config.max_model_len or model.max_position
     tables = len(group_layers(model.kv_specs)) * -(-length // config.block_size)
-    return captured + (rows + 1) * (length + tables) * 4
+    return captured + (rows + 1) * (2 * length + tables) * 4
 
 
 def _widest_row(model: ModelConfig, machine: Machine) -> int:

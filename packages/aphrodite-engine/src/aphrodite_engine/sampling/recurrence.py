@@ -21,7 +21,8 @@ from aphrodite_engine.upload import staged, upload
 class Recurrence:
     """The numbers of rows that were started, by row id.
 
-    Memory, 4 bytes for each token that a row has room for, is taken when rows are first followed.
+    Memory, as much as the matrix of tokens has, is taken when rows are first followed; planning
+    counts it (`loading/resolve.py`).
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -41,7 +42,12 @@ class Recurrence:
         self._counted.pop(row, None)
 
     def follow(
-        self, rows: Sequence[int], lengths: Sequence[int], ids: Tensor, width: int, ends: Tensor
+        self,
+        rows: Sequence[int],
+        lengths: Sequence[int],
+        ids: Tensor,
+        shape: tuple[int, ...],
+        ends: Tensor,
     ) -> Tensor:
         """Numbers [n, L] int32 of rows that have grown by a token, or by none, since the last time.
 
@@ -51,20 +57,20 @@ class Recurrence:
             rows: n different ids.
             lengths: how many tokens each has: as when it started, or as before, or one more.
             ids: the rows, [n] int64 on the device.
-            width: of the matrix of tokens, the same each time.
+            shape: of the matrix of tokens, the same each time.
             ends: [n, L] int32: their last tokens, the last in column L - 1; -1: before the first.
 
         Raises:
             ValueError: a row has grown otherwise.
         """
-        numbers = self._ready(rows, width)
+        numbers = self._ready(rows, shape)
         grown = [length - self._counted[row] for row, length in zip(rows, lengths, strict=True)]
         if not {0, 1}.issuperset(grown):
             raise ValueError(
                 f"rows grow by one token between samplings, found {grown} since rows {list(rows)} "
                 "were started or last sampled"
             )
-        view = numbers[:, width - ends.shape[1] :]
+        view = numbers[:, shape[1] - ends.shape[1] :]
         index = slice(rows[0], rows[0] + len(rows))  # copies nothing
         if list(rows) != list(range(index.start, index.stop)):
             index = ids
@@ -85,17 +91,14 @@ class Recurrence:
             grew = upload(np.array(grown, np.int32), self._device)[:, None]
             number.add_(grew).mul_(same.logical_or_(grew == 0))
 
-    def _ready(self, rows: Sequence[int], width: int) -> Tensor:
+    def _ready(self, rows: Sequence[int], shape: tuple[int, ...]) -> Tensor:
         """All numbers, those of rows that have just started as well."""
+        if self._numbers is None:
+            self._numbers = torch.zeros(shape, dtype=torch.int32, device=self._device)
         numbers = self._numbers
-        if numbers is None or max(rows) >= len(numbers):
-            more = torch.zeros(2 * max(rows) + 16, width, dtype=torch.int32, device=self._device)
-            if numbers is not None:
-                more[: len(numbers)] = numbers
-            numbers = self._numbers = more
         for row in self._fresh.keys() & set(rows):
             tokens = self._fresh.pop(row)
-            place = numbers[row].zero_()[width - len(tokens) :]
+            place = numbers[row].zero_()[shape[1] - len(tokens) :]
             place.copy_(staged(_counted(tokens), self._device), non_blocking=True)
         return numbers
 

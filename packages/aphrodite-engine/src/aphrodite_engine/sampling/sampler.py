@@ -316,13 +316,13 @@ class Sampler:
         rows = [standing.rows[place] for place in step.members]
         lengths = [standing.positions[place] for place in step.members]
         prompts = [batch.prompt_lengths[place] for place in step.members]
-        ids, width = batch.rows[step.index], tokens.shape[1]
+        ids, shape = batch.rows[step.index], tokens.shape
         return read_history(
             tokens[ids, : max(lengths)],
             standing.on_device[step.index, None].long(),
             batch.prompts[step.index, None],
             max(length - prompt for length, prompt in zip(lengths, prompts, strict=True)),
-            lambda ends: self._recurrence.follow(rows, lengths, ids, width, ends),
+            lambda ends: self._recurrence.follow(rows, lengths, ids, shape, ends),
         )
 
     def _copied(self, logits: Tensor) -> Tensor:
