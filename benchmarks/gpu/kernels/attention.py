@@ -62,7 +62,7 @@ def name_of(walk: Walk) -> str:
 
 def usual(kind: torch.dtype, requests: int) -> Walk:
     heads = requests * PAIRS
-    return walk_for(SIZE, kind.itemsize, HEADS // PAIRS, BLOCK, heads, meeting().processors)
+    return walk_for(SIZE, kind, HEADS // PAIRS, BLOCK, heads, meeting().processors)
 
 
 def walks_of(kind: torch.dtype) -> tuple[Walk, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from copy import deepcopy
 
 import torch
-from aphrodite_kernels.attention import KVCache
+from aphrodite_kernels.attention import KVCache, stored_size
 from aphrodite_kernels.backends import reference
 from aphrodite_kernels.backends.triton.store_kv import rotate_and_store_on
 from gauge import DEVICE, READ, Allowance, run_sections, timed
@@ -21,14 +21,16 @@ HEADS, PAIRS, SIZE, BLOCK_SIZE = 32, 8, 128, 16
 POSITIONS = 8192
 ROTATED = 200e6
 """Bytes of stacked products; the L2 cache has 50 MB."""
-DTYPES = (torch.bfloat16, torch.int8, torch.float8_e4m3fn, torch.float8_e5m2)
+DTYPES = (torch.bfloat16, torch.int8, torch.float8_e4m3fn, torch.float8_e5m2, torch.uint8)
 LIMIT = 2e-2
+STEPS = {**dict.fromkeys(DTYPES[1:4], 0.05), torch.uint8: 0.8}
+"""Between two neighbours, of vectors of normal numbers."""
 
 op = rotate_and_store_on(overlapped=True)
 
 
 def made_cache(dtype: torch.dtype, tokens: int) -> KVCache:
-    shape = (tokens // BLOCK_SIZE + 2, BLOCK_SIZE, PAIRS, SIZE)
+    shape = (tokens // BLOCK_SIZE + 2, BLOCK_SIZE, PAIRS, stored_size(SIZE, dtype))
     parts = [torch.zeros(shape, dtype=dtype, device=DEVICE) for _ in range(2)]
     quantized = dtype.itemsize == 1
     scales = [torch.ones(shape[:3], device=DEVICE) for _ in range(2 * quantized)]
@@ -73,20 +75,22 @@ def check() -> None:
             queries = slice(0, HEADS * SIZE)
             worst = _excess(ours_of[:, queries], theirs_of[:, queries])
             keys = [_plain(each.key, each.key_scale) for each in (ours, theirs)]
-            worst = max(worst, _excess(*keys, step=dtype.itemsize == 1))
+            worst = max(worst, _excess(*keys, step=STEPS.get(dtype, 0.0)))
             same = torch.equal(*(_plain(each.value, each.value_scale) for each in (ours, theirs)))
             verdict = "PASS" if worst <= 1 and same else "FAIL"
             print(f"check {dtype} r{tokens}: {worst:.2f}, values equal: {same}: {verdict}")
 
 
 def _plain(stored: Tensor, scale: Tensor | None) -> Tensor:
+    if stored.dtype == torch.uint8:
+        stored = torch.stack((stored & 15, stored >> 4), -1).flatten(-2).float() - 8
     return stored.float() if scale is None else stored.float() * scale[..., None]
 
 
-def _excess(actual: Tensor, expected: Tensor, *, step: bool = False) -> float:
+def _excess(actual: Tensor, expected: Tensor, *, step: float = 0.0) -> float:
     """The error in what is allowed. step: the numbers may be next to each other, of few."""
     wide = expected.float()
-    allowed = LIMIT * (1 + wide.abs()) + (wide.abs() / 4 + 0.05 if step else 0)
+    allowed = LIMIT * (1 + wide.abs()) + (wide.abs() / 4 + step if step else 0)
     return float(((actual.float() - wide).abs() / allowed).nan_to_num(9).max())
 
 

@@ -25,7 +25,7 @@ SPECS = {
     "softcap": AttentionSpec(scale=0.3, softcap=5.0),
     "sinks": AttentionSpec(scale=0.125, window=33, sinks=torch.linspace(-4, 8, 8).to(DEVICE)),
 }
-KINDS = (None, torch.int8, torch.float8_e5m2, torch.float8_e4m3fn)
+KINDS = (None, torch.uint8, torch.int8, torch.float8_e5m2, torch.float8_e4m3fn)
 
 
 def random(*shape):

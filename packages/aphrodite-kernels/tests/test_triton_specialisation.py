@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 import torch
-from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
+from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache, stored_size
 from aphrodite_kernels.backends.triton import create, device_obstacle
 from aphrodite_kernels.layouts import Dense, GgmlType, Grouped, Scaled
 from aphrodite_kernels.layouts.trellis import TrellisCodebook
@@ -82,10 +82,10 @@ def zeros(*shape, dtype=torch.bfloat16):
     return torch.zeros(shape, dtype=dtype, device=DEVICE)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8, torch.uint8], ids=str)
 def test_rotation_and_the_cache(compiled, dtype):
     scales = () if dtype.itemsize > 1 else (zeros(BLOCKS, BLOCK_SIZE, KV_HEADS, dtype=torch.float),)
-    shape = (BLOCKS, BLOCK_SIZE, KV_HEADS, SIZE)
+    shape = (BLOCKS, BLOCK_SIZE, KV_HEADS, stored_size(SIZE, dtype))
     cache = KVCache(*(zeros(*shape, dtype=dtype) for _ in range(2)), *scales, *scales)
     table = zeros(64, 2, SIZE // 2, dtype=torch.float)
 

@@ -34,7 +34,7 @@ from aphrodite_kernels.backends.triton.attention_arguments import (
 )
 from aphrodite_kernels.backends.triton.attention_folded import key_order, walk_folded
 from aphrodite_kernels.backends.triton.attention_meeting import Meeting, leave, merge
-from aphrodite_kernels.backends.triton.attention_tile import LOWEST, attend, finish, fitted
+from aphrodite_kernels.backends.triton.attention_tile import LOWEST, attend, finish, fitted, kept
 from aphrodite_kernels.backends.triton.attention_walks import (
     Walk,
     folded_walk,
@@ -78,7 +78,6 @@ def walk_piece(
     UP: tl.constexpr,
 ):
     """The run over tiles [first, last) of a request, for one KV head."""
-    column = tl.arange(0, query.shape[1])[None, :]
     top = tl.full((query.shape[0],), LOWEST, tl.float32)
     total = tl.zeros((query.shape[0],), tl.float32)
     values = tl.zeros(query.shape, tl.float32)
@@ -89,10 +88,7 @@ def walk_piece(
             seen &= position >= seq_len - window
         block = tl.load(table + position // BLOCK_SIZE, seen, 0).to(tl.int64)
         inside = position % BLOCK_SIZE
-        place = (block * block_stride + inside * slot_stride)[:, None] + column
-        there = seen[:, None]
-        if query.shape[1] != SIZE:
-            there &= column < SIZE
+        place = block * block_stride + inside * slot_stride
         k_scale = 1.0
         v_scale = 1.0
         if UP:
@@ -101,8 +97,8 @@ def walk_piece(
             v_scale = tl.load(value_scale + scale_place, seen, 0.0)
         top, total, values = attend(
             query,
-            tl.load(key + place, there, 0.0),
-            tl.load(value + place, there, 0.0),
+            kept(key, place, seen, SIZE, query.shape[1]),
+            kept(value, place, seen, SIZE, query.shape[1]),
             k_scale,
             v_scale,
             seen[None, :],
@@ -302,14 +298,14 @@ def decode_attention(
     (_, heads, size), pairs, requests = q.shape, key.shape[2], len(meta.seq_lens)
     group = heads // pairs
     walk = walk or walk_for(
-        size, key.itemsize, group, cache.block_size, requests * pairs, meeting.processors
+        size, key.dtype, group, cache.block_size, requests * pairs, meeting.processors
     )
-    kept = triton.next_power_of_2(group)
+    held = triton.next_power_of_2(group)
     tiles = requests * triton.cdiv(meta.max_seq, walk.tile)
     shares = min(
         max(1, meeting.processors * walk.resident // pairs),
         triton.cdiv(tiles, walk.least),
-        meeting.partials.numel() // (2 * pairs * kept * (size + 2)),
+        meeting.partials.numel() // (2 * pairs * held * (size + 2)),
     )
     if requests * pairs > len(meeting.arrivals) or shares == 0:
         raise ShapeError(
@@ -326,12 +322,12 @@ def decode_attention(
         meeting.partials,
         meeting.arrivals,
         walk.least,
-        KEPT=kept,
+        KEPT=held,
         ROWS=walk.rows(group),
         REQUESTS=looked_at(requests),
         TILE=walk.tile,
         FOLDED=walk.folded,
-        PIECES=walk.pieces(kept, size),
+        PIECES=walk.pieces(held, size),
         num_warps=walk.num_warps,
         num_stages=walk.num_stages,
         **settings,
@@ -345,17 +341,17 @@ def _specimen(
     group: int = 4,
     walk: Walk | None = None,
 ) -> Specimen:
-    walk = walk or walk_for(size, dtype.itemsize, group, block_size, 1, 132)
+    walk = walk or walk_for(size, dtype, group, block_size, 1, 132)
     own = {"partials": "*fp32", "arrivals": "*i32", "least": "i32"}
-    kept = triton.next_power_of_2(group)
+    held = triton.next_power_of_2(group)
     constants: dict[str, object] = {
         "GROUP": group,
-        "KEPT": kept,
+        "KEPT": held,
         "ROWS": walk.rows(group),
         "REQUESTS": 256,
         "TILE": walk.tile,
         "FOLDED": walk.folded,
-        "PIECES": walk.pieces(kept, size),
+        "PIECES": walk.pieces(held, size),
     }
     launched = walk.num_warps, walk.num_stages
     return specimen(decode_kernel, dtype, own, constants, launched, size, block_size)
@@ -371,6 +367,7 @@ SPECIMENS = (
     _specimen(torch.int8),
     _specimen(torch.int8, group=16),
     _specimen(torch.int8, group=32),
+    _specimen(torch.uint8),
     _specimen(torch.float8_e4m3fn),
     _specimen(torch.float8_e5m2, size=64, block_size=64),
 )

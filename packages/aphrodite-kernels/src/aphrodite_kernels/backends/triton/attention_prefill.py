@@ -25,7 +25,7 @@ from triton.language.extra import cuda
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.backends.triton.attention_arguments import VARYING
-from aphrodite_kernels.backends.triton.attention_tile import soften
+from aphrodite_kernels.backends.triton.attention_tile import kept, soften
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.backends.triton.store_kv import check_strides
 
@@ -135,9 +135,7 @@ def vectors(
     stored, scales, here, scale_here, kind: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr
 ):
     """Vectors [TILE, BLOCK] of the cache as `kind`: times their scales, unless those are None."""
-    column = tl.arange(0, BLOCK)[None, :]
-    place = stored + here[:, None] + column
-    x = tl.load(place) if SIZE == BLOCK else tl.load(place, column < SIZE, 0.0)
+    x = kept(stored, here, None, SIZE, BLOCK)
     if scales is not None:
         if x.dtype == tl.float8e5:  # the upper half of a float16; sm_80 has no instruction for it
             x = (x.to(tl.uint8, bitcast=True).to(tl.uint16) << 8).to(tl.float16, bitcast=True)
@@ -281,22 +279,27 @@ def prefill_attention(
     )  # fmt: skip
 
 
-_KINDS = {torch.int8: "*i8", torch.float8_e4m3fn: "*fp8e4nv", torch.float8_e5m2: "*fp8e5"}
+_KINDS = {
+    torch.uint8: "*u8",
+    torch.int8: "*i8",
+    torch.float8_e4m3fn: "*fp8e4nv",
+    torch.float8_e5m2: "*fp8e5",
+}
 
 
 def _specimen(
     major: int,
     size: int = 128,
-    kept: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype = torch.bfloat16,
     *,
     windowed: bool = False,
     capped: bool = False,
 ) -> Specimen:
-    tiling = prefill_tiling(size, torch.bfloat16, kept, major)
-    quantized = kept in _KINDS
+    tiling = prefill_tiling(size, torch.bfloat16, dtype, major)
+    quantized = dtype in _KINDS
     pointers = {
         "q": "*bf16",
-        **dict.fromkeys(("key", "value"), _KINDS.get(kept, "*bf16")),
+        **dict.fromkeys(("key", "value"), _KINDS.get(dtype, "*bf16")),
         **(dict.fromkeys(("key_scale", "value_scale"), "*fp32") if quantized else {}),
         **dict.fromkeys(("block_tables", "seq_lens", "query_starts"), "*i32"),
         "out": "*bf16",
@@ -338,7 +341,7 @@ SPECIMENS = (
     *(_specimen(major) for major in (8, 9)),
     *(_specimen(major, 80, windowed=True) for major in (8, 9)),
     *(_specimen(major, 256, windowed=True, capped=True) for major in (8, 9)),
-    *(_specimen(major, kept=torch.int8) for major in (8, 9)),
+    *(_specimen(major, dtype=kind) for major in (8, 9) for kind in (torch.int8, torch.uint8)),
     *(_specimen(major, 64, torch.float8_e5m2) for major in (8, 9)),
-    _specimen(9, kept=torch.float8_e4m3fn),
+    _specimen(9, dtype=torch.float8_e4m3fn),
 )

@@ -5,7 +5,7 @@
 import triton
 import triton.language as tl
 
-from aphrodite_kernels.backends.triton.attention_tile import LOWEST, attend, empty_run, merged
+from aphrodite_kernels.backends.triton.attention_tile import LOWEST, attend, empty_run, kept, merged
 
 _DOUBLINGS = tl.constexpr(16)
 """Of the shortest share at most: for contexts of 2^28 positions."""
@@ -65,7 +65,6 @@ def walk(
     Keys are those of positions start, the first of a tile, to below end. They are ONE share, or
     merged share by share of each row's `length`. No key below `lowest` is read.
     """
-    column = tl.arange(0, query.shape[1])[None, :]
     offset = tl.arange(0, TILE)
     whole_top, whole_total, whole = empty_run(query.shape[0], query.shape[1])
     top, total, values = whole_top, whole_total, whole
@@ -73,7 +72,7 @@ def walk(
         near = tl.minimum(tl.maximum(at + offset, lowest), end - 1)
         block = tl.load(table + near // BLOCK_SIZE).to(tl.int64)
         inside = near % BLOCK_SIZE
-        here = (block * block_stride + inside * slot_stride)[:, None] + column
+        here = block * block_stride + inside * slot_stride
         k_scale = 1.0
         v_scale = 1.0
         if UP:
@@ -86,8 +85,8 @@ def walk(
             seen &= distance < window
         top, total, values = attend(
             query,
-            tl.load(key + here, column < SIZE, 0.0),
-            tl.load(value + here, column < SIZE, 0.0),
+            kept(key, here, None, SIZE, query.shape[1]),
+            kept(value, here, None, SIZE, query.shape[1]),
             k_scale,
             v_scale,
             seen,

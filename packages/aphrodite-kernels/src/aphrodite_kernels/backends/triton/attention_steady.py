@@ -296,6 +296,7 @@ SPECIMENS = (
     _specimen(torch.bfloat16),
     _specimen(torch.bfloat16, size=256),
     _specimen(torch.int8),
+    _specimen(torch.uint8),
     Specimen(
         merge_kernel,
         {"partials": "*fp32", "seq_lens": "*i32", "out": "*bf16", "window": "i32"},

@@ -25,6 +25,8 @@ def scale_up(dtype: torch.dtype) -> int:
     """
     if dtype.itemsize > 1:
         return 0
+    if dtype == torch.uint8:
+        return 8
     largest = torch.iinfo(dtype).max if dtype == torch.int8 else torch.finfo(dtype).max
     return 1 << int(largest).bit_length() - 1
 
@@ -48,6 +50,32 @@ def fitted(query, scale, UP: tl.constexpr):
         query = (query / largest).to(tl.float16)
         scale = scale * largest
     return query, scale
+
+
+@triton.jit
+def kept(stored, place, there, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    """Vectors [TILE, BLOCK] of the cache at `place` [TILE], of four bits as int8.
+
+    there: None, or which of them are read [TILE]; the others are zeros.
+    """
+    FOUR: tl.constexpr = stored.dtype.element_ty == tl.uint8
+    WIDTH: tl.constexpr = (SIZE + 1) // 2 if FOUR else SIZE
+    ROOM: tl.constexpr = BLOCK // 2 if FOUR else BLOCK
+    nothing = 0x88 if FOUR else 0.0
+    column = tl.arange(0, ROOM)[None, :]
+    place = stored + place[:, None] + column
+    if there is not None:
+        within = there[:, None]
+        if ROOM != WIDTH:
+            within &= column < WIDTH
+        x = tl.load(place, within, nothing)
+    elif ROOM == WIDTH:
+        x = tl.load(place)
+    else:
+        x = tl.load(place, column < WIDTH, nothing)
+    if FOUR:
+        x = tl.join(x & 15, x >> 4).reshape((x.shape[0], BLOCK)).to(tl.int8) - 8
+    return x
 
 
 @triton.jit

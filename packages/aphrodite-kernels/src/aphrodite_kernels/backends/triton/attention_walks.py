@@ -4,6 +4,7 @@
 
 from dataclasses import dataclass
 
+import torch
 import triton
 
 _MERGED = 64
@@ -45,13 +46,18 @@ class Walk:
 
 
 def walk_for(
-    size: int, itemsize: int, group: int, block_size: int, heads: int, processors: int
+    size: int, dtype: torch.dtype, group: int, block_size: int, heads: int, processors: int
 ) -> Walk:
-    """The walk for heads of `size` numbers that take `itemsize` bytes each in the cache.
+    """The walk for heads of `size` numbers in a cache of `dtype`.
 
     group: query heads of a KV head; heads: KV heads of all requests.
     """
-    if itemsize <= _FOLDED_BYTES and foldable(size, itemsize, group, block_size):
+    itemsize = dtype.itemsize
+    if (
+        itemsize <= _FOLDED_BYTES
+        and dtype != torch.uint8
+        and foldable(size, itemsize, group, block_size)
+    ):
         return folded_walk(itemsize, group)
     return plain_walk(size, itemsize, group, crowded=heads >= _CROWD * processors)
 

@@ -85,7 +85,7 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         GgmlBlocks: blocks_matmul(parts),
         TrellisFields: trellis_matmul(parts, overlapped=overlapped),
     }
-    unread = (torch.uint8,) if float8 else (torch.uint8, torch.float8_e4m3fn)
+    unread = () if float8 else (torch.float8_e4m3fn,)
     fast = replace(
         plain,
         name="triton",

@@ -1,5 +1,5 @@
 # pyright: basic
-# pyright: reportCallIssue=false, reportArgumentType=false
+# pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
 """Keys and values of a step to their slots, and the rotation of keys on the way, and of queries.
 
 A program takes one token, all heads. Floor: q, k and v once in, once out, over the copy bandwidth;
@@ -12,36 +12,73 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda
 
-from aphrodite_kernels.attention import KVCache
+from aphrodite_kernels.attention import KVCache, mixed_size
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.errors import ShapeError
 from aphrodite_kernels.protocols import RotateAndStore
 
-_LARGEST = {torch.int8: 127, torch.float8_e4m3fn: 448, torch.float8_e5m2: 57344}
-"""The largest number of each quantised dtype."""
+_LARGEST = {torch.uint8: 8, torch.int8: 127, torch.float8_e4m3fn: 448, torch.float8_e5m2: 57344}
+"""The largest magnitude of each quantised dtype; -8 has it of four bits."""
 _WARPS = 8
 _NEAREST = tl.constexpr(12582912.0)
 """1.5 * 2^23: added to a small float32 and taken off again, it leaves the nearest integer."""
 
 
 @triton.jit
-def _store(value, stored, scales, place, scale_place, there, heads, fixed, LARGEST: tl.constexpr):
-    """One token's vectors [BLOCK_KV_HEADS, BLOCK]; LARGEST: quantised, else 0.
+def _scale_of(value, FOUR: tl.constexpr, LARGEST: tl.constexpr):
+    """What makes the largest number of each vector LARGEST, or -LARGEST of FOUR bits."""
+    if FOUR:
+        high, low = tl.max(value, 1, keep_dims=True), tl.min(value, 1, keep_dims=True)
+        scale = tl.math.div_rn(tl.where(high >= -low, high, low), -LARGEST)
+    else:
+        scale = tl.math.div_rn(tl.max(tl.abs(value), 1, keep_dims=True), LARGEST)
+    return tl.where(scale != 0, scale, 1.0)
 
-    fixed: the scale of all of them; 0: each has its own.
+
+@triton.jit
+def _store(
+    value, stored, scales, scale_place, heads, fixed, SIZE: tl.constexpr, LARGEST: tl.constexpr
+):
+    """One token's vectors [BLOCK_KV_HEADS, BLOCK] to `stored` [BLOCK_KV_HEADS, 1].
+
+    LARGEST: quantised, else 0. fixed: the scale of all of them; 0: each has its own.
     """
     kind: tl.constexpr = stored.dtype.element_ty
+    FOUR: tl.constexpr = kind == tl.uint8
+    BLOCK: tl.constexpr = value.shape[1]
     if LARGEST:
         value = value.to(tl.float32)
-        scale = tl.math.div_rn(tl.max(tl.abs(value), 1, keep_dims=True), LARGEST)
-        scale = tl.where(fixed > 0, fixed, tl.where(scale > 0, scale, 1.0))
+        scale = tl.where(fixed > 0, fixed, _scale_of(value, FOUR, LARGEST))
         tl.store(scales + scale_place, scale, heads)
         value = tl.math.div_rn(value, tl.broadcast_to(scale, value.shape))
-        within = tl.minimum(tl.maximum(value, -LARGEST), LARGEST)
-        value = tl.where(fixed > 0, within, value)
-        if kind == tl.int8:
+        within = tl.minimum(tl.maximum(value, -LARGEST), LARGEST - 1 if FOUR else LARGEST)
+        value = within if FOUR else tl.where(fixed > 0, within, value)
+        if kind == tl.int8 or FOUR:
             value = value + _NEAREST - _NEAREST
-    tl.store(stored + place, value.to(kind), there)
+    if FOUR:
+        codes = (value + LARGEST).to(tl.uint8).reshape((value.shape[0], BLOCK // 2, 2))
+        low, high = tl.split(codes)
+        value = low | high << 4
+    column = tl.arange(0, value.shape[1])[None, :]
+    there = heads & (column < ((SIZE + 1) // 2 if FOUR else SIZE))
+    tl.store(stored + column, value.to(kind), there)
+
+
+@triton.jit
+def _mixed(vectors, MIXES: tl.constexpr):
+    """Each 2^MIXES neighbours by the orthonormal Hadamard transform: a sum and a difference of two
+    halves, MIXES times.
+    """
+    HEADS: tl.constexpr = vectors.shape[0]
+    BLOCK: tl.constexpr = vectors.shape[1]
+    x = vectors.to(tl.float32)
+    first = (tl.arange(0, 2) == 0)[None, None, :, None]
+    for mix in tl.static_range(MIXES):
+        pairs = x.reshape((HEADS, BLOCK >> mix + 1, 2, 1 << mix))
+        total = tl.sum(pairs, 2, keep_dims=True)
+        difference = tl.sum(tl.where(first, pairs, -pairs), 2, keep_dims=True)
+        x = tl.where(first, total, difference).reshape((HEADS, BLOCK))
+    return (x * 2 ** (-MIXES / 2)).to(vectors.dtype)
 
 
 @triton.jit
@@ -104,10 +141,11 @@ def rotate_and_store_kernel(
     BLOCK: tl.constexpr,
     BLOCK_HALF: tl.constexpr,
     LARGEST: tl.constexpr,
+    MIXES: tl.constexpr,
     PDL: tl.constexpr,
 ):
     """q [T, HEADS, SIZE] in place; k, v [T, KV_HEADS, SIZE] to slots [T] of key, value [blocks,
-    BLOCK_SIZE, KV_HEADS, SIZE]; table [positions, 2, HALF].
+    BLOCK_SIZE, KV_HEADS, SIZE]; table [positions, 2, HALF]. MIXES: as `_mixed`, of q and k.
     """
     if PDL:
         cuda.gdc_launch_dependents()
@@ -116,25 +154,34 @@ def rotate_and_store_kernel(
     slot = tl.load(slots + token)
     angles = table + tl.load(positions + token).to(tl.int64) * (2 * HALF)
 
-    column = tl.arange(0, BLOCK_HALF)[None, :]
     head = tl.arange(0, BLOCK_HEADS)[:, None]
-    cosine = tl.load(angles + column, column < HALF, 0.0)
-    sine = tl.load(angles + HALF + column, column < HALF, 0.0)
-    place = q + token * q_stride + head * q_head_stride + column
-    _turn(place, (head < HEADS) & (column < HALF), cosine, sine, HALF)
+    heads = head < HEADS
+    vectors = q + token * q_stride + head * q_head_stride
+    if MIXES:
+        column = tl.arange(0, BLOCK)[None, :]
+        new_q = _mixed(_turned(vectors, column, heads, angles, SIZE, HALF), MIXES)
+        tl.debug_barrier()  # all are read before one is written
+        tl.store(vectors + column, new_q, heads & (column < SIZE))
+    else:
+        column = tl.arange(0, BLOCK_HALF)[None, :]
+        cosine = tl.load(angles + column, column < HALF, 0.0)
+        sine = tl.load(angles + HALF + column, column < HALF, 0.0)
+        _turn(vectors + column, heads & (column < HALF), cosine, sine, HALF)
 
     column = tl.arange(0, BLOCK)[None, :]
     head = tl.arange(0, BLOCK_KV_HEADS)[:, None]
     heads = head < KV_HEADS
-    there = heads & (column < SIZE)
     vectors = k + token * k_stride + head * k_head_stride
     new_k = _turned(vectors, column, heads, angles, SIZE, HALF)
+    if MIXES:
+        new_k = _mixed(new_k, MIXES)
+    there = heads & (column < SIZE)
     new_v = tl.load(v + token * v_stride + head * v_head_stride + column, there, 0.0)
     block, inside = slot // BLOCK_SIZE, slot % BLOCK_SIZE
-    place = block * block_stride + inside * slot_stride + head * head_stride + column
+    place = block * block_stride + inside * slot_stride + head * head_stride
     scale_place = block * scale_block_stride + inside * scale_slot_stride + head
-    _store(new_k, key, key_scale, place, scale_place, there, heads, key_fixed, LARGEST)
-    _store(new_v, value, value_scale, place, scale_place, there, heads, value_fixed, LARGEST)
+    _store(new_k, key + place, key_scale, scale_place, heads, key_fixed, SIZE, LARGEST)
+    _store(new_v, value + place, value_scale, scale_place, heads, value_fixed, SIZE, LARGEST)
 
 
 def rotate_and_store_on(*, overlapped: bool) -> RotateAndStore:
@@ -181,6 +228,7 @@ def rotate_and_store_on(*, overlapped: bool) -> RotateAndStore:
             BLOCK=triton.next_power_of_2(size),
             BLOCK_HALF=triton.next_power_of_2(half),
             LARGEST=0 if scale is None else _LARGEST[key.dtype],
+            MIXES=mixed_size(size, key.dtype).bit_length() - 1,
             PDL=overlapped,
             num_warps=_WARPS,
             launch_pdl=overlapped,
@@ -213,7 +261,11 @@ _STRIDES = (
 
 
 def _specimen(
-    kind: str, largest: int, heads: tuple[int, int, int] = (32, 8, 128), half: int = 64
+    kind: str,
+    largest: int,
+    heads: tuple[int, int, int] = (32, 8, 128),
+    half: int = 64,
+    mixes: int = 0,
 ) -> Specimen:
     queries, pairs, size = heads
     quantized = dict.fromkeys(("key_scale", "value_scale"), "*fp32") if largest else {}
@@ -236,6 +288,7 @@ def _specimen(
         "BLOCK": triton.next_power_of_2(size),
         "BLOCK_HALF": triton.next_power_of_2(half),
         "LARGEST": largest,
+        "MIXES": mixes,
         "PDL": False,
     }
     return Specimen(
@@ -253,6 +306,7 @@ SPECIMENS = (
     _specimen("*bf16", 0, (64, 8, 128)),
     _specimen("*bf16", 0, (9, 3, 64), 16),
     _specimen("*i8", 127),
+    _specimen("*u8", 8, mixes=7),
     _specimen("*fp8e5", 57344),
     _specimen("*fp8e4nv", 448),
 )
