@@ -22,39 +22,20 @@ _TOGETHER = 8
 """Rows of a program: those that lie together in the order of lanes."""
 WARPS = 4
 """Of a program."""
-MANY, _WIDE = 1024, 32
-"""Rows from which on a program has more, and how many."""
 _SMALLER = tl.constexpr(0.125)
 _ROOT = tl.constexpr(128**-0.5)
-
-
-@triton.jit
-def signs(SHARED: tl.constexpr):
-    """[16, 16] float32: Sylvester's matrix over the bits of an index above its SHARED lowest.
-
-    Those stay as they are.
-    """
-    row, column = tl.arange(0, 16)[:, None], tl.arange(0, 16)[None, :]
-    both = (row & column) >> SHARED
-    both ^= both >> 2
-    both ^= both >> 1
-    sign = (1 - 2 * (both & 1)).to(tl.float32)
-    return tl.where((row ^ column) & ((1 << SHARED) - 1) == 0, sign, 0.0)
 
 
 @triton.jit
 def turned(x, ROWS: tl.constexpr):
     """Rows of 128 float32, transformed, without the factor that keeps their size.
 
-    Over the four lowest bits of a column, then over the three others, on tensor cores: three
-    products of 19 bits each are as exact as one of float32.
+    Each stage takes neighbours and writes sums before differences: after seven all are in place.
     """
-    x = tl.reshape(x, (ROWS * 8, 16))
-    x = tl.dot(x, signs(0), input_precision="tf32x3")
-    x = tl.permute(tl.reshape(x, (ROWS, 8, 8, 2)), (0, 2, 1, 3))
-    x = tl.dot(tl.reshape(x, (ROWS * 8, 16)), signs(1), input_precision="tf32x3")
-    x = tl.permute(tl.reshape(x, (ROWS, 8, 8, 2)), (0, 2, 1, 3))
-    return tl.reshape(x, (ROWS, 128))
+    for _ in tl.static_range(7):
+        even, odd = tl.split(tl.reshape(x, (ROWS, 64, 2)))
+        x = tl.reshape(tl.permute(tl.join(even + odd, even - odd), (0, 2, 1)), (ROWS, 128))
+    return x
 
 
 @triton.jit(do_not_specialize=["rows", "groups"])
@@ -129,9 +110,7 @@ def turn_inputs(
     shape = (scales, groups, units, 1024) if arranged else (scales, rows, full)
     out = torch.empty(shape, dtype=dtype, device=x.device)
     eights = groups or triton.cdiv(rows, 8)
-    together = (
-        8 if interpreted() else 1 if rows < MANY else _WIDE // 8
-    )  # it pays for programs alone
+    together = 8 if interpreted() else 1  # the interpreter pays for programs alone
     grid = (units or full // 128, triton.cdiv(eights, together), scales)
     turn_inputs_kernel[grid](
         x,
@@ -202,8 +181,8 @@ def turn_outputs(
 
 
 def rows_for(rows: int) -> int:
-    """Of a program; tensor cores multiply 16 pieces of rows at least, of which a row has 8."""
-    return 2 if rows <= 2 else _TOGETHER if rows < MANY else _WIDE
+    """Of a program."""
+    return 1 if rows == 1 else _TOGETHER
 
 
 _INPUTS = {"x": "*bf16", "suh": "*fp16"} | dict.fromkeys(("rows", "x_stride", "groups"), "i32")
@@ -217,7 +196,7 @@ SPECIMENS = (
             | {"PDL": False},
             aligned=("x", "suh", "out", "x_stride"),
         )
-        for kind, units, together in (("*fp16", 32, 1), ("*bf16", 0, 4))
+        for kind, units, together in (("*fp16", 32, 1), ("*bf16", 0, 1))
     ),
     *(
         Specimen(
@@ -226,6 +205,6 @@ SPECIMENS = (
             {"N": 4096, "ROWS": rows, "HAS_BIAS": False, "PDL": False},
             aligned=("x", "svh", "bias", "out"),
         )
-        for kind, rows in (("*fp32", 2), ("*fp32", 8), ("*bf16", 32))
+        for kind, rows in (("*fp32", 1), ("*fp32", 8), ("*bf16", 8))
     ),
 )
