@@ -36,6 +36,16 @@ APH_INLINE Floats sums(Floats (&vectors)[kLanes]) {
   return vectors[0];
 }
 
+// result [rows, outputs] += the vectors' sums.
+template <int rows, int outputs>
+APH_INLINE void add_sums(Floats (&total)[rows * outputs], float* result, int64_t stride) {
+  float across[rows * outputs];
+  if constexpr (rows * outputs == kLanes) store(across, sums(total));
+  else for (int i = 0; i < rows * outputs; ++i) across[i] = sum(total[i]);
+  for (int r = 0; r < rows; ++r)
+    for (int o = 0; o < outputs; ++o) result[r * stride + o] += across[r * outputs + o];
+}
+
 // result [rows, outputs] += the products of the patch.
 template <int rows, int outputs, typename Stored>
 static void multiply(const Patch<Stored>& patch) {
@@ -50,12 +60,7 @@ static void multiply(const Patch<Stored>& patch) {
         total[r * outputs + o] = multiply_add(w[o], x, total[r * outputs + o]);
     }
   });
-  float across[rows * outputs];
-  if constexpr (rows * outputs == kLanes) store(across, sums(total));
-  else for (int i = 0; i < rows * outputs; ++i) across[i] = sum(total[i]);
-  for (int r = 0; r < rows; ++r)
-    for (int o = 0; o < outputs; ++o)
-      patch.result[r * patch.result_stride + o] += across[r * outputs + o];
+  add_sums<rows, outputs>(total, patch.result, patch.result_stride);
 }
 
 // The same for any number of rows.
