@@ -16,6 +16,7 @@ from aphrodite_kernels.backends.cpu.tile_pack import pack_tiles_on
 from aphrodite_kernels.backends.cpu.tiled import Tiled, tiled_rows_on
 from aphrodite_kernels.errors import KernelError, LayoutError, ShapeError
 from aphrodite_kernels.layouts import Dense, GgmlType, Grouped
+from aphrodite_kernels.layouts.ggml.decoders import DECODERS
 from aphrodite_kernels.testing import random_blocks
 from aphrodite_kernels.testing.kinds import weight_kinds
 from aphrodite_kernels.testing.kinds.grouped import random_grouped
@@ -24,28 +25,23 @@ pytestmark = pytest.mark.skipif(
     find_library() is None, reason="the compiled CPU library was not built"
 )
 
-TYPES = [
-    GgmlType.Q4_0,
-    GgmlType.Q4_1,
-    GgmlType.Q5_0,
-    GgmlType.Q5_1,
-    GgmlType.Q8_0,
-    GgmlType.Q2_K,
-    GgmlType.Q3_K,
-    GgmlType.Q4_K,
-    GgmlType.Q5_K,
-    GgmlType.Q6_K,
-    GgmlType.IQ4_NL,
-    GgmlType.IQ4_XS,
-    GgmlType.TQ1_0,
-    GgmlType.TQ2_0,
-]
+TYPES = sorted(DECODERS)
+BITS = {
+    GgmlType.TQ1_0: 2.13,  # five trits in a byte become ten bits
+    GgmlType.Q1_0: 2.25,
+    GgmlType.IQ1_S: 3.32,  # points of grids become their coordinates
+    GgmlType.IQ1_M: 3.57,
+    GgmlType.IQ2_XXS: 3.32,
+    GgmlType.IQ2_XS: 3.57,
+    GgmlType.IQ2_S: 3.57,
+    GgmlType.IQ3_XXS: 4.32,
+    GgmlType.IQ3_S: 4.32,
+    GgmlType.MXFP4: 5.0,  # scales become float32
+    GgmlType.NVFP4: 6.0,
+}
+"""Of a weight in tiles, where these are larger than the blocks."""
 CODED = [
-    kind
-    for kind in weight_kinds()
-    if kind.label.startswith(
-        ("grouped", "mxfp4", "nvfp4", "int8", "IQ1", "IQ2", "IQ3", "MXFP4", "NVFP4", "Q1_0")
-    )
+    kind for kind in weight_kinds() if kind.label.startswith(("grouped", "mxfp4", "nvfp4", "int8"))
 ]
 """Other layouts that have tiles, all of them at 768 columns."""
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -140,8 +136,9 @@ def test_an_order_that_names_a_column_twice_is_refused(runtime):
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)
 def test_packing_takes_hardly_more_bytes(runtime, kind):
     weight = blocks_of(kind, rows=64)
-    most = 1.26 if kind == GgmlType.TQ1_0 else 1.04  # five trits in a byte become ten bits
-    assert weight.nbytes <= pack_tiles_on(runtime)(weight).nbytes <= most * weight.nbytes
+    own = weight.nbytes * 8 / (64 * weight.in_features)
+    bits = pack_tiles_on(runtime)(weight).nbytes * 8 / (64 * weight.in_features)
+    assert own <= bits <= BITS.get(kind, 1.04 * own)
 
 
 def test_packing_on_each_level_gives_the_same_bytes(runtime, level):

@@ -42,6 +42,7 @@ static void pack_block(const uint8_t* codes, uint8_t* packed) {
       return;
     case Fields::kTwo: pack_field<2, 0>(codes, packed); return;
     case Fields::kTwoOne:
+    case Fields::kLookUpThree:
       pack_field<2, 0>(codes, packed);
       pack_field<1, 2>(codes, packed + 128);
       return;

@@ -22,7 +22,8 @@
 //   Single32, Single16          scale (float32)
 //   SinglePair32, SinglePair16  scale, minimum (float32)
 //
-// A look-up has codes of 4 bits and a table, whose numbers then are the codes.
+// A look-up has codes of 4 or 3 bits and a table, whose numbers then are the codes. Signed scales are
+// divided by `span`.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +42,7 @@ constexpr int kGroup = 8;
 constexpr int kVectors = 8;
 constexpr int kUnpacked = kVectors * 64;
 
-enum class Fields : int32_t { kFour, kFourOne, kFourTwo, kTwo, kTwoOne, kEight, kLookUp };
+enum class Fields : int32_t { kFour, kFourOne, kFourTwo, kTwo, kTwoOne, kEight, kLookUp, kLookUpThree };
 enum class Scales : int32_t {
   kHalf, kHalfPair, kSigned32, kSigned16, kPair32, kPair16,
   kSingle32, kSinglePair32, kSingle16, kSinglePair16,
@@ -61,7 +62,8 @@ struct TileFormat {
   Fields fields;
   Scales scales;
   int offset_log2;  // of the offset; unused where there is a minimum
-  int span = 1;     // blocks or half blocks that share a float32 scale; 0: no such tiles
+  int span = 1;     // blocks or half blocks that share a float32 scale, or what divides a signed one;
+                    // 0: no such tiles
   uint8_t table[16] = {};
 
   constexpr bool has_minimum() const { return APH_LEVEL::has_minimum(scales); }
@@ -75,7 +77,8 @@ struct TileFormat {
       case Fields::kFourOne: return 320;
       case Fields::kFourTwo: return 384;
       case Fields::kTwo: return 128;
-      case Fields::kTwoOne: return 192;
+      case Fields::kTwoOne:
+      case Fields::kLookUpThree: return 192;
       case Fields::kEight: return 512;
       default: return 256;
     }
@@ -103,12 +106,28 @@ static inline TileFormat format_of(const aph_tile_format& from) {
 // The ids of ggml.
 enum GgmlType {
   kQ4_0 = 2, kQ4_1 = 3, kQ5_0 = 6, kQ5_1 = 7, kQ8_0 = 8, kQ2_K = 10, kQ3_K = 11, kQ4_K = 12,
-  kQ5_K = 13, kQ6_K = 14, kIQ4_NL = 20, kIQ4_XS = 23, kTQ1_0 = 34, kTQ2_0 = 35,
+  kQ5_K = 13, kQ6_K = 14, kIQ2_XXS = 16, kIQ2_XS = 17, kIQ3_XXS = 18, kIQ1_S = 19, kIQ4_NL = 20,
+  kIQ3_S = 21, kIQ2_S = 22, kIQ4_XS = 23, kIQ1_M = 29, kTQ1_0 = 34, kTQ2_0 = 35, kMXFP4 = 39,
+  kNVFP4 = 40, kQ1_0 = 41,
 };
 
 static constexpr TileFormat iq4_format(Scales scales) {
   return {Fields::kLookUp, scales, 7, 1,
           {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241}};
+}
+
+// Numbers plus 64 of a place on a grid (two bits) under its sign.
+static constexpr TileFormat iq2_format(Scales scales) {
+  return {Fields::kLookUpThree, scales, 6, 8, {72, 89, 107, 64, 56, 39, 21, 64}};
+}
+// Eight times a place on a grid and an eighth above it, or below, plus 16.
+static constexpr TileFormat iq1_format(Scales scales) {
+  return {Fields::kLookUpThree, scales, 4, 8, {9, 17, 25, 16, 7, 15, 23, 16}};
+}
+// Twice the floats of four bits, plus 16.
+static constexpr TileFormat fp4_format(Scales scales) {
+  return {Fields::kLookUp, scales, 4, 1,
+          {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4}};
 }
 
 // How the blocks of a ggml type lie in tiles.
@@ -126,6 +145,20 @@ static constexpr TileFormat tile_format(int type) {
     case kQ6_K: return {Fields::kFourTwo, Scales::kSigned16, 5};
     case kIQ4_NL: return iq4_format(Scales::kHalf);
     case kIQ4_XS: return iq4_format(Scales::kSigned32);
+    case kIQ1_S: return iq1_format(Scales::kSigned32);
+    case kIQ1_M: return iq1_format(Scales::kSigned16);
+    case kIQ2_XXS: return iq2_format(Scales::kSigned32);
+    case kIQ2_XS:
+    case kIQ2_S: return iq2_format(Scales::kSigned16);
+    case kIQ3_XXS:  // numbers plus 64: eight places on a grid, and below zero
+      return {Fields::kLookUp, Scales::kSigned32, 6, 4,
+              {68, 76, 84, 92, 100, 108, 116, 126, 60, 52, 44, 36, 28, 20, 12, 2}};
+    case kIQ3_S:  // plus 16
+      return {Fields::kLookUp, Scales::kSigned32, 4, 1,
+              {17, 19, 21, 23, 25, 27, 29, 31, 15, 13, 11, 9, 7, 5, 3, 1}};
+    case kMXFP4: return fp4_format(Scales::kSingle32);
+    case kNVFP4: return fp4_format(Scales::kSingle16);
+    case kQ1_0: return {Fields::kTwo, Scales::kSingle32, 0, 4};
     case kTQ1_0:
     case kTQ2_0: return {Fields::kTwo, Scales::kSingle32, 0, kGroup};
     default: return {Fields::kFour, Scales::kHalf, 0, 0};

@@ -24,6 +24,8 @@ APH_INLINE Bytes codes_of(const uint8_t* packed, const uint8_t* table) {
     case Fields::kTwo: return field<2, 0, g>(packed);
     case Fields::kTwoOne: return field<2, 0, g>(packed) | field<1, 2, g>(packed + 128);
     case Fields::kLookUp: return look_up(table, field<4, 0, g>(packed));
+    case Fields::kLookUpThree:
+      return look_up(table, field<2, 0, g>(packed) | field<1, 2, g>(packed + 128));
     default: return load_bytes(packed + g * 64);
   }
 }
@@ -80,8 +82,9 @@ static void unpack_scales(const uint8_t* packed, int span, int64_t first, int bl
     }
   } else if constexpr (scales == Scales::kSigned32 || scales == Scales::kSigned16) {
     constexpr int rows = scales == Scales::kSigned16 ? 2 * kGroup : kGroup;
+    const Floats part = all_floats(1.0f / static_cast<float>(span));  // span: a power of two
     for (int group = 0; group < blocks / kGroup; ++group, packed += 32 + rows * 16) {
-      const Floats whole = load(halves(packed));
+      const Floats whole = load(halves(packed)) * part;
       for (int i = 0; i < rows; ++i, scale += 16)
         store(scale, whole * to_floats(load_signed(packed + 32 + i * 16)));
     }
@@ -117,6 +120,7 @@ static UnpackCodes code_unpacker(Fields fields) {
     case Fields::kTwo: return unpack_codes<Fields::kTwo>;
     case Fields::kTwoOne: return unpack_codes<Fields::kTwoOne>;
     case Fields::kLookUp: return unpack_codes<Fields::kLookUp>;
+    case Fields::kLookUpThree: return unpack_codes<Fields::kLookUpThree>;
     default: return unpack_codes<Fields::kEight>;
   }
 }

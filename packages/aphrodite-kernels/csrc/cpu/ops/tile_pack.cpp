@@ -5,6 +5,7 @@
 #include "runtime.h"
 #include "integers.h"
 #include "tile_codes.h"
+#include "tile_grids.h"
 
 struct aph_tile_pack_args {
   int64_t rows;  // of blocks: out features
@@ -12,6 +13,7 @@ struct aph_tile_pack_args {
   const uint8_t* source;  // [rows, row_bytes]
   uint8_t* codes;         // [tiles, blocks, block bytes]
   uint8_t* scales;        // [tiles, scale bytes]
+  const uint8_t* grid;    // of a type whose codes are points of one
   int64_t row_bytes, blocks;
   int32_t type;
 };
@@ -40,6 +42,16 @@ static constexpr SourceFormat source_format(int type) {
     case kIQ4_XS: return {136, 8, 8, 0};
     case kTQ1_0: return {54, 8, 0, 52};
     case kTQ2_0: return {66, 8, 0, 64};
+    case kIQ1_S: return {50, 8, 0, 0};
+    case kIQ1_M: return {56, 8, 0, 0};
+    case kIQ2_XXS: return {66, 8, 0, 0};
+    case kIQ2_XS: return {74, 8, 0, 0};
+    case kIQ2_S: return {82, 8, 0, 0};
+    case kIQ3_XXS: return {98, 8, 0, 0};
+    case kIQ3_S: return {110, 8, 0, 0};
+    case kMXFP4: return {17, 1, 1, 0};
+    case kNVFP4: return {36, 2, 4, 0};
+    case kQ1_0: return {18, 4, 2, 0};
     default: return {18, 1, 2, 0};  // Q4_0, IQ4_NL
   }
 }
@@ -68,7 +80,8 @@ static void add_trits(const uint8_t* from, int count, int digit, uint8_t* codes)
 
 // The unsigned codes of block `s` of a source block, in the order of K.
 template <int type>
-static void read_codes(const uint8_t* source, int s, uint8_t* codes) {
+static void read_codes(const uint8_t* source, int s, const uint8_t* grid, uint8_t* codes) {
+  if constexpr (is_grid(type)) return read_points<type>(source, s, grid, codes);
   const uint8_t* low = source + source_format(type).codes;
   std::memset(codes, 0, kBlock);
   switch (type) {
@@ -81,6 +94,14 @@ static void read_codes(const uint8_t* source, int s, uint8_t* codes) {
       if (s < 7) return add_trits(low + 32, 16, 2 * (s - 5) + 1, codes + 16);
       for (int digit = 0; digit < 4; ++digit)
         add_trits(low + 48, 4, digit, codes + 16 + 4 * digit);
+      return;
+    case kQ1_0:  // a bit of two, one above -1
+      for (int i = 0; i < kBlock; ++i)
+        codes[i] = static_cast<uint8_t>((low[4 * s + i / 8] >> i % 8 & 1) << 1);
+      return;
+    case kNVFP4:  // eight bytes: low halves, then high halves
+      for (int half = 0; half < 4; ++half)
+        add_field(low + 16 * s + half / 2 * 8, 8, half % 2 * 4, 15, 0, codes + 8 * half);
       return;
     case kTQ2_0:
     case kQ2_K:
@@ -110,6 +131,7 @@ static void read_codes(const uint8_t* source, int s, uint8_t* codes) {
 // Factors of the scales and minima of a source block of a K-quant: 8 or 16 of each.
 template <int type>
 static void read_factors(const uint8_t* source, uint8_t* scales, uint8_t* minima) {
+  if constexpr (is_grid(type)) return read_point_factors<type>(source, scales);
   switch (type) {
     case kQ2_K:
       std::memcpy(scales, source, 16);  // both in one byte, as in a tile
@@ -140,16 +162,32 @@ static void read_factors(const uint8_t* source, uint8_t* scales, uint8_t* minima
   }
 }
 
+// 2^(exponent - 128), as floats of four bits are doubled.
+static float power_of_two(int exponent) {
+  return float_of(exponent < 2 ? 1u << (21 + exponent) : static_cast<uint32_t>(exponent - 1) << 23);
+}
+
+// Half of a positive float8_e4m3fn, of NaN 0.
+static float half_of_float8(int byte) {
+  if (byte == 0x7f) return 0.0f;
+  const int exponent = byte >> 3 & 15, mantissa = (byte & 7) + (exponent ? 8 : 0);
+  return static_cast<float>(mantissa) * float_of((127u - 11u + (exponent ? exponent : 1u)) << 23);
+}
+
 // Scales of output `o` of a tile, from one source block, into that block's or group's record.
 template <int type>
 static void pack_scales(const uint8_t* source, int o, uint8_t* record) {
   constexpr TileFormat format = tile_format(type);
   const uint8_t* whole = source + source_format(type).scale;
-  if (format.scales == Scales::kSingle32) {
-    const Floats widened = load(halves(whole), 1);
-    return store(reinterpret_cast<float*>(record) + o, widened, 1);
+  float* single = reinterpret_cast<float*>(record) + o;
+  if constexpr (type == kMXFP4) return static_cast<void>(*single = power_of_two(whole[0]));
+  if constexpr (type == kNVFP4) {
+    for (int i = 0; i < 4; ++i) single[i * kTile] = half_of_float8(whole[i]);
+    return;
   }
-  std::memcpy(record + 2 * o, whole, 2);
+  if (format.scales == Scales::kSingle32) return store(single, load(halves(whole), 1), 1);
+  if constexpr (is_grid(type)) read_point_scale<type>(source, record + 2 * o);
+  else std::memcpy(record + 2 * o, whole, 2);
   if (format.has_minimum()) std::memcpy(record + 32 + 2 * o, whole + 2, 2);
   if (format.scales == Scales::kHalf || format.scales == Scales::kHalfPair) return;
   uint8_t scales[16], minima[8];
@@ -165,7 +203,7 @@ static void pack_scales(const uint8_t* source, int o, uint8_t* record) {
 // missing rows are not written.
 template <int type>
 static void pack_tile(const uint8_t* source, int rows, int64_t row_bytes, int64_t blocks,
-                      uint8_t* codes, uint8_t* scales) {
+                      const uint8_t* grid, uint8_t* codes, uint8_t* scales) {
   constexpr TileFormat format = tile_format(type);
   constexpr SourceFormat from = source_format(type);
   const int64_t record = format.scale_bytes(from.blocks);
@@ -177,7 +215,7 @@ static void pack_tile(const uint8_t* source, int rows, int64_t row_bytes, int64_
     for (int s = 0; s < from.blocks; ++s, codes += format.block_bytes()) {
       std::memset(tile, 0, sizeof tile);
       for (int o = 0; o < rows; ++o) {
-        read_codes<type>(column + o * row_bytes, s, row_codes);
+        read_codes<type>(column + o * row_bytes, s, grid, row_codes);
         place_codes(row_codes, o, tile);
       }
       pack_block<format.fields>(tile, codes);
@@ -198,7 +236,7 @@ static int pack_all(const aph_tile_pack_args& args) {
       uint8_t* scales = args.scales + tile * scale_bytes;
       if (rows < kTile) std::memset(scales, 0, scale_bytes);
       pack_tile<type>(args.source + first * args.row_bytes, rows, args.row_bytes, args.blocks,
-                      args.codes + tile * code_bytes, scales);
+                      args.grid, args.codes + tile * code_bytes, scales);
     }
   });
   return 0;
@@ -216,6 +254,16 @@ int tile_pack(const aph_tile_pack_args& args) {
     case kQ4_K: return pack_all<kQ4_K>(args);
     case kQ5_K: return pack_all<kQ5_K>(args);
     case kQ6_K: return pack_all<kQ6_K>(args);
+    case kQ1_0: return pack_all<kQ1_0>(args);
+    case kNVFP4: return pack_all<kNVFP4>(args);
+    case kMXFP4: return pack_all<kMXFP4>(args);
+    case kIQ3_S: return pack_all<kIQ3_S>(args);
+    case kIQ3_XXS: return pack_all<kIQ3_XXS>(args);
+    case kIQ2_S: return pack_all<kIQ2_S>(args);
+    case kIQ2_XS: return pack_all<kIQ2_XS>(args);
+    case kIQ2_XXS: return pack_all<kIQ2_XXS>(args);
+    case kIQ1_M: return pack_all<kIQ1_M>(args);
+    case kIQ1_S: return pack_all<kIQ1_S>(args);
     case kIQ4_NL: return pack_all<kIQ4_NL>(args);
     case kIQ4_XS: return pack_all<kIQ4_XS>(args);
     case kTQ1_0: return pack_all<kTQ1_0>(args);

@@ -11,14 +11,11 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.tile_format import Fields, Scales, TileFormat
 from aphrodite_kernels.layouts import (
-    GgmlBlocks,
-    GgmlType,
     Grouped,
     Microscaled,
     PackedWeight,
     Scaled,
 )
-from aphrodite_kernels.layouts.ggml.decoders import FACTORS
 from aphrodite_kernels.layouts.microscaled import E2M1
 
 BLOCK = 32
@@ -117,73 +114,11 @@ def _scaled(weight: PackedWeight) -> Coded | None:
     return Coded(codes, 8, weight.by_rows().scale, group, offset_log2=7, flip=0x80)
 
 
-def _blocks(weight: PackedWeight) -> Coded | None:
-    """Types that the library does not pack itself: a bit for each weight, or a few numbers."""
-    assert isinstance(weight, GgmlBlocks)
-    if weight.type == GgmlType.Q1_0:
-        blocks = weight.data.unflatten(1, (-1, weight.type.block_bytes))
-        scale = blocks[..., :2].contiguous().view(torch.float16)[..., 0].float()
-        codes = blocks[..., 2:].flatten(1)
-        return Coded(codes, 1, 2 * scale, weight.type.block_size, offset_log2=0, minimum=-scale)
-    if weight.type not in _NUMBERS:
-        return None
-    numbers = _NUMBERS[weight.type]
-    scale, found = FACTORS[weight.type](weight.data.view(-1, weight.type.block_bytes))
-    codes = numbers.codes()[(found * numbers.times).int() + (1 << numbers.offset_log2)]
-    return Coded(
-        codes.view(weight.out_features, -1),
-        8,
-        (scale / numbers.times).view(weight.out_features, -1),
-        found.shape[-1],
-        numbers.offset_log2,
-        table=numbers.table(),
-    )
-
-
 def _fits(weight: PackedWeight, group: int) -> bool:
     return weight.in_features % BLOCK == 0 and group % _HALF == 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Numbers:
-    """The numbers that elements of a ggml type are, but for scales."""
-
-    values: tuple[int, ...]
-    """At most sixteen."""
-    offset_log2: int
-    times: int = 1
-    """What makes them whole."""
-
-    def table(self) -> bytes:
-        """The numbers plus the offset."""
-        above = (value + (1 << self.offset_log2) for value in self.values)
-        return bytes(above).ljust(16, b"\0")
-
-    def codes(self) -> Tensor:
-        """From numbers plus the offset to codes: [256] uint8."""
-        codes = torch.zeros(256, dtype=torch.uint8)
-        for code, value in enumerate(self.values):
-            codes[value + (1 << self.offset_log2)] = code
-        return codes
-
-
-def _both(*values: int) -> tuple[int, ...]:
-    return (*values, *(-value for value in values))
-
-
-_NUMBERS: Mapping[GgmlType, _Numbers] = {
-    GgmlType.IQ1_S: _Numbers(_both(1, 7, 9), 4, times=8),
-    GgmlType.IQ1_M: _Numbers(_both(1, 7, 9), 4, times=8),
-    GgmlType.IQ2_XXS: _Numbers(_both(8, 25, 43), 6),
-    GgmlType.IQ2_XS: _Numbers(_both(8, 25, 43), 6),
-    GgmlType.IQ2_S: _Numbers(_both(8, 25, 43), 6),
-    GgmlType.IQ3_XXS: _Numbers(_both(4, 12, 20, 28, 36, 44, 52, 62), 6),
-    GgmlType.IQ3_S: _Numbers(_both(1, 3, 5, 7, 9, 11, 13, 15), 4),
-    GgmlType.MXFP4: _Numbers((0, *_both(1, 2, 3, 4, 6, 8, 12)), 4),
-    GgmlType.NVFP4: _Numbers((0, *_both(1, 2, 3, 4, 6, 8, 12)), 4),
-}
 _LAYOUTS: Mapping[type[PackedWeight], Callable[[PackedWeight], Coded | None]] = {
-    GgmlBlocks: _blocks,
     Grouped: _grouped,
     Microscaled: _microscaled,
     Scaled: _scaled,

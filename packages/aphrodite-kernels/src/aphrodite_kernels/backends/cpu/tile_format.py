@@ -17,6 +17,7 @@ class Fields(IntEnum):
     TWO_ONE = 4
     EIGHT = 5
     LOOK_UP = 6
+    LOOK_UP_THREE = 7
 
 
 class Scales(IntEnum):
@@ -49,7 +50,7 @@ class TileFormat:
     offset_log2: int
     """Of what is taken from every code; unused where there is a minimum."""
     span: int
-    """Blocks or half blocks that share a scale, if scales are float32."""
+    """Blocks or half blocks that share a scale, if scales are float32; what divides signed ones."""
     table: bytes = bytes(16)
     """The numbers that codes of a look-up stand for, plus the offset."""
 

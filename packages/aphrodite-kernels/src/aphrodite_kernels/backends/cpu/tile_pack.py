@@ -21,6 +21,7 @@ from aphrodite_kernels.backends.cpu.weight_memory import WeightMemory
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import GgmlBlocks, Lookup, PackedWeight
 from aphrodite_kernels.layouts.codebook import Codebook
+from aphrodite_kernels.layouts.ggml.grids import grid_codes
 from aphrodite_kernels.layouts.rotated import Rotated
 from aphrodite_kernels.layouts.row_grouped import RowGrouped
 from aphrodite_kernels.layouts.runs import Runs
@@ -32,7 +33,7 @@ _SOURCED: Mapping[type[PackedWeight], type[Sourced]] = {
     RowGrouped: RowScaled,
     Trellis: Unrolled,
 }
-PACKED_LAYOUTS = (*CODED_LAYOUTS, Lookup, *_SOURCED, Runs, Rotated)
+PACKED_LAYOUTS = (*CODED_LAYOUTS, GgmlBlocks, Lookup, *_SOURCED, Runs, Rotated)
 """What there may be kernels for, once it is packed."""
 
 _SLAB = 1 << 20
@@ -46,6 +47,7 @@ class BlocksArguments(Arguments):
         ("source", c_void_p),
         ("codes", c_void_p),
         ("scales", c_void_p),
+        ("grid", c_void_p),
         ("row_bytes", c_int64),
         ("blocks", c_int64),
         ("type", c_int32),
@@ -121,17 +123,19 @@ class _Packer:
     def blocks(self, weight: GgmlBlocks, format_: TileFormat) -> Tiled:
         """Codes and scales as the blocks have them."""
         tiled = self._empty(weight, format_, None)
-        source = weight.data.contiguous()
+        source, points = weight.data.contiguous(), grid_codes(weight.type)
         arguments = BlocksArguments(
             rows=weight.out_features,
             source=source.data_ptr(),
             codes=tiled.codes.data_ptr(),
             scales=tiled.scales.data_ptr(),
+            grid=None if points is None else points.data_ptr(),
             row_bytes=source.shape[1],
             blocks=tiled.codes.shape[1],
             type=weight.type,
         )
-        self._pack_blocks(arguments, source, tiled.codes, tiled.scales)
+        grids = () if points is None else (points,)
+        self._pack_blocks(arguments, source, tiled.codes, tiled.scales, *grids)
         return tiled
 
     def coded(self, weight: PackedWeight, first: Coded) -> Tiled:

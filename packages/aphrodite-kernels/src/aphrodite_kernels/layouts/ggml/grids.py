@@ -12,17 +12,32 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from aphrodite_kernels.layouts.ggml.types import GgmlType
+
 
 @cache
 def grid(name: str, device: torch.device) -> Tensor:
     """The points of a type's grid [points, 8 or 4] float32; never written to."""
+    values = torch.tensor(_GRIDS[name][0], dtype=torch.float32)
+    return values[_codes(name).int()].to(device)
+
+
+@cache
+def grid_codes(kind: GgmlType) -> Tensor | None:
+    """For each place of each point of a type's grid, which of its numbers it is: uint8; never
+    written to. None: the type has no grid.
+    """
+    name = "IQ1_S" if kind == GgmlType.IQ1_M else kind.name
+    return _codes(name) if name in _GRIDS else None
+
+
+def _codes(name: str) -> Tensor:
     values, width, text = _GRIDS[name]
     bits = 2 if len(values) == 3 else 4
     data = zlib.decompress(base64.b85decode(text))
     packed = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     codes = packed[:, None] >> torch.arange(0, 8, bits, dtype=torch.uint8) & ((1 << bits) - 1)
-    points = torch.tensor(values, dtype=torch.float32)[codes.flatten().int()]
-    return points.view(-1, width).to(device)
+    return codes.view(-1, width)
 
 
 _GRIDS: Mapping[str, tuple[tuple[int, ...], int, str]] = {
