@@ -123,7 +123,8 @@ class _Packer:
     def blocks(self, weight: GgmlBlocks, format_: TileFormat) -> Tiled:
         """Codes and scales as the blocks have them."""
         tiled = self._empty(weight, format_, None)
-        source, points = weight.data.contiguous(), grid_codes(weight.type)
+        source = weight.data.contiguous()
+        points = grid_codes(weight.type, source.device)
         arguments = BlocksArguments(
             rows=weight.out_features,
             source=source.data_ptr(),

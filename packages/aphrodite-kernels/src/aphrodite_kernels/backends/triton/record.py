@@ -20,7 +20,6 @@ from aphrodite_kernels.backends.triton.gather import embed_dense_on, select_on
 from aphrodite_kernels.backends.triton.ggml import (
     Fragments,
     PartWorkspace,
-    blocks_matmul,
     embed_fragments_on,
     ggml_matmul,
     pack_fragments,
@@ -82,7 +81,6 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         Dense: dense_matmul(workspace),
         Scaled: scaled_matmul(workspace, overlapped=overlapped),
         Fragments: ggml_matmul(workspace, parts, overlapped=overlapped),
-        GgmlBlocks: blocks_matmul(parts),
         TrellisFields: trellis_matmul(parts, overlapped=overlapped),
     }
     unread = () if float8 else (torch.float8_e4m3fn,)

@@ -1,7 +1,7 @@
 """The grids of the IQ1, IQ2 and IQ3 types: numeric tables of the format, as gguf-py 0.19 has them.
 
-Each is packed: a coordinate is an index of two (IQ3: four) bits into a few values, the first in the
-lowest bits of a byte; the bytes are compressed by zlib and written in base 85.
+Each is packed: a coordinate is an index of two (IQ3: four) bits into the numbers of its type, the
+first in the lowest bits of a byte; the bytes are compressed by zlib and written in base 85.
 """
 
 import base64
@@ -16,34 +16,24 @@ from aphrodite_kernels.layouts.ggml.types import GgmlType
 
 
 @cache
-def grid(name: str, device: torch.device) -> Tensor:
-    """The points of a type's grid [points, 8 or 4] float32; never written to."""
-    values = torch.tensor(_GRIDS[name][0], dtype=torch.float32)
-    return values[_codes(name).int()].to(device)
-
-
-@cache
-def grid_codes(kind: GgmlType) -> Tensor | None:
-    """For each place of each point of a type's grid, which of its numbers it is: uint8; never
-    written to. None: the type has no grid.
+def grid_codes(kind: GgmlType, device: torch.device) -> Tensor | None:
+    """For each coordinate of each point of a type's grid [points, 8 or 4], which of its numbers it
+    is: uint8; never written to. None: the type has no grid.
     """
     name = "IQ1_S" if kind == GgmlType.IQ1_M else kind.name
-    return _codes(name) if name in _GRIDS else None
-
-
-def _codes(name: str) -> Tensor:
-    values, width, text = _GRIDS[name]
-    bits = 2 if len(values) == 3 else 4
+    if name not in _GRIDS:
+        return None
+    width, bits, text = _GRIDS[name]
     data = zlib.decompress(base64.b85decode(text))
     packed = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     codes = packed[:, None] >> torch.arange(0, 8, bits, dtype=torch.uint8) & ((1 << bits) - 1)
-    return codes.view(-1, width)
+    return codes.view(-1, width).to(device)
 
 
-_GRIDS: Mapping[str, tuple[tuple[int, ...], int, str]] = {
+_GRIDS: Mapping[str, tuple[int, int, str]] = {
     "IQ1_S": (
-        (-1, 0, 1),
         8,
+        2,
         "c-jq@LCUgF002ue%2kF+wz9~mPLUrf*~%xrhq}s8$xcy`VXiWKlC3N<s#E^|31%}eOsz)L$XcsL)#w^q6KccSq&B"
         "N5HBd8asOHypwL>kgB{f_tYtP!J_Nz7OWSy=vb*|3W`*pD{)z!LIH|ntN)ZMyQ59*tGR8Q+!J+D{w8bJ^(f+AQ#A"
         "cn+*m=OvA2%GSTkk}CiA|?_dB`{GCCGjLa#E+mGOoMBP4XL3uV8dy64Zo2#ibnMx+#pG^NwQ>*?2}V+PAcS*)JZ^"
@@ -93,8 +83,8 @@ _GRIDS: Mapping[str, tuple[tuple[int, ...], int, str]] = {
         "Ihe#777H~WE~`9r_m@9>L%$q)a^-}CqR{eJ%dt$R)J",
     ),
     "IQ2_XXS": (
-        (8, 25, 43),
         8,
+        2,
         "c-jTQ!D`|_7y#gZhJR$tX-1;NJ&h6<w@>jWBoccXi<N9oi72>lF$tq|dy2(Ed$Ywu_bvDP05}Mc5P*gd3`}7TcaT"
         "5^7D}jL2M$_zfiGYTnPNjm%(Hg}obxGfIYUH+6O55C#R4mA&|`-;1i^(AMl8f1;lx?=d#Xo0-@Eld3MpkM=Q5F*w"
         "DLhdOYBph2VuYzDy1fhRHeM?)SCh=wb52TX{X~sK7de$CY*)K(1p=(JA~0_#3GDTL{SsLSd6dZ)ekV-1ST`Jai%r"
@@ -104,8 +94,8 @@ _GRIDS: Mapping[str, tuple[tuple[int, ...], int, str]] = {
         "4GT>",
     ),
     "IQ2_XS": (
-        (8, 25, 43),
         8,
+        2,
         "c-jTQQBUeT7y#h6O}iAX+NGH3RUu%IU(qg|8D4c}5Ik3t$QKX4q9fBxuF#-SuO{)B$*=sL2LJ;F23-&!;RH@W!2m"
         "`u1_Kr@VG0heVFnAhg*))Dfd{DJ8TRl24Io5NfI5hy5cN=m&QKo>kw!5}P>M2?qXONd5>;r20Aoxs!vagJu)!8PJ"
         "i{JuF(QNnq(e9fNsmONPliO3m?R`68Oh0<6r>~-*%6?aQp%{Hk}7JbrH<ZGPf<Vu9-Id{h=VEsh8bmyb(vt2DK=t"
@@ -120,8 +110,8 @@ _GRIDS: Mapping[str, tuple[tuple[int, ...], int, str]] = {
         "mxKQssZ{rbK7dH?CQsvWfBwrSgz{8qn@zvJWN_<TGb{|C1a?)v",
     ),
     "IQ2_S": (
-        (8, 25, 43),
         8,
+        2,
         "c-jTQL2sf=0|4L|GD8MWGh{HZr@>%j{S`B0AlTDju(3U1qnqyj3NX-EPuO7NekW_(H(h___dEbt00ROBfB_DMAOH"
         "f4z!*$`0ve=X1`L>k1z3U=Sc9M77pTA%v|tAgpa*C07u*1Z2-?tr6uQuZJ`7<5C5&MLGnm5yKEfwh!VP?dHEdu9K"
         "j0C5!7BuoWnqh0%;J`?rk1j_m0B~)SPQGNT5E6h*2RJdAsab}A{TkcM<I&P9lA#n#VA1;dO$fU&?9<6C3-;{RHFv"
@@ -147,7 +137,7 @@ _GRIDS: Mapping[str, tuple[tuple[int, ...], int, str]] = {
         "BC+^E4tFFyuM$rSMWFZoBucXo_t@vi+^wb$Zc>Fx6y5K+ud%r{{y~e?!N",
     ),
     "IQ3_XXS": (
-        (4, 12, 20, 28, 36, 44, 52, 62),
+        4,
         4,
         "c-jrlxq_-N6adgHAnhffwn+eK6A)<;L0Ui^TO7AGg3R~7cfQ~tM39AC<e@d<NFt3&G@%(`Ofg`F1&*-73Etx~HW("
         "2?EaDPQB+(=#IqAri%mh=10%bI!hI&?RRo2y-tl7f0V<&cRXN$)I9N$?v2j}Kspa8%?KmZC7*g^v>AeXqV%U$VWM"
@@ -157,7 +147,7 @@ _GRIDS: Mapping[str, tuple[tuple[int, ...], int, str]] = {
         "a2y_kxZQ5+-^Z`I@9x#Ze)iAwMc?90jcptQCNaI)e2Nbn>#-lvw4Bmun8bJgMKhVhS^fP3Oa56L",
     ),
     "IQ3_S": (
-        (1, 3, 5, 7, 9, 11, 13, 15),
+        4,
         4,
         "c-jq-xpt~R06=F$+F4lInE|97Hf`CImPL~mNlaQqllS{CKXA{v_W}R`0v50V1q^WD01rr@Km;;Sf*PDa2L>>K87$"
         "xdUf>@95JChAq>w=uN*KTxCa{1lyumx%{%{ak$VL<i<ROJ3WKfQ3bV3~((1cd>L>M#dVu>|QaE1@K#XTPJH-6wB4"

@@ -2,7 +2,6 @@
 look-up.
 """
 
-from aphrodite_kernels.backends.triton.ggml.blocks import blocks_matmul
 from aphrodite_kernels.backends.triton.ggml.coded import pack_grouped, pack_lookup, pack_microscaled
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments, pack_fragments
 from aphrodite_kernels.backends.triton.ggml.matmul import (
@@ -15,7 +14,6 @@ from aphrodite_kernels.backends.triton.ggml.rows import embed_fragments_on
 __all__ = [
     "Fragments",
     "PartWorkspace",
-    "blocks_matmul",
     "embed_fragments_on",
     "ggml_matmul",
     "pack_fragments",

@@ -22,7 +22,7 @@ def code_assembly(run: int, encoding: Encoding, *, half: bool) -> str:
     exponent = 0x64006400 if half else 0x43004300
     lines = [".reg .b32 a, b, c, d, e, f, g, h, s;", f"mov.b32 s, {exponent};"]
     if encoding.table:
-        values = _whole_values if _are_whole(encoding.table) else _values
+        values = _whole_values if are_whole(encoding.table) else _values
         lines += values(run % 4, encoding.table, half=half)
     elif encoding.signed:
         lines += [f"shr.b32 a, $1, {8 * (run % 2)};", *_from_bytes(half=half)]
@@ -94,8 +94,8 @@ def _look_up(table: tuple[int, ...], targets: tuple[str, str]) -> list[str]:
 
 
 @triton.constexpr_function
-def _are_whole(table: tuple[float, ...]) -> bool:
-    """Whether numbers are integers in a signed byte."""
+def are_whole(table: tuple[float, ...]) -> bool:
+    """Whether numbers are integers in a signed byte, or there are none."""
     return all(value == int(value) and -128 <= value < 128 for value in table)
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from aphrodite_kernels.layouts import GgmlType
+from aphrodite_kernels.layouts.ggml.decoders import fp4, ternary
+from aphrodite_kernels.layouts.ggml.decoders.grids import GRIDS
 from aphrodite_kernels.layouts.ggml.fields import interleaved, planes
 
 Fields = tuple[Tensor, Tensor]
@@ -86,6 +88,27 @@ def _iq4_xs(blocks: Tensor) -> Fields:
     return _nibbles(blocks[:, 8:], 16), _with_unit((low | high << 4) - 32, blocks[:, :2])
 
 
+def _of_grid(kind: GgmlType) -> Callable[[Tensor], Fields]:
+    """Coordinates, and scales that are odd."""
+
+    def read(blocks: Tensor) -> Fields:
+        found, codes = GRIDS[kind].codes(blocks, kind)
+        unit = found.unit.to(torch.float16).view(torch.uint8)
+        return codes, _with_unit(found.factors.to(torch.uint8), unit)
+
+    return read
+
+
+def _with_floats(parts_of: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Callable[[Tensor], Fields]:
+    """Scales as float32."""
+
+    def read(blocks: Tensor) -> Fields:
+        scales, codes = parts_of(blocks)
+        return codes, scales.contiguous().view(torch.uint8)
+
+    return read
+
+
 def _scales_and_minima(blocks: Tensor) -> Tensor:
     """Eight scales, eight minima, their units."""
     first, second, third = torch.split(blocks[:, 4:16], 4, 1)
@@ -112,4 +135,6 @@ _READERS: Mapping[GgmlType, Callable[[Tensor], Fields]] = {
     GgmlType.Q6_K: _q6_k,
     GgmlType.IQ4_NL: _four(2),
     GgmlType.IQ4_XS: _iq4_xs,
+    **{kind: _of_grid(kind) for kind in GRIDS},
+    **{kind: _with_floats(parts_of) for kind, parts_of in {**fp4.PARTS, **ternary.PARTS}.items()},
 }

@@ -202,7 +202,8 @@ def _scale_of(word, units, GROUP: tl.constexpr, ENCODING: tl.constexpr):
     elif ENCODING.header == "nibbles":
         return (_byte(word, GROUP) & 15).to(tl.float32) * _half_of(units, 0)
     else:
-        return (word << (24 - 8 * (GROUP % 4)) >> 24).to(tl.float32) * _half_of(units, 0)
+        unit = _half_of(units, 0) * ENCODING.part
+        return (word << (24 - 8 * (GROUP % 4)) >> 24).to(tl.float32) * unit
 
 
 @triton.jit
@@ -270,5 +271,5 @@ def factors_written(
         scale = (scale.to(tl.int32) & 15).to(tl.float32) * unit
         bias = (bias.to(tl.int32) >> 4 & 15).to(tl.float32) * -other
     else:
-        scale = scale.to(tl.float32) * unit
+        scale = scale.to(tl.float32) * (unit * ENCODING.part)
     return scale, bias - scale * OFFSET

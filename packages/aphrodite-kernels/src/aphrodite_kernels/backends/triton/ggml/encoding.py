@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aphrodite_kernels.layouts import GgmlType
+from aphrodite_kernels.layouts.ggml.decoders.fp4 import DOUBLED
+from aphrodite_kernels.layouts.ggml.decoders.grids import GRIDS
 
 TILE = 16
 """Rows of a record."""
@@ -59,6 +61,8 @@ class Encoding:
     """
     span: int = 1
     """Groups that share a scale, of a unit."""
+    part: float = 1.0
+    """Of a `signed` scale times its unit: a power of two."""
 
     @property
     def runs(self) -> int:
@@ -69,6 +73,13 @@ class Encoding:
     def record(self) -> int:
         """16-bit words of a record."""
         return UNIT * (self.low + self.high) + 2 * TILE * self.words
+
+
+def _of_grid(kind: GgmlType, group: int) -> Encoding:
+    """Coordinates of points, as numbers of a table."""
+    own = GRIDS[kind]
+    table = (*own.numbers, *(0,) * (16 - len(own.numbers)))
+    return Encoding(4, 0, 0, group, "signed", 3 if group == 32 else 5, table=table, part=own.part)
 
 
 ENCODINGS: Mapping[GgmlType, Encoding] = {
@@ -84,8 +95,22 @@ ENCODINGS: Mapping[GgmlType, Encoding] = {
     GgmlType.Q6_K: Encoding(4, 2, 32, 16, "signed", 5),
     GgmlType.IQ4_NL: Encoding(4, 0, 0, 32, "half", 4, table=IQ4_VALUES),
     GgmlType.IQ4_XS: Encoding(4, 0, 0, 32, "signed", 3, table=IQ4_VALUES),
+    GgmlType.TQ1_0: Encoding(2, 0, 1, 32, "float", 1, span=8),
+    GgmlType.TQ2_0: Encoding(2, 0, 1, 32, "float", 1, span=8),
+    GgmlType.Q1_0: Encoding(2, 0, 1, 32, "float", 2, span=4),
+    GgmlType.MXFP4: Encoding(4, 0, 0, 32, "float", 8, table=DOUBLED),
+    GgmlType.NVFP4: Encoding(4, 0, 0, 16, "float", 16, table=DOUBLED),
+    GgmlType.IQ1_S: _of_grid(GgmlType.IQ1_S, 32),
+    GgmlType.IQ1_M: _of_grid(GgmlType.IQ1_M, 16),
+    GgmlType.IQ2_XXS: _of_grid(GgmlType.IQ2_XXS, 32),
+    GgmlType.IQ2_XS: _of_grid(GgmlType.IQ2_XS, 16),
+    GgmlType.IQ2_S: _of_grid(GgmlType.IQ2_S, 16),
+    GgmlType.IQ3_XXS: _of_grid(GgmlType.IQ3_XXS, 32),
+    GgmlType.IQ3_S: _of_grid(GgmlType.IQ3_S, 32),
 }
-"""Bits per weight in memory: those of the file, up to 0.19 more (Q3_K) for whole header words."""
+"""Bits per weight in memory: those of the file, up to 0.19 more (Q3_K) for whole header words.
+Points of grids become coordinates of four bits, and scales that are no float16 become float32.
+"""
 
 GROUPED = (
     Encoding(4, 0, 8, 32, "float", 2, span=4),

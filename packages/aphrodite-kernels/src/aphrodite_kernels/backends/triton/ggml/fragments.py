@@ -119,11 +119,9 @@ class Fragments(PackedWeight):
 
 
 def pack_fragments(weight: PackedWeight) -> PackedWeight:
-    """Blocks as records; a type without an encoding stays as it is."""
+    """Blocks as records."""
     assert isinstance(weight, GgmlBlocks), f"bound to {type(weight).__name__}"
-    encoding = ENCODINGS.get(weight.type)
-    if encoding is None:
-        return weight
+    encoding = ENCODINGS[weight.type]
 
     def fields(start: int, stop: int) -> Fields:
         blocks = weight.data[start:stop].reshape(-1, weight.type.block_bytes)
@@ -239,7 +237,8 @@ def _scales(header: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor | None]:
         case "halves":
             return halves[:, 0::2], halves[:, 1::2]
         case "signed":
-            return halves[:, -2:-1] * header[:, :groups].view(torch.int8).float(), None
+            unit = halves[:, -2:-1] * encoding.part
+            return unit * header[:, :groups].view(torch.int8).float(), None
         case "bytes":
             scale, minimum = header[:, :groups], header[:, groups : 2 * groups]
         case "nibbles":

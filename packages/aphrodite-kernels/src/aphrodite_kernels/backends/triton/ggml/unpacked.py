@@ -12,8 +12,6 @@ up where the kernel before has left room (H200, GPTQ at 256 rows: 15.1 ms a step
 Floor: the bytes of the records over the read bandwidth below about 40 rows, the arithmetic above.
 """
 
-import os
-
 import torch
 import triton
 import triton.language as tl
@@ -42,8 +40,6 @@ from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, GROUPED, 
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.layouts import GgmlType
-
-SETTLED = bool(int(os.environ.get("SETTLED", "0")))
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -206,7 +202,11 @@ def left_operand(
 
 @triton.jit
 def settled(total):
-    """`total`, for which all products that make it are waited for."""
+    """`total`, for which all products that make it are waited for.
+
+    Else Triton 3.6 lets the products of a step run on while elements of the next are made, perhaps
+    in the registers that they still read: 256 rows by codes of a table were wrong (H200).
+    """
     return tl.inline_asm_elementwise(
         "mov.b32 $0, $1;", "=r,r", [total], tl.float32, is_pure=True, pack=1
     )
@@ -232,7 +232,6 @@ def unpacked_kernel(
     SHARED: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     PDL: tl.constexpr,
-    SETTLED: tl.constexpr,
     EMULATE: tl.constexpr,
 ):
     """Units [program * share, (program + 1) * share) of the line of all tiles' units of K."""
@@ -250,7 +249,7 @@ def unpacked_kernel(
         last = min(end - start, units)
         total = unpacked_sum(
             x, records, rows, columns, row, column, first, last,
-            K, ENCODING, BLOCK_T, BLOCK_N, SETTLED, EMULATE,
+            K, ENCODING, BLOCK_T, BLOCK_N, EMULATE,
         )  # fmt: skip
         whole = not SHARED or last - first == units
         if SHARED and not whole:
@@ -283,7 +282,6 @@ def unpacked_sum(
     ENCODING: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_N: tl.constexpr,
-    SETTLED: tl.constexpr,
     EMULATE: tl.constexpr,
 ):
     """W xᵀ [BLOCK_N, BLOCK_T] float32 over the units [first, last) of K, in their order."""
@@ -302,7 +300,7 @@ def unpacked_sum(
         right = tl.load(rights + step * 64).to(DTYPE)
         left = left_operand(words, step, ENCODING, TILES, DTYPE, EMULATE)
         total = tl.dot(left, right.T, total, input_precision="ieee")
-        if SETTLED:
+        if not EMULATE:
             total = settled(total)
     return total
 
@@ -345,7 +343,6 @@ def unpacked_product(
         SHARED=tiling.split != 1,
         HAS_BIAS=bias is not None,
         PDL=overlapped,
-        SETTLED=SETTLED and not interpreted(),
         EMULATE=interpreted(),
         num_warps=tiling.num_warps,
         num_stages=tiling.num_stages,
@@ -372,7 +369,6 @@ def _specimen(encoding: Encoding, tiling: Tiling, *, inputs: int = 4096) -> Spec
         "SHARED": tiling.split != 1,
         "HAS_BIAS": False,
         "PDL": False,
-        "SETTLED": SETTLED,
         "EMULATE": False,
     }
     pointers = ("x", "records", "bias", "out", "partials", "arrivals")

@@ -1,8 +1,7 @@
 """One file per family of ggml types, each with `DECODERS`; presence registers.
 
 A decoder takes blocks [n, block_bytes] uint8 and returns their elements [n, block_size] float32,
-in the order in which they lie along K. Of types whose elements are scales times a few numbers,
-some have `FACTORS`, too: both, [n, s] and [n, s, block_size / s].
+in the order in which they lie along K.
 """
 
 import importlib
@@ -25,10 +24,3 @@ DECODERS: Mapping[GgmlType, Decoder] = {
     kind: decode for family in _FAMILIES for kind, decode in family.DECODERS.items()
 }
 """The decoder of every type that has one."""
-
-FACTORS: Mapping[GgmlType, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
-    kind: factors
-    for family in _FAMILIES
-    for kind, factors in getattr(family, "FACTORS", {}).items()
-}
-"""The factors of every type whose decoder is made of them."""
