@@ -1,6 +1,8 @@
 """Threads of the CPU backend, its library, and what its shims refuse."""
 
 import gc
+import re
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,7 @@ from aphrodite_kernels import (
     backend_for,
 )
 from aphrodite_kernels.backends import cpu
+from aphrodite_kernels.backends.cpu import library
 from aphrodite_kernels.backends.cpu.cores import physical_cores
 
 if cpu.obstacle() is not None:
@@ -100,6 +103,24 @@ def test_a_missing_library_says_what_to_do(monkeypatch, tmp_path):
 def test_a_library_of_another_version_says_so():
     with pytest.raises(BackendError, match="no op frobnicate: it is older"):
         cpu.Runtime(1).op("frobnicate")
+
+
+def test_a_library_of_other_sources_says_so(monkeypatch, tmp_path):
+    """Its number is that of the sources; one more argument of an op makes another."""
+    number = library.interface_of(library._SOURCES)
+    assert library.open_library().aph_interface() == number
+    shutil.copytree(library._SOURCES, tmp_path, dirs_exist_ok=True)
+    assert library.interface_of(tmp_path) == number
+    op = tmp_path / "ops" / "floats" / "argmax.cpp"
+    changed = op.read_text().replace("aph_argmax_args {", "aph_argmax_args {\n  int64_t more;")
+    op.write_text(changed)
+    monkeypatch.setattr(library, "_SOURCES", tmp_path)
+    found = (
+        rf"has interface {number:08x}, but its sources have {library.interface_of(tmp_path):08x}"
+    )
+    assert re.search(rf"{found}: .*reinstall aphrodite-kernels", cpu.obstacle())
+    monkeypatch.setattr(library, "_SOURCES", tmp_path / "none")
+    assert cpu.obstacle() is None
 
 
 def test_no_rows_are_no_work(backend):

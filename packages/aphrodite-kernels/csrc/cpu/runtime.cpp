@@ -127,5 +127,8 @@ APH_EXPORT void aph_runtime_delete(aph_runtime* runtime) { delete runtime; }
 
 APH_EXPORT int aph_runtime_level(const aph_runtime* runtime) { return runtime->level; }
 
+// The structures and functions that it was compiled with, as a number (CMakeLists.txt).
+APH_EXPORT unsigned aph_interface() { return APH_INTERFACE; }
+
 // What went wrong in the last call of this thread that failed.
 APH_EXPORT const char* aph_last_error() { return last_error; }
