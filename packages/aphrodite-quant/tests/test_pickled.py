@@ -72,7 +72,7 @@ def test_modules_with_settings(directory):
     module = {"W_q": torch.zeros(3), "bias": None, "meta": inner}
     torch.save({"a.b": module, "c.weight": torch.ones(2, 2)}, directory / "qmodel.pt")
     opened = open_checkpoint(directory)
-    assert list(opened.store.names()) == ["a.b.W_q", "a.b.meta.scale", "c.weight"]
+    assert list(opened.store.names()) == ["a.b.W_q", "a.b.meta_scale", "c.weight"]
     meta = {"shape": [2, 3], "type": {"_type": "torch.dtype", "_data": "float16"}}
     assert json.loads(opened.metadata["a.b"]) == {"bias": None, "meta": meta}
 

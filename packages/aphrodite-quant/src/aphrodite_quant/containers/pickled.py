@@ -122,7 +122,7 @@ def _load(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
         elif isinstance(name, str) and isinstance(value, Tensor):
             tensors[name] = value.detach()
         elif isinstance(name, str) and isinstance(value, dict):
-            parts, said = _of_module(path, name, cast("dict[object, object]", value))
+            parts, said = _of_module(path, f"{name}.", cast("dict[object, object]", value))
             tensors |= parts
             if said:
                 metadata[name] = json.dumps(said)
@@ -132,19 +132,19 @@ def _load(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, str]]:
 
 
 def _of_module(
-    path: Path, module: str, entries: Mapping[object, object]
+    path: Path, start: str, entries: Mapping[object, object]
 ) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """The tensors of one module, at any depth, by whole name; what else it says, as JSON has it."""
+    """The tensors of one module, `<module>.<outer>_<inner>`; what else it says, as JSON has it."""
     tensors: dict[str, Tensor] = {}
     said: dict[str, object] = {}
     for key, value in entries.items():
         if not isinstance(key, str) or "." in key:
-            raise _unexpected(path, module, entries)
-        name = f"{module}.{key}"
+            raise _unexpected(path, start.removesuffix("."), entries)
+        name = f"{start}{key}"
         if isinstance(value, Tensor) and not isinstance(value, TakenApart):
             tensors[name] = value.detach()
         elif isinstance(value, dict):
-            parts, inner = _of_module(path, name, cast("dict[object, object]", value))
+            parts, inner = _of_module(path, f"{name}_", cast("dict[object, object]", value))
             tensors |= parts
             said[key] = inner
         elif value is None or isinstance(value, _SETTINGS):

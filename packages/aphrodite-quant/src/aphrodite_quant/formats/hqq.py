@@ -92,7 +92,7 @@ class _State:
 
     store: TensorStore
     prefix: str
-    """Of its tensors; codes of scales lie elsewhere."""
+    """How the names of its tensors begin; codes of scales lie elsewhere."""
     packed: TensorInfo
     """Its codes, for messages."""
     said: Mapping[str, object] | None
@@ -102,13 +102,13 @@ class _State:
     def of(cls, store: TensorStore, prefix: str, description: object) -> Self:
         info = store.info(f"{prefix}.W_q")
         if description is None:
-            return cls(store, prefix, info, None)
+            return cls(store, f"{prefix}.", info, None)
         value: object = json.loads(str(description))
         said = cast("dict[str, object]", value) if isinstance(value, dict) else {}
         meta = said.get("meta")
         if isinstance(meta, dict):
-            return cls(store, f"{prefix}.meta", info, cast("dict[str, object]", meta))
-        return cls(store, prefix, info, said)
+            return cls(store, f"{prefix}.meta_", info, cast("dict[str, object]", meta))
+        return cls(store, f"{prefix}.", info, said)
 
     def wrong(self, field: str, found: object, expected: str) -> TensorError:
         return TensorError(
@@ -118,7 +118,7 @@ class _State:
 
     def shape(self) -> tuple[int, int]:
         """[N, K]."""
-        name = f"{self.prefix}.shape"
+        name = f"{self.prefix}shape"
         if self.said is None:
             found: list[object] = [int(n) for n in exact(self.store, name, torch.int64, (2,))]
         else:
@@ -131,8 +131,8 @@ class _State:
 
     def numbers(self, leaf: str, count: int) -> Tensor:
         """Scales or zero points of `count` weights: [], [G, 1] or [1, G]."""
-        name, whole, stated = f"{self.prefix}.{leaf}", None, self.said or {}
-        both = f"{self.prefix}.zero_scale"
+        name, whole, stated = f"{self.prefix}{leaf}", None, self.said or {}
+        both = f"{self.prefix}zero_scale"
         if both in self.store.names():
             info = self.store.info(both)
             if len(info.shape) != 3 or info.shape[0] != 2:
@@ -143,8 +143,8 @@ class _State:
             return floating(held, name, _scale_shape(held, name, count))
         inner = stated.get(f"meta_{leaf}")
         said = cast("dict[str, object]", inner) if isinstance(inner, dict) else {}
-        name = f"{self.prefix}.{leaf}_q" if whole is None else both
-        state = _State(self.store, f"{self.prefix}.meta_{leaf}", self.store.info(name), said)
+        name = f"{self.prefix}{leaf}_q" if whole is None else both
+        state = _State(self.store, f"{self.prefix}meta_{leaf}_", self.store.info(name), said)
         rows, columns = state.shape()
         if count % (rows * columns) or 1 not in (rows, columns):
             raise state.wrong("shape", [rows, columns], f"that of scales of {count} weights")
@@ -174,7 +174,7 @@ class _State:
     def _packing(self) -> object:
         if self.said is not None:
             return self.said.get("packing")
-        info = self.store.info(f"{self.prefix}.packing")
+        info = self.store.info(f"{self.prefix}packing")
         text = self.store.read(info.name).flatten() if info.type == torch.uint8 else ()
         return "".join(chr(int(letter)) for letter in text)
 
@@ -182,7 +182,7 @@ class _State:
         """Whether the codes are shown as floating numbers."""
         if self.said is not None:
             return bool(self.said.get("view_as_float"))
-        flag = f"{self.prefix}.view_as_float"
+        flag = f"{self.prefix}view_as_float"
         return flag in self.store.names() and bool(self.store.read(flag).any())
 
 
