@@ -60,7 +60,7 @@ def compiled(specimen: Specimen, capability: int) -> bytes:
         fn=specimen.kernel,
         signature={name: specimen.signature.get(name, "constexpr") for name in names},
         constexprs={(names.index(name),): value for name, value in specimen.constants.items()},
-        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in specimen.aligned},
+        attrs={path_of(name, names): [["tt.divisibility", 16]] for name in specimen.aligned},
     )
     options = {
         "num_warps": specimen.num_warps,
@@ -69,6 +69,12 @@ def compiled(specimen: Specimen, capability: int) -> bytes:
     }
     target = GPUTarget("cuda", capability, 32)
     return triton.compile(source, target=target, options=options).asm["cubin"]
+
+
+def path_of(argument: str, names: list[str]) -> tuple[int, ...]:
+    """Where an argument, or one in a tuple, stands."""
+    name, *inside = argument.split(".")
+    return (names.index(name), *map(int, inside))
 
 
 def stack(cubin: bytes) -> int:

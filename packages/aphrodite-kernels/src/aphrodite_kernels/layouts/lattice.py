@@ -40,6 +40,16 @@ def lattice_points(lattice: Lattice, device: torch.device) -> Tensor:
     return points.half().unsqueeze(1).to(device)
 
 
+@cache
+def lattice_sizes(device: torch.device) -> Tensor:
+    """[256] int32, by the high half of a code of E8P: two bits of each number's absolute value less
+    a half; bit 16: the last number has another sign than the code says.
+    """
+    sizes = _absolute()
+    bits = (sizes - 0.5).int() << 2 * torch.arange(_SIZE, dtype=torch.int32)
+    return (bits.sum(1) | (sizes.sum(1) % 2).int() << 16).int().to(device)
+
+
 def _two_bits() -> Tensor:
     sizes = _absolute()  # [256, 8]
     code = torch.arange(1 << _SIZE)

@@ -15,7 +15,7 @@ from aphrodite_kernels.backends.cpu.attention import attention_on
 from aphrodite_kernels.backends.cpu.bend import bend_on, prefer_on
 from aphrodite_kernels.backends.cpu.codebook import Vectors, codebook_matmul_on
 from aphrodite_kernels.backends.cpu.cores import physical_cores
-from aphrodite_kernels.backends.cpu.fallback import any_embed_on, any_matmul_on
+from aphrodite_kernels.backends.cpu.fallback import any_embed_on, any_matmul_on, sourced_rows_on
 from aphrodite_kernels.backends.cpu.gather import embed_dense_on, select_on
 from aphrodite_kernels.backends.cpu.keep import (
     Rule,
@@ -36,18 +36,17 @@ from aphrodite_kernels.backends.cpu.row_grouped import RowScaled, row_grouped_ma
 from aphrodite_kernels.backends.cpu.runs import runs_matmul_on, runs_rows_on
 from aphrodite_kernels.backends.cpu.runtime import Runtime
 from aphrodite_kernels.backends.cpu.sampling import argmax_on, draw_on, uniform_on
-from aphrodite_kernels.backends.cpu.sourced import sourced_rows_on
 from aphrodite_kernels.backends.cpu.spread import deviation_on, logsumexp_on, uncertainty_on
 from aphrodite_kernels.backends.cpu.tile_pack import PACKED_LAYOUTS, pack_on
 from aphrodite_kernels.backends.cpu.tiled import Tiled, tiled_rows_on
 from aphrodite_kernels.backends.cpu.trellis import Unrolled, trellis_matmul_on
 from aphrodite_kernels.backends.cpu.trellis_paths import find_paths_on
+from aphrodite_kernels.composed import multiplies_within, packs_within
 from aphrodite_kernels.errors import BackendError
-from aphrodite_kernels.layouts import PackedWeight
 from aphrodite_kernels.layouts.dense import Dense
 from aphrodite_kernels.layouts.rotated import Rotated
 from aphrodite_kernels.layouts.runs import Runs
-from aphrodite_kernels.protocols import Embeds, MatMuls, Takes
+from aphrodite_kernels.protocols import Embeds, MatMuls
 
 DEVICE = "cpu"
 
@@ -77,7 +76,7 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
 
 def backend_on(device: torch.device, runtime: Runtime) -> Backend:
     """The ops, bound to a runtime."""
-    products, look_ups = _products(runtime), _look_ups(runtime)
+    products, look_ups, pack = _products(runtime), _look_ups(runtime), pack_on(runtime)
     return replace(
         reference.create(device, threads=None, dtype=torch.float32),
         name="cpu",
@@ -91,9 +90,9 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
             Rotated: rotated_matmul_on(runtime, products),
             Runs: runs_matmul_on(runtime, products),
         },
-        takes=dict.fromkeys((Rotated, Runs), _multiplies_within(products)),
+        takes=dict.fromkeys((Rotated, Runs), multiplies_within(products)),
         embed={**look_ups, Runs: runs_rows_on(runtime, look_ups)},
-        pack=dict.fromkeys(PACKED_LAYOUTS, pack_on(runtime)),
+        pack={**dict.fromkeys(PACKED_LAYOUTS, pack), **packs_within(pack, products)},
         rms_norm=rms_norm_on(runtime),
         add_rms_norm=add_rms_norm_on(runtime),
         rotate_and_store=rotate_and_store_on(runtime),
@@ -146,18 +145,3 @@ def _look_ups(runtime: Runtime) -> Embeds:
         Unrolled: source_rows,
         Vectors: source_rows,
     }
-
-
-def _multiplies_within(products: MatMuls) -> Takes:
-    """Whether there are products for all that a weight consists of."""
-
-    def multiplies(weight: PackedWeight) -> bool:
-        if isinstance(weight, Runs):
-            return all(type(part) in products for part in weight.parts)
-        return (
-            isinstance(weight, Rotated)
-            and weight.picked is None
-            and type(weight.weight) in products
-        )
-
-    return multiplies

@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from aphrodite_kernels.backends.cpu.numbers import number_of
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.sourced import Sourced
 from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.codebook import Book, Codebook
 from aphrodite_kernels.layouts.lattice import Lattice, lattice_points
+from aphrodite_kernels.layouts.sourced import Sourced
 from aphrodite_kernels.protocols import MatMul
 
 _MOST_BOOKS = 8

@@ -10,6 +10,7 @@ from aphrodite_kernels.backends.cpu.runtime import Runtime
 from aphrodite_kernels.backends.reference.matmul import embed_as, matmul
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.rotated import Rotated
+from aphrodite_kernels.layouts.sourced import Sourced
 from aphrodite_kernels.protocols import Embed, MatMul
 
 _SLAB = 1 << 20
@@ -37,6 +38,17 @@ def any_embed_on(runtime: Runtime) -> Embed:
         return runtime.island(lambda rows: look_up(tokens[:rows], weight, scale), shape)
 
     return any_embed
+
+
+def sourced_rows_on(runtime: Runtime) -> Embed:
+    """The look-up of rows in the source, without a kernel."""
+    look_up = any_embed_on(runtime)
+
+    def sourced_rows(tokens: Tensor, weight: PackedWeight, scale: float) -> Tensor:
+        assert isinstance(weight, Sourced), f"bound to {type(weight).__name__}"
+        return look_up(tokens, weight.source, scale)
+
+    return sourced_rows
 
 
 def _by_slabs(x: Tensor, weight: PackedWeight, bias: Tensor | None) -> Tensor:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.sourced import Sourced
 from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
 from aphrodite_kernels.layouts import Lookup, Microscaled, PackedWeight, Scaled
+from aphrodite_kernels.layouts.sourced import Sourced
 from aphrodite_kernels.protocols import Embed, MatMul
 
 

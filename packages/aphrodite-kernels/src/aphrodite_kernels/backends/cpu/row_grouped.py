@@ -9,10 +9,10 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.numbers import number_of
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.sourced import Sourced
 from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.row_grouped import RowGrouped
+from aphrodite_kernels.layouts.sourced import Sourced
 from aphrodite_kernels.protocols import MatMul
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from ctypes import byref, c_int32, c_int64, c_void_p
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,7 +12,6 @@ from aphrodite_kernels.backends.cpu.coded import BLOCK, CODED_LAYOUTS, Coded, co
 from aphrodite_kernels.backends.cpu.narrow import Narrow
 from aphrodite_kernels.backends.cpu.row_grouped import RowScaled
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.sourced import Sourced
 from aphrodite_kernels.backends.cpu.tile_format import FormatArgument, TileFormat
 from aphrodite_kernels.backends.cpu.tiled import TILE, Tiled
 from aphrodite_kernels.backends.cpu.trellis import Unrolled
@@ -22,9 +20,8 @@ from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import GgmlBlocks, Lookup, PackedWeight
 from aphrodite_kernels.layouts.codebook import Codebook
 from aphrodite_kernels.layouts.ggml.grids import grid_codes
-from aphrodite_kernels.layouts.rotated import Rotated
 from aphrodite_kernels.layouts.row_grouped import RowGrouped
-from aphrodite_kernels.layouts.runs import Runs
+from aphrodite_kernels.layouts.sourced import Sourced
 from aphrodite_kernels.layouts.trellis import Trellis
 from aphrodite_kernels.protocols import Repack
 
@@ -33,7 +30,7 @@ _SOURCED: Mapping[type[PackedWeight], type[Sourced]] = {
     RowGrouped: RowScaled,
     Trellis: Unrolled,
 }
-PACKED_LAYOUTS = (*CODED_LAYOUTS, GgmlBlocks, Lookup, *_SOURCED, Runs, Rotated)
+PACKED_LAYOUTS = (*CODED_LAYOUTS, GgmlBlocks, Lookup, *_SOURCED)
 """What there may be kernels for, once it is packed."""
 
 _SLAB = 1 << 20
@@ -69,25 +66,17 @@ class CodesArguments(Arguments):
 
 
 def pack_on(runtime: Runtime) -> Repack:
-    """Packing: to tiles, or if there are none for the weight, to narrow floats; some stay as they
-    are, and what consists of others is packed inside, if all of it can be.
+    """Packing: to tiles, or if there are none for the weight, to narrow floats; some layouts stay.
+
+    A weight that has none of them stays as it is.
     """
     pack_tiles = pack_tiles_on(runtime)
 
-    def pack_one(weight: PackedWeight) -> PackedWeight:
+    def pack(weight: PackedWeight) -> PackedWeight:
         if sourced := _SOURCED.get(type(weight)):
             return sourced.of(weight) or weight
         tiled = pack_tiles(weight)
         return tiled if isinstance(tiled, Tiled) else Narrow.of(weight) or weight
-
-    def pack(weight: PackedWeight) -> PackedWeight:
-        if isinstance(weight, Runs):
-            runs = tuple(map(pack_one, weight.parts))
-            whole = all(isinstance(run, Tiled | Narrow | Sourced) for run in runs)
-            return replace(weight, parts=runs) if whole else weight
-        if isinstance(weight, Rotated):
-            return replace(weight, weight=pack_one(weight.weight))
-        return pack_one(weight)
 
     return pack
 

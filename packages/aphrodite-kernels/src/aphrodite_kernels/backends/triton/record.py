@@ -8,6 +8,11 @@ from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.backends import reference
 from aphrodite_kernels.backends.triton.activation import gated_on
 from aphrodite_kernels.backends.triton.attention import attention_on, steady_attention_on
+from aphrodite_kernels.backends.triton.composed import (
+    rotated_matmul,
+    runs_rows,
+    sourced_rows,
+)
 from aphrodite_kernels.backends.triton.dense import (
     dense_matmul,
     dense_repack,
@@ -29,8 +34,14 @@ from aphrodite_kernels.backends.triton.ggml import (
     steady_ggml_matmul,
 )
 from aphrodite_kernels.backends.triton.graph import capture_on
+from aphrodite_kernels.backends.triton.looked import (
+    LOOKED,
+    looked_matmul,
+    pack_looked,
+    steady_looked_matmul,
+)
 from aphrodite_kernels.backends.triton.norm import add_rms_norm_on, rms_norm_on
-from aphrodite_kernels.backends.triton.runs import pack_runs, runs_matmul, takes_runs
+from aphrodite_kernels.backends.triton.runs import runs_matmul
 from aphrodite_kernels.backends.triton.sampling_argmax import argmax_on
 from aphrodite_kernels.backends.triton.sampling_draw import draw_on
 from aphrodite_kernels.backends.triton.sampling_keep import keep_near_on, keep_on, least_from_on
@@ -54,6 +65,7 @@ from aphrodite_kernels.backends.triton.trellis import (
     steady_trellis_matmul,
     trellis_matmul,
 )
+from aphrodite_kernels.composed import multiplies_within, packs_within
 from aphrodite_kernels.layouts import (
     Dense,
     GgmlBlocks,
@@ -63,9 +75,10 @@ from aphrodite_kernels.layouts import (
     PackedWeight,
     Scaled,
 )
+from aphrodite_kernels.layouts.rotated import Rotated
 from aphrodite_kernels.layouts.runs import Runs
 from aphrodite_kernels.layouts.trellis import Trellis
-from aphrodite_kernels.protocols import Inputs, MatMuls, Repack, Repacks
+from aphrodite_kernels.protocols import Embeds, Inputs, MatMuls, Repacks
 
 
 def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) -> Backend:
@@ -79,8 +92,8 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
     norm, gated = add_rms_norm_on(overlapped=overlapped), gated_on(overlapped=overlapped)
     products: MatMuls = {
         Dense: dense_matmul(workspace),
-        Scaled: scaled_matmul(workspace, overlapped=overlapped),
         Fragments: ggml_matmul(workspace, parts, overlapped=overlapped),
+        **dict.fromkeys(LOOKED.values(), looked_matmul(parts)),
         TrellisFields: trellis_matmul(parts, overlapped=overlapped),
     }
     unread = () if float8 else (torch.float8_e4m3fn,)
@@ -91,16 +104,18 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         capture=capture_on(device) if device.type == "cuda" else None,
         elastic=False,
         kv_dtypes=tuple(kind for kind in plain.kv_dtypes if kind not in unread),
-        pack=_packs(dtype),
+        pack=_packs(dtype, products),
         any_matmul=dequantised_matmul,
-        matmul={**products, Runs: runs_matmul(products)},
-        rounded_matmul=rounded_matmul(workspace),
-        takes={Scaled: has_kernels, Runs: takes_runs(products)},
-        inputs={Scaled: scaled_inputs(Inputs(norm, gated), workspace, overlapped=overlapped)},
-        embed={
-            Dense: embed_dense_on(dtype, overlapped=overlapped),
-            Fragments: embed_fragments_on(dtype, overlapped=overlapped),
+        matmul={
+            **products,
+            Scaled: scaled_matmul(workspace, overlapped=overlapped),
+            Runs: runs_matmul(products),
+            Rotated: rotated_matmul(products),
         },
+        rounded_matmul=rounded_matmul(workspace),
+        takes={Scaled: has_kernels, **dict.fromkeys((Runs, Rotated), multiplies_within(products))},
+        inputs={Scaled: scaled_inputs(Inputs(norm, gated), workspace, overlapped=overlapped)},
+        embed=_look_ups(plain, dtype, overlapped=overlapped),
         rms_norm=rms_norm_on(overlapped=overlapped),
         add_rms_norm=norm,
         rotate_and_store=rotate_and_store_on(overlapped=overlapped),
@@ -132,29 +147,50 @@ def _steady(fast: Backend, workspace: Workspace, *, overlapped: bool) -> Backend
         Scaled: steady_scaled_matmul(workspace),
         Fragments: steady_ggml_matmul(overlapped=overlapped),
         TrellisFields: steady_trellis_matmul(overlapped=overlapped),
+        **dict.fromkeys(LOOKED.values(), steady_looked_matmul),
     }
     return replace(
         fast,
         summary=f"{fast.summary}, deterministic",
         row_invariant=True,
         matmul={**products, Runs: runs_matmul(products)},
-        takes={**fast.takes, Runs: takes_runs(products)},
+        takes={**fast.takes, Runs: multiplies_within(products)},
         inputs={},
         attention=steady_attention_on(overlapped=overlapped),
         steady=None,
     )
 
 
-def _packs(dtype: torch.dtype) -> Repacks:
-    """How weights are laid out anew. Tables become 16 bits wide, which float32 would show."""
-    packs: dict[type[PackedWeight], Repack] = {
+def _look_ups(plain: Backend, dtype: torch.dtype, *, overlapped: bool) -> Embeds:
+    """Of rows of a weight."""
+    look_ups: Embeds = {
+        Dense: embed_dense_on(dtype, overlapped=overlapped),
+        Fragments: embed_fragments_on(dtype, overlapped=overlapped),
+        **dict.fromkeys(LOOKED.values(), sourced_rows(plain.any_embed)),
+    }
+    return {**look_ups, Runs: runs_rows(look_ups, plain.any_embed, dtype)}
+
+
+def _packs(dtype: torch.dtype, products: MatMuls) -> Repacks:
+    """How weights are laid out anew."""
+
+    def pack_table(weight: PackedWeight) -> PackedWeight:
+        # Fragments' tables become 16 bits wide, which float32 would show.
+        packed = weight if dtype == torch.float32 else pack_lookup(weight)
+        return pack_looked(packed) if packed is weight else packed
+
+    def pack_any(weight: PackedWeight) -> PackedWeight:
+        pack = packs.get(type(weight))
+        return pack(weight) if pack else weight
+
+    packs: Repacks = {
         Dense: dense_repack(dtype),
         Scaled: pack_scaled,
         GgmlBlocks: pack_fragments,
         Grouped: pack_grouped,
         Microscaled: pack_microscaled,
+        **dict.fromkeys(LOOKED, pack_looked),
+        Lookup: pack_table,
         Trellis: pack_trellis,
     }
-    if dtype != torch.float32:
-        packs |= {Lookup: pack_lookup}
-    return {**packs, Runs: pack_runs(packs)}
+    return {**packs, **packs_within(pack_any, products)}

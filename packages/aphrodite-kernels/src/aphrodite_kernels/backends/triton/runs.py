@@ -4,34 +4,12 @@ Columns are brought into order and scaled in the rows that are multiplied, once 
 product is rounded to the dtype of activations before it is added, as the sum is.
 """
 
-from dataclasses import replace
-
 from torch import Tensor
 
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import PackedWeight
 from aphrodite_kernels.layouts.runs import Runs
-from aphrodite_kernels.protocols import MatMul, MatMuls, Repack, Repacks, Takes
-
-
-def pack_runs(packs: Repacks) -> Repack:
-    """Each run as `packs` has its layout."""
-
-    def pack(weight: PackedWeight) -> PackedWeight:
-        runs = _checked(weight)
-        packed = [packs[type(p)](p) if type(p) in packs else p for p in runs.parts]
-        return replace(runs, parts=tuple(packed))
-
-    return pack
-
-
-def takes_runs(products: MatMuls) -> Takes:
-    """Whether all runs have products."""
-
-    def takes(weight: PackedWeight) -> bool:
-        return all(type(part) in products for part in _checked(weight).parts)
-
-    return takes
+from aphrodite_kernels.protocols import MatMul, MatMuls
 
 
 def runs_matmul(products: MatMuls) -> MatMul:

@@ -1,4 +1,4 @@
-"""Weights of the CPU backend that keep the canonical layout they read from."""
+"""Weights of a backend that keep the canonical layout they read from."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -8,11 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from aphrodite_kernels.backends.cpu.fallback import any_embed_on
-from aphrodite_kernels.backends.cpu.runtime import Runtime
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts.base import PackedWeight
-from aphrodite_kernels.protocols import Embed
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +54,8 @@ class Sourced(PackedWeight):
         return cls._of(type(sources[0]).stack(sources))
 
     def to(self, device: torch.device) -> Self:
-        if device.type != "cpu":
-            raise LayoutError(f"a weight of the CPU backend cannot be sent to {device}")
+        if device.type != self.device.type:
+            raise LayoutError(f"a weight prepared on {self.device} cannot be sent to {device}")
         return self
 
     @classmethod
@@ -66,18 +63,7 @@ class Sourced(PackedWeight):
         made = cls.of(source)
         if made is None:
             raise LayoutError(
-                "rows of such a weight cannot be picked for the CPU's kernels; "
+                "rows of such a weight cannot be picked for a backend's kernels; "
                 "use the backend's embed, or pick rows before it is prepared"
             )
         return made
-
-
-def sourced_rows_on(runtime: Runtime) -> Embed:
-    """The look-up of rows in the source, without a kernel."""
-    look_up = any_embed_on(runtime)
-
-    def sourced_rows(tokens: Tensor, weight: PackedWeight, scale: float) -> Tensor:
-        assert isinstance(weight, Sourced), f"bound to {type(weight).__name__}"
-        return look_up(tokens, weight.source, scale)
-
-    return sourced_rows

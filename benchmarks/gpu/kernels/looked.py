@@ -1,0 +1,162 @@
+"""Products with codebooks, lattices, tables and groups of rows on one GPU, timed.
+
+    PYTHONPATH=packages/aphrodite-kernels/src python3 benchmarks/gpu/kernels/looked.py
+
+--only picks kinds of weights; --sweep times other blockings as well; --warm compiles and times
+nothing, so that several processes can do it. A line is one kind at one number of rows: what is
+chosen, `few` (decoded on its way), `dense` (made dense by a kernel) and `torch` (dequantised by
+torch ops, as without kernels), in microseconds of a call inside a CUDA graph. The floor is the
+weight's bytes over the read bandwidth.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import torch
+from aphrodite_kernels.backends.triton import create
+from aphrodite_kernels.backends.triton.dense import dequantised_matmul
+from aphrodite_kernels.backends.triton.ggml import PartWorkspace
+from aphrodite_kernels.backends.triton.looked.frame import (
+    Blocking,
+    Looked,
+    by_dense_parts,
+    few_rows,
+)
+from aphrodite_kernels.layouts import Lookup, PackedWeight
+from aphrodite_kernels.layouts.codebook import Book, Codebook
+from aphrodite_kernels.layouts.grouped import pack_codes
+from aphrodite_kernels.layouts.lattice import Lattice
+from aphrodite_kernels.layouts.rotated import Rotated, Rotation
+from aphrodite_kernels.layouts.row_grouped import RowGrouped
+from aphrodite_kernels.layouts.runs import Runs
+from gauge import DEVICE, READ, Allowance, run_sections, timed
+
+ROWS, COLUMNS = 4096, 14336
+COUNTS = (1, 8, 32, 64, 256)
+ALLOWANCE = Allowance(100)
+SWEEP = (
+    Blocking(64, 128, 4, 1, 4),
+    Blocking(64, 128, 4, 1, 8),
+    Blocking(64, 128, 4, 3, 4),
+    Blocking(64, 64, 4, 2, 6),
+    Blocking(64, 64, 4, 1, 8),
+    Blocking(128, 64, 8, 2, 3),
+    Blocking(64, 256, 8, 1, 3),
+)
+
+
+def codebook(shape: tuple[int, int], sizes: tuple[int, ...], *, scaled: bool = True) -> Codebook:
+    height, width = shape
+    vectors, across = -(-ROWS // height), COLUMNS // width
+    books = tuple(
+        Book.pack(
+            torch.randint(size, (vectors, across)), torch.randn(size, height, width).half() / 8
+        )
+        for size in sizes
+    )
+    return Codebook(books, torch.rand(vectors) + 0.5 if scaled else None, ROWS)
+
+
+def lattice(*, residual: bool = False) -> Codebook:
+    codes = torch.randint(1 << 16, (ROWS, COLUMNS // 8))
+    books = [Book.pack(codes, Lattice.E8P)]
+    if residual:
+        books.append(replace(Book.pack(codes & 255, Lattice.E81B), factor=0.5))
+    return Codebook(tuple(books), torch.ones(ROWS), ROWS)
+
+
+def vptq(*sizes: int) -> Runs:
+    order, scale = torch.randperm(COLUMNS), torch.rand(COLUMNS) + 0.5
+    return Runs((codebook((8, 1), sizes, scaled=False),), order, scale, torch.randn(COLUMNS) / 8)
+
+
+def quip() -> Rotated:
+    def side(channels: int) -> Rotation:
+        order = channels // (channels & -channels)
+        base = torch.linalg.qr(torch.randn(order, order)).Q.contiguous() if order > 1 else None
+        return Rotation(torch.ones(channels), channels, base)
+
+    return Rotated(lattice(), side(ROWS), side(COLUMNS))
+
+
+def row_grouped(bits: int) -> RowGrouped:
+    groups = ROWS // 64
+    codes = torch.randint(1 << bits, (ROWS, COLUMNS)).to(torch.uint8)
+    scale, zero = torch.rand(2, groups, COLUMNS).half()
+    return RowGrouped(pack_codes(codes, bits), scale, zero, torch.arange(ROWS) % groups, bits)
+
+
+def tables() -> Lookup:
+    codes = torch.randint(256, (ROWS, COLUMNS // 2)).to(torch.uint8)
+    return Lookup(codes, torch.randn(ROWS, 16) / 4, None, COLUMNS)
+
+
+KINDS: dict[str, Callable[[], PackedWeight]] = {
+    "aqlm_1x16": lambda: codebook((1, 8), (1 << 16,)),
+    "aqlm_2x8": lambda: codebook((1, 8), (256, 256)),
+    "vptq_65536": lambda: vptq(1 << 16),
+    "vptq_65536_256": lambda: vptq(1 << 16, 256),
+    "e8p": lattice,
+    "e8p_e81b": lambda: lattice(residual=True),
+    "quip": quip,
+    "squeezellm": tables,
+    "hqq_4_axis_0": lambda: row_grouped(4),
+    "hqq_3_axis_0": lambda: row_grouped(3),
+}
+
+
+def ways(
+    weight: PackedWeight, blockings: tuple[Blocking, ...], rows: int
+) -> Iterator[tuple[str, Callable[[torch.Tensor], torch.Tensor]]]:
+    """The ways to multiply by a weight, by name."""
+    backend = create(DEVICE, threads=None, dtype=torch.bfloat16)
+    prepared = backend.prepare(weight)
+    matmul = backend.matmul_for(prepared)
+    yield "chosen", lambda x: matmul(x, prepared)
+    inner = prepared
+    while not isinstance(inner, Looked):
+        inner = inner.parts[0] if isinstance(inner, Runs) else inner.weight
+    parts = PartWorkspace(DEVICE)
+    if rows <= 64:
+        yield "few", lambda x: few_rows(x, inner, None)
+        for b in blockings:
+            name = f"{b.outputs}x{b.inputs}w{b.num_warps}s{b.num_stages}r{b.resident}"
+            yield name, lambda x, b=b: few_rows(x, inner, None, b)
+    yield "dense", lambda x: by_dense_parts(x, inner, None, parts)
+    moved = weight.to(DEVICE)
+    yield "torch", lambda x: dequantised_matmul(x, moved)
+
+
+def measure(kind: str, *, sweep: bool, warm: bool) -> None:
+    weight = KINDS[kind]()
+    dense = weight.to(DEVICE).dequantize(torch.float32)
+    for rows in COUNTS:
+        x = torch.randn(rows, COLUMNS, device=DEVICE, dtype=torch.bfloat16)
+        line: list[str] = []
+        for name, call in ways(weight, SWEEP if sweep and rows in (1, 32) else (), rows):
+            if warm and name != "torch":
+                call(x)
+            if warm or not ALLOWANCE.left:
+                continue
+            if name == "chosen":
+                expected = x.float() @ dense.T
+                error = float((call(x).float() - expected).norm() / expected.norm())
+                line.append(f"error {error:.1e}")
+            line.append(f"{name} {timed([partial(call, x)] * (2 if name == 'torch' else 8)):.1f}")
+        floor = 1e6 * weight.nbytes / READ
+        print(f"{kind}, {rows} rows, floor {floor:.1f} us: {', '.join(line)}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--warm", action="store_true")
+    known, _ = parser.parse_known_args()
+    sections = {kind: partial(measure, kind, sweep=known.sweep, warm=known.warm) for kind in KINDS}
+    run_sections(__doc__, sections, ALLOWANCE, parser)
+
+
+if __name__ == "__main__":
+    main()
