@@ -71,6 +71,10 @@ class TimedPrograms:
     def likeliest(self, step: Step) -> Likeliest | None:
         return self._programs.likeliest(step)
 
+    @property
+    def repeats(self) -> bool:
+        return self._programs.repeats
+
 
 def instrument(engine: Engine) -> TimedPrograms:
     """Put a clock around the programs of an engine that is already whole."""
