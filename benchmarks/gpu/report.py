@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -119,7 +120,7 @@ def conditions(device: torch.device, shape: str, commit: str | None) -> dict[str
         "versions": {name: _version(name) for name in VERSIONS} | {"cuda": torch.version.cuda},
         "python": platform.python_version(),
         "backend": os.environ.get("APHRODITE_BACKEND", "the device's own"),
-        "command": " ".join(sys.argv),
+        "command": re.sub(r" --output[= ]\S+", "", " ".join(sys.argv)),  # a path of one machine
         "time": time.strftime("%Y-%m-%d %H:%M"),
     }
 
