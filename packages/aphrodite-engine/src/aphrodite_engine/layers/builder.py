@@ -46,7 +46,8 @@ class Builder:
 
     def linear(self, name: str, shape: tuple[int, int], *, bias: bool = False) -> Linear:
         """A projection of shape [N, K]."""
-        return Linear(self.backend, *self._projection(name, shape, bias=bias))
+        weight, vector = self._projection(name, shape, bias=bias)
+        return Linear(self.backend, self.backend.prepare(weight), vector)
 
     def parallel(
         self, widths: Mapping[str, int], in_features: int, *, bias: bool = False
@@ -71,7 +72,7 @@ class Builder:
     def head(self, name: str, shape: tuple[int, int], tied: Embedding | None) -> Linear:
         """The projection to logits: the embedding's weight if tied."""
         if tied is not None:
-            return Linear(self.backend, tied.weight)
+            return Linear(self.backend, self.backend.prepare(tied.weight))
         return replace(self, quantize=None).linear(name, shape)
 
     def _projection(

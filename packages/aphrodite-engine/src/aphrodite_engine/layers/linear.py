@@ -12,10 +12,14 @@ from torch import Tensor
 
 
 class Linear:
-    """y = x Wᵀ (+ bias), with the product for W's layout bound once."""
+    """y = x Wᵀ (+ bias), with the product for W's layout bound once.
+
+    Args:
+        weight: as the backend prepared it.
+    """
 
     def __init__(self, backend: Backend, weight: PackedWeight, bias: Tensor | None = None) -> None:
-        self._weight = backend.prepare(weight)
+        self._weight = weight
         self._bias = None if bias is None else bias.to(backend.device)
         self._matmul = backend.matmul_for(self._weight)
         self._rounded_matmul = backend.rounded_matmul
