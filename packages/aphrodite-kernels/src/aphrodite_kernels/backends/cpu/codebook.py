@@ -6,19 +6,18 @@ Codes stay where the canonical layout has them; tables are copied, with room to 
 from ctypes import Structure, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from aphrodite_kernels.backends.cpu.numbers import number_of
-from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
+from aphrodite_kernels.backends.cpu.runtime import Runtime
+from aphrodite_kernels.backends.cpu.widened import Widened, WidenedArguments, widened_matmul_on
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.codebook import Book, Codebook
 from aphrodite_kernels.layouts.lattice import Lattice, lattice_points
-from aphrodite_kernels.layouts.sourced import Sourced
 from aphrodite_kernels.protocols import MatMul
 
 _MOST_BOOKS = 8
@@ -53,7 +52,7 @@ class CodebookArgument(Structure):
 
 
 @dataclass(frozen=True, eq=False)
-class Vectors(Sourced):
+class Vectors(Widened):
     """`source`, whose rows are in order, and its tables and scales as kernels read them."""
 
     source: Codebook
@@ -84,9 +83,11 @@ class Vectors(Sourced):
         return cls(replace(source, books=books, place=None), tables, scale)
 
     def parts(self) -> tuple[Tensor, ...]:
-        """The tensors that kernels read."""
         scale = () if self.scale is None else (self.scale,)
         return (*(book.codes for book in self.source.books), *self.tables, *scale)
+
+    def fields(self) -> dict[str, Any]:
+        return {"weight": self.argument()}
 
     def argument(self) -> CodebookArgument:
         """The weight for the library."""
@@ -119,40 +120,12 @@ def _points(lattice: Lattice, dtype: torch.dtype) -> Tensor:
     return functional.pad(points.flatten().to(dtype), (0, _BEHIND))
 
 
-class CodebookMatmulArguments(Arguments):
+class CodebookMatmulArguments(WidenedArguments):
     """Of csrc/cpu/ops/floats/codebook_matmul.cpp."""
 
-    _fields_ = (
-        ("x", c_void_p),
-        ("bias", c_void_p),
-        ("result", c_void_p),
-        ("x_stride", c_int64),
-        ("result_stride", c_int64),
-        ("weight", CodebookArgument),
-    )
+    _fields_ = (("weight", CodebookArgument),)
 
 
 def codebook_matmul_on(runtime: Runtime) -> MatMul:
     """The product with sums of entries, in float32, for any number of rows."""
-    run = runtime.op("codebook_matmul")
-
-    def codebook_matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
-        assert isinstance(weight, Vectors), f"bound to {type(weight).__name__}"
-        width = weight.out_features
-        require_rows("x", x, None, weight.in_features)
-        if bias is not None:
-            require_whole("bias", bias, width)
-        result = runtime.empty(x.shape[0], width)
-        arguments = CodebookMatmulArguments(
-            rows=x.shape[0],
-            x=x.data_ptr(),
-            bias=None if bias is None else bias.data_ptr(),
-            result=result.data_ptr(),
-            x_stride=x.stride(0),
-            result_stride=width,
-            weight=weight.argument(),
-        )
-        run(arguments, x, *weight.parts(), result, *(() if bias is None else (bias,)))
-        return result
-
-    return codebook_matmul
+    return widened_matmul_on(runtime, "codebook_matmul", Vectors, CodebookMatmulArguments)

@@ -5,15 +5,15 @@ Codes stay where the canonical layout has them, perhaps in a mapped file; only s
 
 from ctypes import Structure, c_float, c_int64, c_void_p
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
+from aphrodite_kernels.backends.cpu.tensors import require_whole
+from aphrodite_kernels.backends.cpu.widened import Widened, WidenedArguments, widened_matmul_on
 from aphrodite_kernels.layouts import Lookup, Microscaled, PackedWeight, Scaled
-from aphrodite_kernels.layouts.sourced import Sourced
 from aphrodite_kernels.protocols import Embed, MatMul
 
 
@@ -35,7 +35,7 @@ class NarrowArgument(Structure):
 
 
 @dataclass(frozen=True, eq=False)
-class Narrow(Sourced):
+class Narrow(Widened):
     """`source`, and its parts as kernels read them."""
 
     codes: Tensor
@@ -51,8 +51,10 @@ class Narrow(Sourced):
         return sum(part.nbytes for part in self.parts())
 
     def parts(self) -> tuple[Tensor, ...]:
-        """The tensors that kernels read."""
         return tuple(part for part in (self.codes, self.table, self.scale) if part is not None)
+
+    def fields(self) -> dict[str, Any]:
+        return {"weight": self.argument()}
 
     def argument(self) -> NarrowArgument:
         """The weight for the library."""
@@ -89,17 +91,10 @@ class Narrow(Sourced):
         return None
 
 
-class NarrowMatmulArguments(Arguments):
+class NarrowMatmulArguments(WidenedArguments):
     """Of csrc/cpu/ops/floats/narrow_matmul.cpp."""
 
-    _fields_ = (
-        ("x", c_void_p),
-        ("bias", c_void_p),
-        ("result", c_void_p),
-        ("x_stride", c_int64),
-        ("result_stride", c_int64),
-        ("weight", NarrowArgument),
-    )
+    _fields_ = (("weight", NarrowArgument),)
 
 
 class NarrowRowsArguments(Arguments):
@@ -115,28 +110,7 @@ class NarrowRowsArguments(Arguments):
 
 def narrow_matmul_on(runtime: Runtime) -> MatMul:
     """The product with narrow floats, in float32, for any number of rows."""
-    run = runtime.op("narrow_matmul")
-
-    def narrow_matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
-        assert isinstance(weight, Narrow), f"bound to {type(weight).__name__}"
-        width = weight.out_features
-        require_rows("x", x, None, weight.in_features)
-        if bias is not None:
-            require_whole("bias", bias, width)
-        result = runtime.empty(x.shape[0], width)
-        arguments = NarrowMatmulArguments(
-            rows=x.shape[0],
-            x=x.data_ptr(),
-            bias=None if bias is None else bias.data_ptr(),
-            result=result.data_ptr(),
-            x_stride=x.stride(0),
-            result_stride=width,
-            weight=weight.argument(),
-        )
-        run(arguments, x, *weight.parts(), result, *(() if bias is None else (bias,)))
-        return result
-
-    return narrow_matmul
+    return widened_matmul_on(runtime, "narrow_matmul", Narrow, NarrowMatmulArguments)
 
 
 def narrow_rows_on(runtime: Runtime) -> Embed:

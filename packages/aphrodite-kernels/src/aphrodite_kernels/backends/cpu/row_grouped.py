@@ -2,25 +2,40 @@
 
 from ctypes import c_int32, c_int64, c_void_p
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.numbers import number_of
-from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
+from aphrodite_kernels.backends.cpu.runtime import Runtime
+from aphrodite_kernels.backends.cpu.widened import Widened, WidenedArguments, widened_matmul_on
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.row_grouped import RowGrouped
-from aphrodite_kernels.layouts.sourced import Sourced
 from aphrodite_kernels.protocols import MatMul
 
 
 @dataclass(frozen=True, eq=False)
-class RowScaled(Sourced):
+class RowScaled(Widened):
     """`source`, whose tensors are contiguous, scales and zero points of one dtype."""
 
     source: RowGrouped
+
+    def parts(self) -> tuple[Tensor, ...]:
+        return self.source.codes, self.source.scale, self.source.zero, self.source.group
+
+    def fields(self) -> dict[str, Any]:
+        source = self.source
+        return {
+            "codes": source.codes.data_ptr(),
+            "scale": source.scale.data_ptr(),
+            "zero": source.zero.data_ptr(),
+            "group": source.group.data_ptr(),
+            "depth": self.in_features,
+            "width": self.out_features,
+            "bits": source.bits,
+            "number": number_of("a scale", source.scale.dtype),
+        }
 
     @classmethod
     def of(cls, source: PackedWeight) -> Self | None:
@@ -37,15 +52,10 @@ class RowScaled(Sourced):
         return cls(replace(source, codes=codes, scale=scale, zero=zero, group=group))
 
 
-class RowGroupedMatmulArguments(Arguments):
+class RowGroupedMatmulArguments(WidenedArguments):
     """Of csrc/cpu/ops/floats/row_grouped_matmul.cpp."""
 
     _fields_ = (
-        ("x", c_void_p),
-        ("bias", c_void_p),
-        ("result", c_void_p),
-        ("x_stride", c_int64),
-        ("result_stride", c_int64),
         ("codes", c_void_p),
         ("scale", c_void_p),
         ("zero", c_void_p),
@@ -59,33 +69,4 @@ class RowGroupedMatmulArguments(Arguments):
 
 def row_grouped_matmul_on(runtime: Runtime) -> MatMul:
     """The product with such codes, in float32, for any number of rows."""
-    run = runtime.op("row_grouped_matmul")
-
-    def row_grouped_matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
-        assert isinstance(weight, RowScaled), f"bound to {type(weight).__name__}"
-        source, width = weight.source, weight.out_features
-        require_rows("x", x, None, weight.in_features)
-        if bias is not None:
-            require_whole("bias", bias, width)
-        result = runtime.empty(x.shape[0], width)
-        arguments = RowGroupedMatmulArguments(
-            rows=x.shape[0],
-            x=x.data_ptr(),
-            bias=None if bias is None else bias.data_ptr(),
-            result=result.data_ptr(),
-            x_stride=x.stride(0),
-            result_stride=width,
-            codes=source.codes.data_ptr(),
-            scale=source.scale.data_ptr(),
-            zero=source.zero.data_ptr(),
-            group=source.group.data_ptr(),
-            depth=weight.in_features,
-            width=width,
-            bits=source.bits,
-            number=number_of("a scale", source.scale.dtype),
-        )
-        parts = (x, source.codes, source.scale, source.zero, source.group, result)
-        run(arguments, *parts, *(() if bias is None else (bias,)))
-        return result
-
-    return row_grouped_matmul
+    return widened_matmul_on(runtime, "row_grouped_matmul", RowScaled, RowGroupedMatmulArguments)
