@@ -10,12 +10,14 @@ from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.logprobs import score
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.sampler import Sampler, Standing
+from aphrodite_engine.sampling.stages.banned_strings import BannedStrings
 from aphrodite_engine.sampling.stages.logit_bias import LogitBias
 from aphrodite_engine.sampling.stages.min_p import MinP
 from aphrodite_engine.sampling.stages.penalties import Penalties
 from aphrodite_engine.sampling.stages.quadratic import Quadratic
 from aphrodite_engine.sampling.stages.skew import Skew
 from aphrodite_engine.sampling.stages.temperature import Temperature
+from aphrodite_engine.sampling.stages.token_ban_ranges import TokenBanRanges
 from aphrodite_engine.sampling.stages.top_k import TopK
 from aphrodite_engine.sampling.stages.typical_p import TypicalP
 from aphrodite_engine.sampling.stages.xtc import Xtc
@@ -195,6 +197,28 @@ def test_min_tokens_bans_ends_until_reached():
     sampler = sampler_of(start(0, prompt=5, stop=[1, 3], params=params))
     tokens = [sample(sampler, logits, positions=[at]).tokens.item() for at in (5, 6, 7, 8)]
     assert tokens == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("min_tokens", "stages"),
+    [
+        (4, ()),
+        (0, (TokenBanRanges((((1,), 0, 2), ((3,), 2, 2), ((3,), 0, 0))),)),
+        (0, (BannedStrings(("x",), place=8, tokens=(1, 3)),)),
+    ],
+    ids=["min_tokens", "token_ban_ranges", "banned_strings"],
+)
+def test_stages_that_are_over_cost_nothing(min_tokens, stages):
+    """Greedy rows then take what is known to be the likeliest, and nothing reads their logits."""
+    params, last = SamplingParams(stages=(*stages, Temperature(0)), min_tokens=min_tokens), 8
+    sampler = sampler_of(*(start(row, prompt=5, stop=[1, 3], params=params) for row in (0, 1)))
+    known = torch.tensor([2, 2], dtype=torch.int32), torch.tensor([True, True])
+    logits = torch.tensor([[9.0, 8.0, 0.0, 7.0]] * 2)
+    history = torch.zeros(2, 16, dtype=torch.int32)
+    for positions in ([5, 5], [last, last], [last, last + 1], [last + 1, last + 1]):
+        standing = Standing([0, 1], positions, torch.tensor(positions, dtype=torch.int32))
+        tokens = sampler.sample(logits, standing, history, known).tokens.tolist()
+        assert tokens == ([2, 2] if min(positions) > last else [0, 0])
 
 
 # Draws.

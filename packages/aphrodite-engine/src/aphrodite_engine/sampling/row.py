@@ -1,7 +1,8 @@
 """A row's parameters, worked out once when a request takes the row."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from aphrodite_engine.sampling.params import SamplingParams
@@ -47,6 +48,20 @@ class Row:
     explain: int | None
     beam: bool
     """Its log-probabilities are those after the chain."""
+
+    @property
+    def last_place(self) -> float:
+        """Up to which none of the stages is over; see `Stage.last_place`."""
+        return min(map(self._last_place_of, self.chain), default=math.inf)
+
+    def at(self, position: int) -> "Row":
+        """The same without the stages that are over before a position."""
+        left = tuple(stage for stage in self.chain if position <= self._last_place_of(stage))
+        return self if left == self.chain else replace(self, chain=left)
+
+    def _last_place_of(self, stage: Stage) -> float:
+        place = stage.last_place(self.prompt_length)
+        return math.inf if place is None else place
 
 
 def make_row(spec: RowSpec) -> Row:

@@ -9,6 +9,7 @@ position) alone.
 Knows nothing of plans and models, and keeps no tokens: the caller owns the matrix of tokens.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -155,6 +156,13 @@ class _Composition:
     batches: list[Batch]
     scored: Index | None
     counts: tuple[int | None, ...]
+    lasts: dict[int, float]
+    """Places of rows some of whose stages will be over, and up to which position none is."""
+
+    def holds(self, rows: tuple[int, ...], positions: Sequence[int]) -> bool:
+        """It is right for these rows, standing there."""
+        over = any(positions[place] > last for place, last in self.lasts.items())
+        return self.rows == rows and not over
 
     @property
     def plain(self) -> bool:
@@ -227,7 +235,7 @@ class Sampler:
             likeliest: what `Backend.argmax` gives for these logits, if it is known already.
             spare: the logits may be overwritten.
         """
-        composition = self._compose(tuple(standing.rows), logits.shape[1])
+        composition = self._compose(standing, logits.shape[1])
         own = spare and composition.scored is None and logits.dtype == torch.float32
         if likeliest is not None and composition.plain:
             chosen = [_Chosen(*likeliest, [], {}, {})]
@@ -261,10 +269,12 @@ class Sampler:
         """Score tokens [m] int64 under logits [m, V], with the `count` likeliest."""
         return score(logits, tokens, count, self._backend.logsumexp)
 
-    def _compose(self, rows: tuple[int, ...], vocabulary: int) -> _Composition:
-        """Put rows together; the same rows stay together until one starts or leaves."""
-        if self._composition is None or self._composition.rows != rows:
-            known, device = [self._rows[row] for row in rows], self._backend.device
+    def _compose(self, standing: Standing, vocabulary: int) -> _Composition:
+        """Put rows together; they stay together until one starts or leaves, or a stage is over."""
+        rows, positions = tuple(standing.rows), standing.positions
+        if self._composition is None or not self._composition.holds(rows, positions):
+            known = [self._rows[row].at(at) for row, at in zip(rows, positions, strict=True)]
+            device = self._backend.device
             costly = any(row.chain or not row.greedy for row in known)
             parts = -(-len(rows) * vocabulary // self._at_once) if costly else 1
             size = -(-len(rows) // parts)
@@ -275,6 +285,11 @@ class Sampler:
                 batches=[make_batch(span, rows[span], known[span], device) for span in spans],
                 scored=places_of([count is not None for count in counts], device),
                 counts=counts,
+                lasts={
+                    place: row.last_place
+                    for place, row in enumerate(known)
+                    if row.last_place < math.inf
+                },
             )
         return self._composition
 

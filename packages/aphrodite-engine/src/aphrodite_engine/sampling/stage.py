@@ -114,6 +114,13 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
         """The same with its texts as tokens, too. Called once per request, where text is known."""
         return self
 
+    def last_place(self, prompt_length: int) -> int | None:
+        """Index, counted from the prompt's first token, of the last token it may change; None: any.
+
+        A row goes on without it from there.
+        """
+        return None
+
     def after(self, output: Sequence[int]) -> "Stage":
         """What does the same to the next token if this output is taken for part of the prompt."""
         return self

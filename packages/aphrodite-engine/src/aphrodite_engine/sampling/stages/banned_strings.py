@@ -49,6 +49,9 @@ class BannedStrings(Stage, frozen=True):
     def acts(self) -> bool:
         return bool(self.tokens)
 
+    def last_place(self, prompt_length: int) -> int | None:
+        return self.place
+
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
         banned = rows.entries["tokens"]

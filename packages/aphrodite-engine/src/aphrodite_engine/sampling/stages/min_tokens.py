@@ -22,6 +22,9 @@ class MinTokens(Stage, frozen=True):
     """First position, counted from the prompt's first token, at which they may stand."""
     end_tokens: tuple[TokenId, ...] = ()
 
+    def last_place(self, prompt_length: int) -> int | None:
+        return self.first_end - 1
+
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
         ends = rows.entries["end_tokens"]

@@ -31,6 +31,10 @@ class TokenBanRanges(Stage, frozen=True):
 
     token_ban_ranges: tuple[BanRange, ...] = ()
 
+    def last_place(self, prompt_length: int) -> int | None:
+        ends = (start + length for _, start, length in self.token_ban_ranges)
+        return prompt_length + max(ends, default=0) - 1
+
     def after(self, output: Sequence[int]) -> Stage:
         at = len(output)
         return TokenBanRanges(
