@@ -221,6 +221,21 @@ def test_stages_that_are_over_cost_nothing(min_tokens, stages):
         assert tokens == ([2, 2] if min(positions) > last else [0, 0])
 
 
+def test_rows_that_pause_do_not_end_stages_of_others():
+    """A row that has nothing to sample stays, and so does what the batch knew of it."""
+    params = SamplingParams(stages=(Temperature(0),), min_tokens=3)
+    starts = [start(0, temperature=0), start(1, prompt=5, stop=[0], params=params)]
+    sampler, logits = sampler_of(*starts), torch.tensor([[2.0, 1.0]] * 2)
+    for rows, positions, tokens in (
+        ([0, 1], [9, 5], [0, 1]),
+        ([0], [10], [0]),
+        ([0, 1], [11, 7], [0, 1]),
+        ([1], [8], [0]),
+        ([0, 1], [12, 8], [0, 0]),
+    ):
+        assert sample(sampler, logits[rows], rows, positions).tokens.tolist() == tokens
+
+
 # Draws.
 
 

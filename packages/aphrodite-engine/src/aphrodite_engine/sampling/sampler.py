@@ -161,8 +161,9 @@ class _Composition:
 
     def holds(self, rows: tuple[int, ...], positions: Sequence[int]) -> bool:
         """It is right for these rows, standing there."""
-        over = any(positions[place] > last for place, last in self.lasts.items())
-        return self.rows == rows and not over
+        if self.rows != rows:
+            return False
+        return all(positions[place] <= last for place, last in self.lasts.items())
 
     @property
     def plain(self) -> bool:
