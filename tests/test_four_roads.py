@@ -6,8 +6,7 @@ import subprocess
 
 import pytest
 from aphrodite_client import Client
-from aphrodite_engine import LLM, SamplingParams
-from aphrodite_engine.sampling.catalog import stages_from
+from aphrodite_engine import LLM
 
 pytestmark = pytest.mark.weights
 
@@ -35,10 +34,7 @@ def offline():
     with LLM("demo", deterministic=True, max_model_len=256, max_num_seqs=8) as llm:
 
         def texts(*fields):
-            each = [
-                SamplingParams(max_tokens=TOKENS, seed=SEED, stages=stages_from(one))
-                for one in fields
-            ]
+            each = [{"max_tokens": TOKENS, "seed": SEED, **one} for one in fields]
             return [one.text for one in llm.generate([PROMPT] * len(each), each, progress=False)]
 
         yield texts

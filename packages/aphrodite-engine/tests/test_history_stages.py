@@ -262,12 +262,18 @@ def test_wire_spellings(fields, made):
             {"dry_sequence_breakers": r"a,\z"},
             "dry_sequence_breakers must be a list, or one written",
         ),
-        ({"dry_sequence_breakers": "{}"}, "dry_sequence_breakers: Expected `array`, got `object`"),
+        (
+            {"dry_sequence_breakers": "{}"},
+            "dry_sequence_breakers must be a list of strings",
+        ),
         ({"custom_token_bans": "1,x"}, "custom_token_bans must be a list, or one written as JSON"),
-        ({"custom_token_bans": "1.5"}, "custom_token_bans: Expected `int`, got `float`"),
-        ({"ban_eos_token": 1}, "ban_eos_token: Expected `bool`"),
-        ({"dry_sequence_breakers": [3]}, "dry_sequence_breakers: Expected `str`"),
-        ({"token_ban_ranges": [[[1], 2]]}, "token_ban_ranges: Expected `array` of length 3"),
+        ({"custom_token_bans": "1.5"}, "custom_token_bans must be a list of token ids"),
+        ({"ban_eos_token": 1}, "ban_eos_token must be true or false, found 1"),
+        ({"dry_sequence_breakers": [3]}, "dry_sequence_breakers must be a list of strings"),
+        (
+            {"token_ban_ranges": [[[1], 2]]},
+            r"must be a list of \[list of token ids, ",
+        ),
         ({"token_ban_ranges": [[[1], -2, 3]]}, r"token_ban_ranges\[0\]\[1\] must be at least 0"),
         ({"rep_pen_slope": 2}, "rep_pen_slope must be above 0 and at most 1, found 2"),
         (

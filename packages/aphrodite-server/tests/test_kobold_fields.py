@@ -148,3 +148,17 @@ def test_half_a_character_is_refused_by_name(call, path, name):
     response = call(path, content=content)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == name
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stop": [1]}, "stop[0]: input should be a valid string, found 1"),
+        ({"stop_sequence": [1]}, "stop_sequence[0]: input should be a valid string, found 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens: input should be greater than or equal to 1"),
+    ],
+)
+def test_a_bad_field_has_the_name_it_was_sent_by(call, fields, message):
+    answer = call("/api/v1/generate", {"prompt": "a", **fields})
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]["message"]

@@ -1,8 +1,8 @@
 """Offline generation: the same engine, in this process.
 
->>> from aphrodite_engine import LLM, SamplingParams
+>>> from aphrodite_engine import LLM
 >>> llm = LLM("demo")
->>> llm.generate("The capital of France is", SamplingParams(max_tokens=8))[0].text
+>>> llm.generate("The capital of France is", {"max_tokens": 8})[0].text
 """
 
 import itertools
@@ -26,13 +26,15 @@ from aphrodite_engine.loading.text import TextModel, load_text
 from aphrodite_engine.outputs import RequestOutput
 from aphrodite_engine.request import EngineRequest, FinishReason
 from aphrodite_engine.sampling.explanation import Explanation
-from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.params import SamplingParams, params_from
 from aphrodite_engine.sampling.token_logprobs import TokenLogprobs
 from aphrodite_engine.text.automaton import Release, TextAutomaton
 from aphrodite_engine.text.output import TextOutput
 
 Prompt: TypeAlias = str | list[int]
 Conversation: TypeAlias = Sequence[Mapping[str, Any]]
+Asked: TypeAlias = SamplingParams | Mapping[str, Any]
+"""Limits and samplers as the fields of a request, by the names of the HTTP API, or made already."""
 _log = logging.getLogger(__name__)
 
 
@@ -112,8 +114,10 @@ class LLM:
             model: as in `EngineConfig`.
             generation_config: sampling defaults of requests that are no beam search: `auto`, those
                 of the model's generation_config.json; `none`; or the path of another such file or
-                of its folder. They fill the fields that stages leave at their defaults; a stage all
-                of whose fields stand there, such as `Temperature()`, has none filled.
+                of its folder. They fill the fields that a request leaves out; one that it sets
+                stays as it is, be it off. Stages made by hand do not tell which of their fields
+                were set: the defaults fill those that stand at their own defaults, except in a
+                stage all of whose fields stand there, such as `Temperature()`.
             options: further fields of `EngineConfig`.
 
         Raises:
@@ -139,7 +143,7 @@ class LLM:
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        params: Asked | Sequence[Asked] | None = None,
         *,
         progress: bool = True,
     ) -> list[Generation]:
@@ -147,7 +151,8 @@ class LLM:
 
         Args:
             prompts: one prompt or several.
-            params: for all prompts, or one for each.
+            params: for all prompts, or one for each: a request's fields, such as
+                `{"max_tokens": 16, "seed": 1, "min_p": 0.05}`, or `SamplingParams`.
             progress: show a bar on standard error.
 
         Raises:
@@ -166,7 +171,7 @@ class LLM:
     def chat(
         self,
         messages: Conversation | Sequence[Conversation],
-        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        params: Asked | Sequence[Asked] | None = None,
         *,
         progress: bool = True,
     ) -> list[Generation]:
@@ -186,15 +191,18 @@ class LLM:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _complete(
-        self, params: SamplingParams | Sequence[SamplingParams] | None, count: int
-    ) -> list[SamplingParams]:
+    def _complete(self, params: Asked | Sequence[Asked] | None, count: int) -> list[SamplingParams]:
         """Of each prompt, with defaults filled in; the same object for all is filled once."""
-        if params is None or isinstance(params, SamplingParams):
-            return self._complete([params or SamplingParams()], 1) * count
+        if params is None or isinstance(params, SamplingParams | Mapping):
+            return self._complete([params or {}], 1) * count
         if len(params) != count:
             raise RequestError(f"{count} prompts came with {len(params)} sampling parameters")
-        return [one.completed(self._defaults).resolve(self.tokenizer) for one in params]
+        return [self._filled(one).resolve(self.tokenizer) for one in params]
+
+    def _filled(self, asked: Asked) -> SamplingParams:
+        if isinstance(asked, SamplingParams):
+            return asked.completed(self._defaults)
+        return params_from(asked, self._defaults)
 
     def _draw(
         self, prompts: Sequence[Prompt], asked: Sequence[SamplingParams], *, progress: bool

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from aphrodite_engine.errors import ConfigError
+from aphrodite_engine.errors import ConfigError, RequestError
 from aphrodite_engine.loading.generation_config import sampling_defaults
 from aphrodite_engine.sampling.catalog import filled, stages_from
-from aphrodite_engine.sampling.params import SamplingParams
+from aphrodite_engine.sampling.params import SamplingParams, params_from
 from aphrodite_engine.sampling.stages.min_p import MinP
 from aphrodite_engine.sampling.stages.penalties import Penalties
 from aphrodite_engine.sampling.stages.temperature import Temperature
@@ -83,3 +83,50 @@ def test_defaults_keep_the_order_of_a_request():
 def test_a_beam_search_has_nobodys_defaults():
     beams = SamplingParams(use_beam_search=True)
     assert beams.completed(DEFAULTS) == beams
+
+
+@pytest.mark.parametrize(
+    ("fields", "made"),
+    [
+        ({}, (Penalties(1.1), Temperature(0.6), TopK(20))),
+        (
+            {"temperature": 1, "dynatemp_range": 0.5, "top_k": -1, "rep_pen": 1},
+            (Temperature(dynatemp_range=0.5),),
+        ),
+        (
+            {"rep_pen": 1, "presence_penalty": 0.5},
+            (Penalties(presence_penalty=0.5), Temperature(0.6), TopK(20)),
+        ),
+        ({"temperature": 1, "repetition_penalty": 1, "top_k": 0}, ()),
+        ({"temperature": None, "top_k": "", "rep_pen": 1}, (Temperature(0.6), TopK(20))),
+        (
+            {"sampler_order": [0, 5], "rep_pen": 1},
+            (TopK(20), Temperature(0.6)),
+        ),
+        ({"use_beam_search": True, "best_of": 2}, ()),
+    ],
+)
+def test_what_a_request_sets_stays_be_it_off(fields, made):
+    assert params_from(fields, DEFAULTS).stages == made
+
+
+def test_limits_of_a_request_are_spelled_as_on_the_wire():
+    fields = {"max_tokens": 5, "seed": -1, "stop": "x", "stop_token_ids": [3], "n": None}
+    assert params_from(fields) == SamplingParams(max_tokens=5, stop=("x",), stop_token_ids=(3,))
+    assert params_from({"stop": ["a", ""], "seed": 1}) == SamplingParams(stop=("a",), seed=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"temprature": 1}, "'temprature' is no field of a request; did you mean temperature"),
+        ({"stages": (TopK(2),)}, "'stages' is no field of a request"),
+        ({"n": 1.5}, "n must be an integer, at least 1 and at most 1024, found 1.5"),
+        ({"stop": [1]}, r"stop\[0\] must be a string, found 1"),
+        ({"rep_pen": 0}, "rep_pen must be above 0, found 0"),
+    ],
+)
+def test_a_bad_request_is_told(fields, message):
+    with pytest.raises(RequestError, match=message) as caught:
+        params_from(fields)
+    assert caught.value.field in fields

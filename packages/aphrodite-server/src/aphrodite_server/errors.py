@@ -22,6 +22,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
+from aphrodite_server.fields import sent_as
+
 RETRY_AFTER: Final = "5"
 """Seconds; SDKs wait so long before they try again."""
 
@@ -165,10 +167,11 @@ def _path(location: Sequence[str | int], body: object) -> str:
             items = cast("list[object]", here)
             path, here = f"{path}[{step}]", items[step] if step < len(items) else None
         elif isinstance(here, dict):
-            fields = cast("dict[object, object]", here)
+            fields = cast("dict[str, object]", here)
+            step = sent_as(str(step), fields) if place == 0 else str(step)
             missing = step not in fields
             if not missing or place == len(location) - 2:
-                path = f"{path}.{step}" if path else str(step)
+                path = f"{path}.{step}" if path else step
             if not missing:
                 here = fields[step]
     return path

@@ -21,6 +21,15 @@ ALIASES: Final[Mapping[str, str]] = {
 }
 """Other names of the server's own fields; stages bring their aliases themselves."""
 
+KOBOLD_ALIASES: Final[Mapping[str, str]] = {
+    "max_new_tokens": "max_length",
+    "max_tokens": "max_length",
+    "seed": "sampler_seed",
+    "stop": "stop_sequence",
+    "stopping_strings": "stop_sequence",
+}
+"""The same of Kobold's bodies."""
+
 HARMLESS: Final = frozenset(
     {
         "api_server",
@@ -170,3 +179,10 @@ def folded_body(
         if given:
             folded[name] = agreed(given)
     return folded
+
+
+def sent_as(name: str, body: Mapping[str, Any]) -> str:
+    """What a body calls one of the server's own fields."""
+    known = (*ALIASES.items(), *KOBOLD_ALIASES.items())
+    others = (alias for alias, target in known if target == name and alias in body)
+    return name if name in body else next(others, name)

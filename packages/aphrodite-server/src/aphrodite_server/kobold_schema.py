@@ -4,13 +4,12 @@ Samplers and limits are those of the OpenAI endpoints; Kobold's names of the sam
 that the stages bring themselves. What is Kobold's own is declared here.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 from pydantic.config import JsonDict
 
-from aphrodite_server.fields import folded_body
+from aphrodite_server.fields import KOBOLD_ALIASES, folded_body
 from aphrodite_server.schema import (
     OWN_LIMITS,
     Flag,
@@ -19,15 +18,6 @@ from aphrodite_server.schema import (
     Wire,
     sampling_fields,
 )
-
-KOBOLD_ALIASES: Final[Mapping[str, str]] = {
-    "max_new_tokens": "max_length",
-    "max_tokens": "max_length",
-    "seed": "sampler_seed",
-    "stop": "stop_sequence",
-    "stopping_strings": "stop_sequence",
-}
-"""Other names of the fields below."""
 
 _ORDER: JsonDict = {"type": "array", "items": {"anyOf": [{"type": "integer"}, {"type": "string"}]}}
 _OWN = OWN_LIMITS | {"max_tokens", "prompt_logprobs"}

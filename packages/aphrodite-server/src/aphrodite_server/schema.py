@@ -13,6 +13,7 @@ from aphrodite_engine.sampling.fields import Field as EngineField
 from aphrodite_engine.sampling.fields import fields_of
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.priority import ORDER_ALIASES, ORDER_FIELDS
+from aphrodite_engine.sampling.spelling import seed_in, stops_in
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -80,25 +81,13 @@ def sampling_fields(own: frozenset[str] = OWN_LIMITS) -> type[Wire]:
     return create_model("SamplingFields", __base__=Wire, **stages, **order, **limits)
 
 
-def _stops(value: object) -> object:
-    """One string or several; empty ones ask for nothing."""
-    strings = [value] if isinstance(value, str) else value
-    if not isinstance(strings, list):
-        return strings
-    return [one for one in _items(cast("object", strings)) if one != ""]
-
-
-def _seed(value: object) -> object:
-    return None if value == -1 else value
-
-
 StopStrings = Annotated[
     list[str] | None,
-    BeforeValidator(_stops, json_schema_input_type=str | list[str] | None),
+    BeforeValidator(stops_in, json_schema_input_type=str | list[str] | None),
 ]
 SeedNumber = Annotated[
     Annotated[int, Field(ge=-(2**63), lt=2**64)] | None,
-    BeforeValidator(_seed),
+    BeforeValidator(seed_in),
 ]
 Stops = Annotated[
     StopStrings,

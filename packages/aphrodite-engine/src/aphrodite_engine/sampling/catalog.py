@@ -129,17 +129,18 @@ def _given(fields: Mapping[str, Any], declared: StageField) -> object:
 
 def _accept(name: str, value: object, declared: StageField) -> object:
     """Wire value to declared type (JSON knows no tuples and no integer keys), checked."""
+    field = declared.field
     try:
         read = declared.stage.read(declared.name, value)
-        typed = msgspec.convert(read, declared.field.type, str_keys=True)
-    except msgspec.ValidationError as error:
-        raise RequestError(f"{name}: {error}, found {value!r:.60}", name) from None
+        typed = msgspec.convert(read, field.type, str_keys=True)
+    except msgspec.ValidationError:
+        raise RequestError(f"{name} must be {field.wanted}, found {value!r:.60}", name) from None
     except UnicodeEncodeError:
         raise RequestError(
             f"{name} holds a lone surrogate, which is no text; leave it out", name
         ) from None
     if typed not in declared.stage.off_values.get(declared.name, ()):
-        check_value(name, typed, declared.field.annotation)
+        check_value(name, typed, field.annotation)
     return typed
 
 

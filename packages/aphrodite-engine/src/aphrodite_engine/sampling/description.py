@@ -5,23 +5,19 @@ All of it is read from the declarations; a new stage is described without a chan
 
 import inspect
 from functools import cache
-from types import MappingProxyType, UnionType
-from typing import Annotated, Any, Final, get_args, get_origin
+from typing import Any, Final
 
 import msgspec
 from annotated_types import Ge, Gt, Le, Lt
 
 from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling.catalog import StageField, places, stage_fields, stages
-from aphrodite_engine.sampling.fields import Bound, Field, TokenId
+from aphrodite_engine.sampling.fields import Bound, Field, type_words
 from aphrodite_engine.sampling.priority import ORDER_ALIASES, ORDER_FIELDS
 from aphrodite_engine.sampling.stage import Stage
 
-_WORDS: Final = MappingProxyType(
-    {float: "number", int: "integer", bool: "boolean", str: "string", type(None): "null"}
-)
-_FINE, _WIDE = 0.01, 10
-"""Steps of a number whose range is narrow; a range wider than this takes whole steps."""
+_FINE: Final = 0.01
+"""Step of a number that is no integer."""
 
 
 class FieldDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -105,7 +101,7 @@ def _described(field: Field, aliases: tuple[str, ...], off: list[Any]) -> FieldD
     return FieldDescription(
         name=field.name,
         aliases=list(aliases),
-        type=_type(field.type),
+        type=type_words(field.type),
         minimum=limits.get(Ge),
         exclusive_minimum=limits.get(Gt),
         maximum=limits.get(Le),
@@ -124,38 +120,8 @@ def _limit(bound: Bound) -> Any:
             return limit
 
 
-def _type(kind: Any) -> str:
-    origin, arguments = get_origin(kind), get_args(kind)
-    if kind == TokenId:
-        return "token id"
-    if origin is Annotated:
-        return _type(arguments[0])
-    if origin is tuple and Ellipsis in arguments:
-        return f"list of {_plural(_type(arguments[0]))}"
-    if origin is tuple:
-        return f"[{', '.join(_type(each) for each in arguments)}]"
-    if origin is dict:
-        return f"map from {_type(arguments[0])} to {_type(arguments[1])}"
-    if isinstance(kind, UnionType):
-        return " or ".join(_type(each) for each in arguments)
-    return _WORDS.get(kind) or str(kind)
-
-
-def _plural(words: str) -> str:
-    if words.startswith("["):
-        return words
-    if words.startswith("list"):
-        return f"lists{words.removeprefix('list')}"
-    return " or ".join(f"{word}s" for word in words.split(" or "))
-
-
 def _step(field: Field) -> float | None:
-    if field.type is int:
-        return 1
-    if field.type is not float:
-        return None
-    low, high = _ends(field)
-    return 1 if low is not None and high is not None and high - low > _WIDE else _FINE
+    return {int: 1, float: _FINE}.get(field.type)
 
 
 def _ends(field: Field) -> tuple[float | None, float | None]:

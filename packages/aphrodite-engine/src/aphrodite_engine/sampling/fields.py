@@ -14,7 +14,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import repeat
-from typing import Annotated, Any, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    NamedTuple,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 from annotated_types import Ge, Gt, Le, Lt
@@ -23,6 +33,9 @@ from aphrodite_engine.errors import RequestError
 
 Bound = Ge | Gt | Le | Lt
 _LONGEST_INTEGER = 64
+_WORDS: Final = types.MappingProxyType(
+    {float: "number", int: "integer", bool: "boolean", str: "string", type(None): "null"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +80,11 @@ class Field:
     def range(self) -> str:
         """The bounds in words; empty: any."""
         return _words(self.bounds)
+
+    @property
+    def wanted(self) -> str:
+        """Type and bounds in words."""
+        return _wanted(self.type, self.bounds)
 
 
 @cache
@@ -168,7 +186,7 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
 def _check_scalar(name: str, value: object, kind: type, bounds: tuple[Bound, ...]) -> None:
     accepted = (int, float) if kind is float else (kind,)
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise RequestError(f"{name} must be of type {kind.__name__}, found {value!r:.60}", name)
+        raise RequestError(f"{name} must be {_wanted(kind, bounds)}, found {value!r:.60}", name)
     if isinstance(value, float) and not math.isfinite(value):
         raise RequestError(f"{name} must be a finite number, found {value!r}", name)
     if not all(_holds(value, bound) for bound in bounds):
@@ -263,6 +281,39 @@ def _word(bound: Bound) -> str:
             return f"at most {limit}"
         case Lt(limit):
             return f"below {limit}"
+
+
+def type_words(kind: Any) -> str:
+    """A declared type as JSON has it, in words."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind == TokenId:
+        return "token id"
+    if origin is Annotated:
+        return type_words(arguments[0])
+    if origin is tuple and Ellipsis in arguments:
+        return f"list of {_plural(type_words(arguments[0]))}"
+    if origin is tuple:
+        return f"[{', '.join(type_words(each) for each in arguments)}]"
+    if origin is dict:
+        return f"map from {type_words(arguments[0])} to {type_words(arguments[1])}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_words(each) for each in arguments)
+    return _WORDS.get(kind) or str(kind)
+
+
+def _plural(words: str) -> str:
+    if words.startswith("["):
+        return words
+    if words.startswith("list"):
+        return f"lists{words.removeprefix('list')}"
+    return " or ".join(f"{word}s" for word in words.split(" or "))
+
+
+def _wanted(kind: Any, bounds: tuple[Bound, ...]) -> str:
+    """A value of a type and within bounds, in words."""
+    words = type_words(kind)
+    value = "true or false" if kind is bool else f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    return f"{value}, {_words(bounds)}" if bounds else value
 
 
 def _attribute_docs(cls: type) -> dict[str, str]:

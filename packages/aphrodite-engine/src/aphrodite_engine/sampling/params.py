@@ -1,14 +1,16 @@
 """What one request asks of generation: limits, stops, seed, and the stages of its sampler."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from difflib import get_close_matches
+from typing import Annotated, Any, Final, Literal, cast
 
 import msgspec
 from annotated_types import Ge, Le, Lt
 
 from aphrodite_engine.errors import RequestError
-from aphrodite_engine.sampling.catalog import AnyStage, filled, stages_from
-from aphrodite_engine.sampling.fields import TokenId, check_struct, check_tokens
+from aphrodite_engine.sampling.catalog import AnyStage, filled, parameters, stages_from
+from aphrodite_engine.sampling.fields import TokenId, check_struct, check_tokens, fields_of
+from aphrodite_engine.sampling.spelling import seed_in, stops_in
 from aphrodite_engine.sampling.stages.banned_strings import BannedStrings
 from aphrodite_engine.sampling.tokenizer import Tokenizer
 
@@ -152,3 +154,36 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         """
         for part in (self, *self.stages):
             check_tokens(part, size)
+
+
+_LIMITS: Final = frozenset(field.name for field in fields_of(SamplingParams)) - {"stages"}
+_READ: Final = {"seed": seed_in, "stop": stops_in}
+"""Limits that requests may spell in more than one way."""
+_NONE: Final[Mapping[str, Any]] = {}
+
+
+def params_from(fields: Mapping[str, Any], defaults: Mapping[str, Any] = _NONE) -> SamplingParams:
+    """Make them of the fields of a request: limits by their names here, samplers by any of theirs.
+
+    Args:
+        fields: null, "", [] and {} are as good as left out.
+        defaults: sampler fields for what the request does not set, be it to "off"; a beam search
+            has none.
+
+    Raises:
+        RequestError: a name is unknown, or a value is unusable.
+    """
+    given = filled(fields, {})
+    for name in given:
+        if name not in _LIMITS and name not in parameters():
+            near = get_close_matches(name, [*_LIMITS, *parameters()], 1)
+            hint = f"did you mean {near[0]}?" if near else "docs/samplers.md lists the samplers"
+            raise RequestError(f"{name!r:.60} is no field of a request; {hint}", name)
+    limits = {name: _limit(name, value) for name, value in given.items() if name in _LIMITS}
+    whole = given if limits.get("use_beam_search") else filled(given, defaults)
+    return SamplingParams(**limits, stages=stages_from(whole))
+
+
+def _limit(name: str, value: object) -> Any:
+    read = _READ[name](value) if name in _READ else value
+    return tuple(cast("list[object]", read)) if isinstance(read, list) else read

@@ -7,7 +7,7 @@ parameter may come together if they agree. Knows no field.
 import json
 import re
 from collections.abc import Mapping, Sized
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from aphrodite_engine.errors import RequestError
 
@@ -68,3 +68,16 @@ def texts_in(name: str, written: str) -> object:
         bare = (_BARE_QUOTE.sub('\\"', part) for part in written.split(","))
         written = ",".join(f'"{part}"' for part in bare)
     return items_in(name, written)
+
+
+def seed_in(value: object) -> object:
+    """A seed; -1 is none."""
+    return None if value == -1 else value
+
+
+def stops_in(value: object) -> object:
+    """Stop strings, of which a single one may come alone; empty ones ask for nothing."""
+    if not isinstance(value, str | list | tuple):
+        return value
+    texts = [value] if isinstance(value, str) else cast("list[object]", value)
+    return [one for one in texts if one != ""]
