@@ -49,6 +49,20 @@ def test_newer_fields(client, server):
     assert (body["brand_new"], body["min_p"], body["other"]) == (1, 0.2, 2)
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client, **fields: client.completions.create(prompt="a", **fields),
+        lambda client, **fields: client.chat.completions.create(messages=ASK, **fields),
+        lambda client, **fields: client.explain("a", **fields),
+    ],
+)
+def test_a_keyword_that_nobody_knows_is_an_error(client, server, ask):
+    with pytest.raises(TypeError, match=r"'temprature' is no keyword.*did you mean 'temperature'"):
+        ask(client, temprature=0.5)
+    assert not server.seen
+
+
 def test_streams(client):
     chunks = client.completions.create(prompt="a", stream=True, min_p=0.1)
     assert [chunk.choices[0].text for chunk in chunks] == ["Red."]

@@ -65,7 +65,7 @@ class AsyncCompletions(OpenAIAsyncCompletions):
     ) -> Completion | AsyncStream[Completion]:
         """Continue prompts; `extra` holds fields newer than this client."""
         create = super().create
-        sorted_fields = sort_keywords(create, fields, extra)
+        sorted_fields = sort_keywords(create, CompletionFields, fields, extra)
         return await create(model=model, prompt=prompt, **sorted_fields)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
 
 
@@ -104,7 +104,7 @@ class AsyncChatCompletions(OpenAIAsyncChatCompletions):
     ) -> ChatCompletion | AsyncStream[ChatCompletionChunk]:
         """Answer a conversation; `extra` holds fields newer than this client."""
         create = super().create
-        sorted_fields = sort_keywords(create, fields, extra)
+        sorted_fields = sort_keywords(create, ChatFields, fields, extra)
         return await create(model=model, messages=messages, **sorted_fields)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
 
 

@@ -65,7 +65,7 @@ class Completions(OpenAICompletions):
     ) -> Completion | Stream[Completion]:
         """Continue prompts; `extra` holds fields newer than this client."""
         create = super().create
-        sorted_fields = sort_keywords(create, fields, extra)
+        sorted_fields = sort_keywords(create, CompletionFields, fields, extra)
         return create(model=model, prompt=prompt, **sorted_fields)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
 
 
@@ -104,7 +104,7 @@ class ChatCompletions(OpenAIChatCompletions):
     ) -> ChatCompletion | Stream[ChatCompletionChunk]:
         """Answer a conversation; `extra` holds fields newer than this client."""
         create = super().create
-        sorted_fields = sort_keywords(create, fields, extra)
+        sorted_fields = sort_keywords(create, ChatFields, fields, extra)
         return create(model=model, messages=messages, **sorted_fields)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
 
 
