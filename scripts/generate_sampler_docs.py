@@ -8,7 +8,7 @@ examples below is its own.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -27,25 +27,73 @@ ROOT = Path(__file__).parent.parent
 TARGET = Path("docs/samplers.md")
 DRAWINGS = Path("docs/samplers")
 
-PROMPT = "The old man opened the door and saw a"
-WORDS = (
-    *("young", "group", "beautiful", "woman", "man", "stranger", "small", "fire", "ghost"),
-    *("figure", "shadow", "lone", "bunch", "gl", "human", "skeleton", "long", "couple", "hood"),
-    "few",
+
+@dataclass(frozen=True)
+class Scene:
+    """The twenty tokens that the demo model finds likeliest after a prompt."""
+
+    prompt: str
+    words: tuple[str, ...]
+    logs: tuple[float, ...]
+    """Logarithms of their probabilities."""
+
+    # What stages ask of a tokenizer.
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        return frozenset(place for place, word in enumerate(self.words) if word == END)
+
+    @property
+    def line_breaks(self) -> frozenset[int]:
+        return frozenset()
+
+    def encode_inside(self, text: str) -> list[int]:
+        return [self.words.index(word) for word in text.split()]
+
+    def tokens_containing(self, text: str) -> list[int]:
+        return [place for place, word in enumerate(self.words) if text in word]
+
+    def tokens_ending(self, text: str) -> list[int]:
+        return [place for place, word in enumerate(self.words) if word.endswith(text)]
+
+
+END = "<|im_end|>"
+STORY = Scene(
+    "The old man opened the door and saw a",
+    (
+        *("young", "group", "beautiful", "woman", "man", "stranger", "small", "fire", "ghost"),
+        *("figure", "shadow", "lone", "bunch", "gl", "human", "skeleton", "long", "couple"),
+        *("hood", "few"),
+    ),
+    (
+        *(-1.82, -2.52, -2.73, -3.28, -3.55, -3.66, -3.99, -4.32, -4.35, -4.52),
+        *(-4.54, -4.76, -4.81, -4.83, -4.84, -4.97, -5.04, -5.05, -5.14, -5.17),
+    ),
 )
-"""What the demo model finds likeliest after the prompt."""
-LOGS = (
-    *(-1.82, -2.52, -2.73, -3.28, -3.55, -3.66, -3.99, -4.32, -4.35, -4.52),
-    *(-4.54, -4.76, -4.81, -4.83, -4.84, -4.97, -5.04, -5.05, -5.14, -5.17),
+ANSWER = Scene(
+    "Apple",
+    (
+        *(END, "is", ":", " -", "\\n", ",", ".", "(", "\u2013", "!"),
+        *("was", "has", "-", "and", "\\n\\n", "(spaces)", "can", "(space)\\n", "=", "or"),
+    ),
+    (
+        *(-1.31, -1.48, -2.17, -2.58, -2.60, -2.78, -2.80, -3.71, -5.30, -5.33),
+        *(-5.55, -5.91, -5.93, -6.12, -6.19, -6.26, -6.31, -6.37, -6.37, -6.45),
+    ),
 )
-"""Logarithms of their probabilities."""
+"""In a chat, where the answer to *Name a fruit.* begins with it."""
 HISTORY = ("few", "group", "woman", "beautiful", "group", "woman")
 """Tokens so far, for the stages that look back; the first is the prompt."""
 DRY = Dry(dry_multiplier=0.8)
+BEGUN = 0
+"""The token in which the banned string of the example began."""
 EXAMPLES: tuple[dict[str, Any], ...] = (
     {"logit_bias": {"2": 2, "0": -2}},
     {"allowed_token_ids": [0, 2, 4, 8, 15]},
     {"custom_token_bans": [0, 3]},
+    {"ban_eos_token": True},
+    {"bad_words": ["young", "woman"]},
+    {"banned_strings": ["young woman"]},
     {"token_ban_ranges": [[[0, 1], 0, 100]]},
     {"repetition_penalty": 1.3, "frequency_penalty": 0.4},
     {"dry_multiplier": 0.8, "dry_sequence_breakers": []},
@@ -67,6 +115,11 @@ EXAMPLES: tuple[dict[str, Any], ...] = (
     {"mirostat_mode": 2, "mirostat_tau": 2},
     {"adaptive_target": 0.1},
 )
+NOTES = {
+    "ban_eos_token": "after *Apple*, where a chat model answers *Name a fruit.*",
+    "banned_strings": "where that text began, once it was taken back",
+}
+"""What is to be known of a drawing, by the stage."""
 
 _HEAD = """\
 # Samplers
@@ -80,8 +133,8 @@ of a request, on every endpoint, in the client and offline; a server tells the s
 changes another, and the same seed gives the same draws in any company.
 
 Drawings show the twenty tokens that the demo model finds likeliest after
-*%s*: grey before the stage, blue after it. Stages that
-look back see *%s*.
+*%s*, if nothing else is said: grey before the stage, blue
+after it. Stages that look back see *%s*.
 
 ## Order
 
@@ -146,11 +199,11 @@ def document() -> str:
         for stage in described.samplers
     ]
     head = _HEAD % (
-        PROMPT,
+        STORY.prompt,
         " ".join(HISTORY[1:]),
         "\n".join(names),
         _table(described.order),
-        PROMPT,
+        STORY.prompt,
         DRY.dry_multiplier,
         DRY.dry_base,
         DRY.dry_allowed_length,
@@ -193,8 +246,10 @@ def _examples() -> list[tuple[str, dict[str, Any]]]:
 
 def _section(stage: StageDescription, examples: dict[str, dict[str, Any]]) -> str:
     drawn = [name for name in examples if stages_from(examples[name])[0].name() == stage.name]
+    note = f", {NOTES[stage.name]}" if stage.name in NOTES else ""
     pictures = "".join(
-        f"![{stage.name} at work]({DRAWINGS.name}/{name}.svg)\n\n`{_written(examples[name])}`\n\n"
+        f"![{stage.name} at work]({DRAWINGS.name}/{name}.svg)\n\n"
+        f"`{_written(examples[name])}`{note}\n\n"
         for name in drawn
     )
     return f"\n## {stage.name}\n\n{stage.docs}\n\n{pictures}{_table(stage.fields, stage.docs)}\n"
@@ -229,15 +284,16 @@ def _written(fields: dict[str, Any]) -> str:
 
 
 def _draw(fields: dict[str, Any]) -> str:
-    before = torch.tensor([LOGS]).softmax(-1)[0].tolist()
-    after = _apply(fields)
+    scene = ANSWER if "ban_eos_token" in fields else STORY
+    before = torch.tensor([scene.logs]).softmax(-1)[0].tolist()
+    after = _apply(fields, scene)
     scale = (_FLOOR - _TOP) / max(*before, *after)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         f'width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif" font-size="11">',
         f'<text x="{_LEFT}" y="14" fill="{_INK}">{escape(_written(fields))}</text>',
     ]
-    for place, word in enumerate(WORDS):
+    for place, word in enumerate(scene.words):
         x = _LEFT + place * _SLOT
         parts.append(_bar(x, before[place] * scale, _GREY))
         parts.append(_bar(x + _BAR, after[place] * scale, _BLUE))
@@ -252,7 +308,7 @@ def _bar(x: int, height: float, colour: str) -> str:
     return f'<rect x="{x}" y="{_FLOOR - pixels}" width="{_BAR}" height="{pixels}" fill="{colour}"/>'
 
 
-def _apply(fields: dict[str, Any]) -> list[float]:
+def _apply(fields: dict[str, Any], scene: Scene) -> list[float]:
     """Probabilities behind the stages that the fields ask for."""
     seen: list[Tensor] = []
     backend = reference.create(torch.device("cpu"), threads=1, dtype=torch.float32)
@@ -262,7 +318,10 @@ def _apply(fields: dict[str, Any]) -> list[float]:
         return backend.draw(logits, uniform)
 
     sampler = Sampler(replace(backend, draw=draw))
-    history = [WORDS.index(word) for word in HISTORY]
+    history = [STORY.words.index(word) for word in HISTORY]
+    params = SamplingParams(stages=stages_from(fields)).resolve(scene)
+    if params.bans is not None:
+        params = params.banning(len(history), (BEGUN,))
     sampler.start(
         RowStart(
             row=0,
@@ -270,14 +329,14 @@ def _apply(fields: dict[str, Any]) -> list[float]:
             choice=0,
             tokens=history,
             prompt_length=1,
-            params=SamplingParams(stages=stages_from(fields)),
+            params=params,
             seed=0,
             stop_tokens=[],
         )
     )
     at = len(history)
     standing = Standing([0], [at], torch.tensor([at], dtype=torch.int32))
-    logits = torch.tensor([LOGS])
+    logits = torch.tensor([scene.logs])
     sampler.sample(logits, standing, torch.tensor([history], dtype=torch.int32))
     return seen[0][0].softmax(-1).tolist()
 

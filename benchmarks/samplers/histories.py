@@ -23,7 +23,7 @@ from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.sampler import Sampler, Standing
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.backend import Backend, backend_for
-from run import RESULTS, row_start, with_breakers
+from run import RESULTS, row_start, with_tokens
 from torch.profiler import ProfilerActivity, profile
 
 SHAPES = {"demo": (30, 9, 3, 64), "8B": (32, 32, 8, 128)}
@@ -41,7 +41,7 @@ def dry_time(backend: Backend, rows: int, length: int, calls: int, vocabulary: i
     spans = []
     for fields in (DRY, {"temperature": 0}):
         sampler = Sampler(backend)
-        params = SamplingParams(stages=with_breakers(stages_from(fields)))
+        params = SamplingParams(stages=with_tokens(stages_from(fields)))
         for row, tokens in enumerate(history[:, :length].tolist()):
             start = row_start(row, params, tokens)
             sampler.start(start)

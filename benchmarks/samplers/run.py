@@ -31,6 +31,8 @@ from aphrodite_engine.sampling.breakers import Breaker
 from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.sampler import Sampler, Standing
 from aphrodite_engine.sampling.stage import Stage
+from aphrodite_engine.sampling.stages.bad_words import BadWords
+from aphrodite_engine.sampling.stages.ban_eos_token import BanEosToken
 from aphrodite_engine.sampling.stages.dry import Dry
 from aphrodite_kernels.backend import backend_for
 from msgspec.structs import replace
@@ -62,6 +64,10 @@ STAGES: tuple[dict[str, Any], ...] = (
     {"no_repeat_ngram_size": 4},
     {"logit_bias": {"5": 3, "9": -3}},
     {"custom_token_bans": [3, 4]},
+    {"allowed_token_ids": [3, 4, 5, 6]},
+    {"ban_eos_token": True},
+    {"token_ban_ranges": [[[3, 4], 0, 1_000_000]]},
+    {"bad_words": ["of two tokens"]},
 )
 WARPERS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "temperature": ("TemperatureLogitsWarper", (0.8,)),
@@ -118,7 +124,7 @@ def time_stages(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
         if arguments.only not in str(fields):
             continue
         sampler = Sampler(backend, at_once=2**22 if on_cpu else logits.numel())
-        params = SamplingParams(stages=with_breakers(stages))
+        params = SamplingParams(stages=with_tokens(stages))
         for row in range(arguments.rows):
             sampler.start(row_start(row, params, begun[row]))
         places = iter(standings(arguments.rows, arguments.history, device))
@@ -145,12 +151,21 @@ def time_warper(name: str, logits: torch.Tensor, tokens: torch.Tensor, threads: 
         torch.set_num_threads(before)
 
 
-def with_breakers(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """DRY's as some tokens: here is no tokenizer."""
-    breakers = (Breaker(array("i", range(100)).tobytes(), ()),)
-    return tuple(
-        replace(stage, breakers=breakers) if isinstance(stage, Dry) else stage for stage in stages
-    )
+def with_tokens(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Their texts as some tokens: here is no tokenizer."""
+    return tuple(map(_with_tokens, stages))
+
+
+def _with_tokens(stage: Stage) -> Stage:
+    match stage:
+        case Dry():
+            return replace(stage, breakers=(Breaker(array("i", range(100)).tobytes(), ()),))
+        case BanEosToken():
+            return replace(stage, ends=(1, 2))
+        case BadWords():
+            return replace(stage, bad_tokens=((5, 9), (6, 9)))
+        case _:
+            return stage
 
 
 def standings(rows: int, history: int, device: torch.device) -> list[Standing]:
