@@ -16,6 +16,7 @@ from aphrodite_engine.sampling.stages.bad_words import BadWords
 from aphrodite_engine.sampling.stages.ban_eos_token import BanEosToken
 from aphrodite_engine.sampling.stages.custom_token_bans import CustomTokenBans
 from aphrodite_engine.sampling.stages.dry import Dry
+from aphrodite_engine.sampling.stages.min_tokens import MinTokens
 from aphrodite_engine.sampling.stages.no_repeat_ngram import NoRepeatNgram
 from aphrodite_engine.sampling.stages.penalties import Penalties
 from aphrodite_engine.sampling.stages.token_ban_ranges import TokenBanRanges
@@ -86,6 +87,7 @@ def test_histories_that_repeat_themselves(data):
     "stage",
     [
         CustomTokenBans((0, 1, 2)),
+        MinTokens(100, (0, 1, 2)),
         NoRepeatNgram(1),
         BadWords(("x",), ((0,), (1,), (2,))),
         TokenBanRanges((((0, 1, 2), 0, 100),)),

@@ -29,6 +29,17 @@ def order_of(**fields):
     return [stage.name() for stage in stages_from({**_FIELDS, **fields})]
 
 
+def test_the_default_order():
+    """That of the engines of this name so far; bans and biases first, what they lack at the end."""
+    assert [stage.name() for stage in stages()] == [
+        *("min_tokens", "allowed_token_ids", "custom_token_bans", "ban_eos_token"),
+        *("token_ban_ranges", "bad_words", "banned_strings", "logit_bias"),
+        *("dry", "penalties", "no_repeat_ngram", "temperature", "top_n_sigma", "top_k", "top_p"),
+        *("top_a", "min_p", "tfs", "eta_cutoff", "epsilon_cutoff", "typical_p", "quadratic"),
+        *("xtc", "skew", "mirostat", "adaptive_p"),
+    ]
+
+
 @pytest.mark.parametrize("off", [None, "", [], {}, ()])
 def test_no_order_is_the_default(off):
     assert order_of(sampler_priority=off, temperature_last=None) == _DEFAULT

@@ -17,6 +17,10 @@ from aphrodite_engine.sampling.history import read_history
 from aphrodite_engine.sampling.recurrence import Recurrence
 from aphrodite_engine.sampling.rows import Draws, Rows
 from aphrodite_engine.sampling.stages.adaptive_p import AdaptiveP
+from aphrodite_engine.sampling.stages.allowed_token_ids import AllowedTokenIds
+from aphrodite_engine.sampling.stages.bad_words import BadWords
+from aphrodite_engine.sampling.stages.ban_eos_token import BanEosToken
+from aphrodite_engine.sampling.stages.custom_token_bans import CustomTokenBans
 from aphrodite_engine.sampling.stages.epsilon_cutoff import EpsilonCutoff
 from aphrodite_engine.sampling.stages.eta_cutoff import EtaCutoff
 from aphrodite_engine.sampling.stages.logit_bias import LogitBias
@@ -29,6 +33,7 @@ from aphrodite_engine.sampling.stages.quadratic import Quadratic
 from aphrodite_engine.sampling.stages.skew import Skew
 from aphrodite_engine.sampling.stages.temperature import Temperature
 from aphrodite_engine.sampling.stages.tfs import Tfs
+from aphrodite_engine.sampling.stages.token_ban_ranges import TokenBanRanges
 from aphrodite_engine.sampling.stages.top_a import TopA
 from aphrodite_engine.sampling.stages.top_k import TopK
 from aphrodite_engine.sampling.stages.top_n_sigma import TopNSigma
@@ -36,7 +41,7 @@ from aphrodite_engine.sampling.stages.top_p import TopP
 from aphrodite_engine.sampling.stages.typical_p import TypicalP
 from aphrodite_engine.sampling.stages.xtc import Xtc
 from aphrodite_kernels import backend_for
-from history_stages import CASES, NAMING, definition
+from history_stages import CASES, NAMING, banned, definition
 
 _CPU = torch.device("cpu")
 _OPS = backend_for(_CPU, threads=1)
@@ -366,7 +371,8 @@ def expected(stage, logits, prompt=(), output=()):
         case Xtc():
             p = softmax64(x)
             likely = (p >= stage.xtc_threshold) & (x > -_INF)
-            return np.where(likely & (x > x[likely].min(initial=_INF)), -_INF, x)
+            goes = likely & (x > x[likely].min(initial=_INF))
+            return x if goes[list(stage.spared)].any() else np.where(goes, -_INF, x)
         case Skew():
             return skew64(stage.skew, x)
         case Mirostat(mirostat_mode=1):
@@ -382,9 +388,8 @@ def expected(stage, logits, prompt=(), output=()):
                 x[token] += bias
             return x
         case MinTokens():
-            if len(prompt) + len(output) < stage.first_end:
-                x[list(stage.end_tokens)] = -_INF
-            return x
+            early = len(prompt) + len(output) < stage.first_end
+            return banned(x, stage.end_tokens if early else ())
     return definition(stage, x, prompt, output)
 
 
@@ -438,6 +443,9 @@ def test_top_p_over_flat_distributions_finds_the_exact_set(vocabulary, spread):
 # Against others.
 
 
+_WORDS = ((3,), (11, 12, 5), (9, 2))
+
+
 @pytest.mark.parametrize(
     ("stage", "warper", "value"),
     [
@@ -454,6 +462,15 @@ def test_top_p_over_flat_distributions_finds_the_exact_set(vocabulary, spread):
         (Penalties(0.6), "RepetitionPenaltyLogitsProcessor", 0.6),
         (NoRepeatNgram(1), "NoRepeatNGramLogitsProcessor", 1),
         (NoRepeatNgram(2), "NoRepeatNGramLogitsProcessor", 2),
+        (NoRepeatNgram(3), "NoRepeatNGramLogitsProcessor", 3),
+        (CustomTokenBans((7, 0, 9)), "SuppressTokensLogitsProcessor", [7, 0, 9]),
+        (BanEosToken(True, (4,)), "SuppressTokensLogitsProcessor", [4]),
+        (BadWords(("x",), _WORDS), "NoBadWordsLogitsProcessor", [[*word] for word in _WORDS]),
+        (
+            LogitBias({3: 4.0, 8: -50.0}),
+            "SequenceBiasLogitsProcessor",
+            [[[3], 4.0], [[8], -50.0]],
+        ),
     ],
     ids=str,
 )
@@ -464,10 +481,36 @@ def test_agrees_with_transformers(stage, warper, value, kind, vocabulary):
     transformers = importlib.import_module("transformers")
     logits = logits_of(kind, vocabulary)
     tokens = torch.randint(0, vocabulary, (3, 40), generator=torch.Generator().manual_seed(2))
+    tokens[1, -2:] = torch.tensor(_WORDS[1][:2])
     wanted = getattr(transformers, warper)(value)(tokens, logits.clone()).numpy()
-    out = run([stage] * 3, logits, tokens, [40] * 3).numpy()
+    out = run([stage] * 3, logits, tokens, [1] * 3).numpy()
     for row in range(3):
         assert_same_kept(out[row], wanted[row], logits[row].numpy())
+
+
+@pytest.mark.parametrize("length", [30, 39, 40, 41])
+def test_places_and_vocabularies_agree_with_transformers(length):
+    """Bans that depend on how long the output is, and all tokens but some."""
+    transformers = importlib.import_module("transformers")
+    prompt, logits = 30, logits_of("holes", 2000)
+    tokens = torch.randint(0, 2000, (3, length))
+    for stage, warper in (
+        (MinTokens(40, (2, 5)), transformers.MinLengthLogitsProcessor(40, [2, 5])),
+        (
+            MinTokens(prompt + 10, (2,)),
+            transformers.MinNewTokensLengthLogitsProcessor(prompt, 10, [2]),
+        ),
+        (
+            TokenBanRanges((((1, 6), 10, 1),)),
+            transformers.SuppressTokensAtBeginLogitsProcessor([1, 6], 40),
+        ),
+        (
+            AllowedTokenIds((*range(50), 1999)),
+            transformers.PrefixConstrainedLogitsProcessor(lambda *_: [*range(50), 1999], 1),
+        ),
+    ):
+        wanted = warper(tokens, logits.clone())
+        assert torch.equal(run([stage] * 3, logits, tokens, [prompt] * 3), wanted), stage
 
 
 def golden_cases():
@@ -507,6 +550,7 @@ def test_agrees_with_golden_vectors(stage, case, before, after):
 
 def test_there_are_golden_vectors_of_both_engines():
     ids = {case.id for case in golden_cases()}
+    assert len(list(golden_cases())) == 132, "some are of no stage"
     for stage in ("top_k", "top_p", "min_p", "penalties", "typical_p"):
         for engine in ("llama.cpp", "transformers"):
             assert any(i.startswith(f"{engine}-{stage}") for i in ids), (engine, stage)

@@ -41,7 +41,7 @@ _REQUESTS = [
     (95, {"temperature": 0, "no_repeat_ngram_size": 110, **_BANNED}),
     (80, {**_WARM, **_DRY, "no_repeat_ngram_size": 90, "n": 2}),
     (100, {"temperature": 1.0, "adaptive_target": 0.5, **_DRY, **_BANNED}),
-    (5, {"temperature": 0}),
+    (95, {"temperature": 0, "max_tokens": 40, "min_tokens": 30}),
 ]
 
 
@@ -96,11 +96,9 @@ def checkpoint(tmp_path_factory):
 def request(number, **more):
     """A prompt, and what to make of it."""
     letters, fields = _REQUESTS[number]
-    fields = {"n": 1, **fields}
-    params = SamplingParams(
-        n=fields.pop("n"), max_tokens=110, seed=number, ignore_eos=True,
-        stages=stages_from(fields), **more,
-    )  # fmt: skip
+    limits = {name: fields[name] for name in ("n", "max_tokens", "min_tokens") if name in fields}
+    limits = {"max_tokens": 110, "ignore_eos": "min_tokens" not in limits, **limits}
+    params = SamplingParams(seed=number, stages=stages_from(fields), **limits, **more)
     return (LETTERS[:CYCLE] * 9)[number : number + letters], params
 
 
@@ -181,6 +179,8 @@ def test_tokens_are_drawn_from_what_the_definitions_make(engine_of, taken_back, 
         if any(effect.stage == "banned_strings" for effect in explained.stages):
             banned += 1
             x[[head for head in heads if head not in dict(explained.top)]] = -np.inf
+        if at < params.min_tokens:
+            x[llm.tokenizer.eos_id] = -np.inf
         for stage in known:
             x = expected(stage, x, prompt, output)
         found = np.zeros(size)

@@ -32,7 +32,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from aphrodite_engine.errors import RequestError
 
 Bound = Ge | Gt | Le | Lt
-_LONGEST_INTEGER = 64
+_LARGEST_INTEGER = 2**63 - 1
+_LARGEST = 3.4e38
+"""Of float32."""
 _WORDS: Final = types.MappingProxyType(
     {float: "number", int: "integer", bool: "boolean", str: "string", type(None): "null"}
 )
@@ -191,10 +193,19 @@ def _check_scalar(name: str, value: object, kind: type, bounds: tuple[Bound, ...
         raise RequestError(f"{name} must be a finite number, found {value!r}", name)
     if not all(_holds(value, bound) for bound in bounds):
         raise RequestError(f"{name} must be {_words(bounds)}, found {value!r:.60}", name)
-    if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER:
-        raise RequestError(f"{name} must fit in {_LONGEST_INTEGER} bits, found {value!r:.60}", name)
+    if isinstance(value, int | float) and not _fits(value, kind, bounds):
+        size = f"32 bits: up to {_LARGEST}" if kind is float else "64 bits with a sign"
+        raise RequestError(f"{name} must fit in {size}, found {value!r:.60}", name)
     if isinstance(value, str) and not _is_unicode(value):
         raise RequestError(f"{name} holds a lone surrogate, which is no text; leave it out", name)
+
+
+def _fits(value: float, kind: type, bounds: tuple[Bound, ...]) -> bool:
+    """Tensors can hold it: float32 or int64; an integer with a bound of its own may be larger."""
+    if kind is float:
+        return abs(value) <= _LARGEST
+    bounded = any(isinstance(bound, Le | Lt) for bound in bounds)
+    return bounded or abs(value) <= _LARGEST_INTEGER
 
 
 def _is_unicode(text: str) -> bool:

@@ -10,6 +10,9 @@ from aphrodite_engine.sampling.stage import Stage
 from aphrodite_engine.sampling.stages.min_tokens import MinTokens
 from aphrodite_engine.sampling.stages.temperature import Temperature
 
+_BEYOND = 2**32
+"""Tokens that no row has."""
+
 
 class RowSpec(Protocol):
     """What the sampler needs to know of a row; `plan.RowStart` is one."""
@@ -67,7 +70,8 @@ class Row:
 def make_row(spec: RowSpec) -> Row:
     """Work out a row's parameters."""
     params = spec.params
-    ends = MinTokens(spec.prompt_length + params.min_tokens, tuple(sorted(spec.stop_tokens)))
+    first_end = spec.prompt_length + min(params.min_tokens, _BEYOND)
+    ends = MinTokens(first_end, tuple(sorted(spec.stop_tokens)))
     asked = [stage for stage in params.stages if stage.acts]
     cold = [isinstance(stage, Temperature) and stage.greedy for stage in asked]
     greedy = any(cold)

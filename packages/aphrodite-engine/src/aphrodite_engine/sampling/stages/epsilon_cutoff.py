@@ -12,7 +12,7 @@ from aphrodite_engine.sampling.stage import Stage
 if TYPE_CHECKING:
     from torch import Tensor
 
-_UNIT = 1e-4
+_LOG_UNIT = math.log(1e-4)
 
 
 class EpsilonCutoff(Stage, frozen=True):
@@ -32,7 +32,7 @@ class EpsilonCutoff(Stage, frozen=True):
     @property
     def least(self) -> float:
         """The logarithm of the probability."""
-        return math.log(self.epsilon_cutoff * _UNIT) if self.epsilon_cutoff else -math.inf
+        return math.log(self.epsilon_cutoff) + _LOG_UNIT if self.epsilon_cutoff else -math.inf
 
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:

@@ -11,7 +11,7 @@ from aphrodite_engine.sampling.stage import Stage
 if TYPE_CHECKING:
     from torch import Tensor
 
-_UNIT = 1e-4
+_LOG_UNIT = math.log(1e-4)
 
 
 class EtaCutoff(Stage, frozen=True):
@@ -31,7 +31,7 @@ class EtaCutoff(Stage, frozen=True):
     @property
     def log_epsilon(self) -> float:
         """The logarithm of the probability."""
-        return math.log(self.eta_cutoff * _UNIT) if self.eta_cutoff else -math.inf
+        return math.log(self.eta_cutoff) + _LOG_UNIT if self.eta_cutoff else -math.inf
 
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
 
+from aphrodite_engine.sampling.ban import ban
 from aphrodite_engine.sampling.fields import TokenId
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class MinTokens(Stage, frozen=True):
-    """Bans the tokens that would end the completion before a position."""
+    """Bans the tokens that would end the completion before a position.
+
+    Without effect where no token would be left.
+    """
 
     order: ClassVar[int] = 100
     wire: ClassVar[bool] = False
@@ -29,5 +33,4 @@ class MinTokens(Stage, frozen=True):
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
         ends = rows.entries["end_tokens"]
         early = (rows.positions < rows.columns["first_end"])[ends.row, 0]
-        old = logits[ends.row, ends.token]
-        logits[ends.row, ends.token] = old.masked_fill(early, float("-inf"))
+        ban(logits, ends.row * logits.shape[1] + ends.token, early)
