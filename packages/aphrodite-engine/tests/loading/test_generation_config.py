@@ -123,6 +123,7 @@ def test_limits_of_a_request_are_spelled_as_on_the_wire():
         ({"stages": (TopK(2),)}, "'stages' is no field of a request"),
         ({"n": 1.5}, "n must be an integer, at least 1 and at most 1024, found 1.5"),
         ({"stop": [1]}, r"stop\[0\] must be a string, found 1"),
+        ({"stop": 5}, "stop must be a list of strings, found 5"),
         ({"rep_pen": 0}, "rep_pen must be above 0, found 0"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal, cast, get_origin
 
 import msgspec
 from annotated_types import Ge, Le, Lt
@@ -156,7 +156,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
             check_tokens(part, size)
 
 
-_LIMITS: Final = frozenset(field.name for field in fields_of(SamplingParams)) - {"stages"}
+_LIMITS: Final = {
+    field.name: field for field in fields_of(SamplingParams) if field.name != "stages"
+}
 _READ: Final = {"seed": seed_in, "stop": stops_in}
 """Limits that requests may spell in more than one way."""
 _NONE: Final[Mapping[str, Any]] = {}
@@ -185,5 +187,10 @@ def params_from(fields: Mapping[str, Any], defaults: Mapping[str, Any] = _NONE) 
 
 
 def _limit(name: str, value: object) -> Any:
-    read = _READ[name](value) if name in _READ else value
-    return tuple(cast("list[object]", read)) if isinstance(read, list) else read
+    """Lists become tuples; what is in them is checked with the whole."""
+    read, field = _READ[name](value) if name in _READ else value, _LIMITS[name]
+    if get_origin(field.type) is not tuple:
+        return read
+    if not isinstance(read, list | tuple):
+        raise RequestError(f"{name} must be {field.wanted}, found {value!r:.60}", name)
+    return tuple(cast("list[object]", read))
