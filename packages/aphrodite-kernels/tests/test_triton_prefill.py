@@ -13,9 +13,11 @@ if obstacle := device_obstacle():
     pytest.skip(f"no Triton kernel can run here: {obstacle}", allow_module_level=True)
 
 from aphrodite_kernels.backends.triton.attention_prefill import PrefillTiling, prefill_attention
+from aphrodite_kernels.backends.triton.store_kv import rotate_and_store_on
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SMALL = PrefillTiling(16, 32, num_warps=4, num_stages=2)
+DESCRIBED = PrefillTiling(16, 16, num_warps=4, num_stages=2, described=True)
 MIXED = ((1, 33), (19, 19), (1, 7), (0, 0), (5, 64), (16, 48))
 """(queries, keys) of each request."""
 SPECS = {
@@ -53,8 +55,12 @@ def tables_of(batch):
     return tables
 
 
-def cache_of(tables, batch, pairs, size, kind=None, window=None):
-    """Numbers where a query looks, NaN elsewhere; blocks that left the window become block 0."""
+def cache_of(tables, batch, pairs, size, kind=None, window=None, *, described=False):
+    """Numbers where a query looks, NaN elsewhere; blocks that left the window become block 0.
+
+    described: elsewhere values and their scales are 1, as a cache has none that are not finite.
+    """
+    elsewhere = (torch.nan, 1.0 if described else torch.nan)
     shape = (int(tables.max()) + 1, 16, pairs, size)
     unseen = torch.ones(shape[:2], dtype=torch.bool)
     for table, (queries, keys) in zip(tables, batch, strict=True):
@@ -66,12 +72,15 @@ def cache_of(tables, batch, pairs, size, kind=None, window=None):
     if kind is None:
         return KVCache(
             *(
-                part.half().masked_fill(unseen[..., None, None], torch.nan).to(DEVICE)
-                for part in parts
+                part.half().masked_fill(unseen[..., None, None], other).to(DEVICE)
+                for part, other in zip(parts, elsewhere, strict=True)
             )
         )
     (key, key_scale), (value, value_scale) = (quantize(part, kind) for part in parts)
-    scales = [scale.masked_fill(unseen[..., None], torch.nan) for scale in (key_scale, value_scale)]
+    scales = [
+        scale.masked_fill(unseen[..., None], other)
+        for scale, other in zip((key_scale, value_scale), elsewhere, strict=True)
+    ]
     return KVCache(*(part.to(DEVICE) for part in (key, value, *scales)))
 
 
@@ -96,6 +105,17 @@ def test_caches_of_every_kind(kind, spec):
     expected = attention(q, cache, meta, spec)
     assert expected.isfinite().all()
     assert_close(computed(q, cache, meta, spec), expected)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("kind", (None, torch.int8, torch.float8_e5m2), ids=str)
+def test_tiles_that_are_described(kind, spec):
+    tables = tables_of(MIXED)
+    cache = cache_of(tables, MIXED, 2, 64, kind, spec.window, described=True)
+    meta, q = meta_of(tables, MIXED), queries_of(MIXED, 8, 64)
+    expected = attention(q, cache, meta, spec)
+    assert expected.isfinite().all()
+    assert_close(computed(q, cache, meta, spec, tiling=DESCRIBED), expected)
 
 
 @pytest.mark.parametrize(("heads", "pairs", "size"), [(4, 4, 32), (9, 3, 80), (4, 1, 256)])
@@ -161,3 +181,27 @@ def test_queries_in_float32():
     meta, spec = meta_of(tables, MIXED), SPECS["full"]
     q = queries_of(MIXED, 4, 32).float()
     assert_close(computed(q, cache, meta, spec, tiling=None), attention(q, cache, meta, spec))
+
+
+@pytest.mark.filterwarnings("ignore:(All-NaN slice|invalid value):RuntimeWarning")
+@pytest.mark.parametrize("kind", (None, torch.int8, torch.float8_e5m2), ids=str)
+def test_values_in_the_cache_are_finite(kind):
+    """What is not says so in its key."""
+    cache = KVCache(*(torch.zeros(1, 16, 2, 32, dtype=kind or torch.half).to(DEVICE),) * 2)
+    cache = replace(cache, value=cache.value.clone())
+    if kind is not None:
+        scale = torch.zeros(1, 16, 2).to(DEVICE)
+        cache = replace(cache, key_scale=scale, value_scale=scale.clone())
+    q, k, v = (random(3, heads, 32).half().to(DEVICE) for heads in (2, 2, 2))
+    v[0, 1, 5], v[2, 0, 31] = torch.inf, torch.nan
+    at, table = torch.arange(3, device=DEVICE), torch.tensor([[[1.0], [0.0]]] * 3).to(DEVICE)
+    rotate_and_store_on(overlapped=False)(q, k, v, at.int(), table, cache, at)
+    stored = [
+        part[0, :3].float() * (1 if scale is None else scale[0, :3, :, None])
+        for part, scale in ((cache.key, cache.key_scale), (cache.value, cache.value_scale))
+    ]
+    spoilt = torch.tensor([[0, 1], [0, 0], [1, 0]], dtype=torch.bool, device=DEVICE)
+    assert stored[0][spoilt].isnan().all()
+    assert stored[0][~spoilt].isfinite().all()
+    assert stored[1].isfinite().all()
+    torch.testing.assert_close(stored[1][1], v[1].float(), rtol=0.13, atol=0.05)

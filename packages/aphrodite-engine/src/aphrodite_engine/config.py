@@ -50,15 +50,15 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_dtype: str = "auto"
     """`auto`, `float32`, `float16`, `bfloat16` (or `bf16`), `fp8_e4m3` (or `fp8`), `fp8_e5m2`,
     `int8` or `int4`. Those of one byte hold nearly twice as many tokens as those of two, `int4`
-    (CPU only) nearly four times. `auto` is what the checkpoint was made for, else 16 bits."""
+    nearly four times. `auto` is what the checkpoint was made for, else 16 bits."""
     max_model_len: int | None = None
     """Longest prompt + completion; None: the model's own, as far as memory allows."""
     max_num_seqs: int | None = None
     """Requests that run at once; None: 32 on a CPU, 256 on a GPU."""
     max_num_batched_tokens: int | None = None
     """Tokens of one step; None: 512 on a CPU, 8192 on a GPU."""
-    block_size: int = 16
-    """Positions per KV block."""
+    block_size: int | None = None
+    """Positions per KV block; None: 16 on a CPU, 64 on a GPU."""
     gpu_memory_utilization: float = 0.9
     """Upper bound of the fraction of *free* device memory that weights and KV may take."""
     kv_cache_memory: int | None = None

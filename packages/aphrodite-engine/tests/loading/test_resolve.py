@@ -126,8 +126,8 @@ def test_a_cache_that_the_backend_does_not_have_is_refused():
 
 
 def test_a_device_needs_room_for_the_tables_of_all_rows():
-    short, long = (made(GPU, max_model_len=length).budget for length in (16, 4096))
-    tokens, blocks = 257 * (4096 - 16) * 4, 257 * (256 - 1) * 4
+    short, long = (made(GPU, max_model_len=length).budget for length in (64, 4096))
+    tokens, blocks = 257 * (4096 - 64) * 4, 257 * (64 - 1) * 4
     repetitions = tokens  # a number for each token
     assert long.activations - short.activations == tokens + repetitions + blocks
 

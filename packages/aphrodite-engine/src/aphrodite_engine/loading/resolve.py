@@ -110,12 +110,13 @@ def resolve(
     _check(config, model)
     rows = config.max_num_seqs or (32 if machine.on_cpu else 256)
     tokens = config.max_num_batched_tokens or max(rows, 512 if machine.on_cpu else 8192)
+    block = config.block_size or (16 if machine.on_cpu else 64)
     kv_dtype = _kv_dtype(config, model, machine)
     use = measured.use if measured else _estimate(model, machine, rows, tokens)
     if not machine.on_cpu:
-        buffers = _device_buffers(config, model.config, machine, rows)
+        buffers = _device_buffers(config, model.config, machine, rows, block)
         use = replace(use, activations=use.activations + buffers)
-    plan = _MemoryPlan(config, model.config, use, (rows, tokens), KV_DTYPES[kv_dtype])
+    plan = _MemoryPlan(config, model.config, use, (rows, tokens), block, KV_DTYPES[kv_dtype])
     length, blocks = plan.context_and_blocks(measured.planned if measured else None)
     resolved = ResolvedConfig(
         model=config.model,
@@ -126,7 +127,7 @@ def resolve(
         max_model_len=length,
         max_num_seqs=rows,
         max_num_batched_tokens=tokens,
-        block_size=config.block_size,
+        block_size=block,
         num_blocks=blocks,
         enable_prefix_caching=config.enable_prefix_caching,
         scheduling_policy=config.scheduling_policy,
@@ -147,6 +148,7 @@ class _MemoryPlan:
         model: ModelConfig,
         use: MemoryUse,
         batch: tuple[int, int],
+        block_size: int,
         kv_dtype: torch.dtype,
     ) -> None:
         """`batch` is the most rows and tokens of a step."""
@@ -155,7 +157,8 @@ class _MemoryPlan:
         self._rows, self._tokens = batch
         self._longest = model.max_position
         self._groups = group_layers(model.kv_specs)
-        self._block_bytes = block_bytes(self._groups, config.block_size, kv_dtype)
+        self._block_size = block_size
+        self._block_bytes = block_bytes(self._groups, block_size, kv_dtype)
 
     def context_and_blocks(self, planned: ResolvedConfig | None) -> tuple[int, int]:
         """max_model_len and num_blocks, the null block included; no more than was planned."""
@@ -186,7 +189,7 @@ class _MemoryPlan:
 
     def _needed(self, length: int) -> int:
         """Blocks of one request of that length."""
-        return blocks_needed(self._groups, self._config.block_size, length, self._tokens)
+        return blocks_needed(self._groups, self._block_size, length, self._tokens)
 
     def _usable(self) -> int:
         """Bytes for the KV cache."""
@@ -238,13 +241,15 @@ def _estimate(model: ModelFacts, machine: Machine, rows: int, tokens: int) -> Me
     )
 
 
-def _device_buffers(config: EngineConfig, model: ModelConfig, machine: Machine, rows: int) -> int:
+def _device_buffers(
+    config: EngineConfig, model: ModelConfig, machine: Machine, rows: int, block_size: int
+) -> int:
     """Bytes of captured decoding steps, of the tokens and block tables of all rows, and of the
     repetitions in those tokens, which DRY reads.
     """
     captured = rows * (_widest_row(model, machine) + model.vocab_size * 4)
     length = config.max_model_len or model.max_position
-    tables = len(group_layers(model.kv_specs)) * -(-length // config.block_size)
+    tables = len(group_layers(model.kv_specs)) * -(-length // block_size)
     return captured + (rows + 1) * (2 * length + tables) * 4
 
 

@@ -10,6 +10,9 @@ queries, whose walk is longest, start first.
 A row's result depends on its query and its keys alone, bit for bit, whichever rows share its tile:
 sums run over positions in one order, and keys it does not see add exact zeros.
 
+Where a tile of keys lies within a block, the device's copy engine brings it (a descriptor of the
+whole cache) instead of all threads, each with the addresses of its rows.
+
 Floor: 4 * H * D operations for each pair of a query and a key it sees.
 """
 
@@ -22,6 +25,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.backends.triton.attention_arguments import VARYING
@@ -46,14 +50,21 @@ class PrefillTiling:
     """Positions a step."""
     num_warps: int
     num_stages: int
+    described: bool = False
+    """The copy engine brings tiles, each of which lies within a block."""
 
 
-def prefill_tiling(size: int, dtype: torch.dtype, kept: torch.dtype, major: int) -> PrefillTiling:
-    """For heads of `size` numbers, queries of `dtype`, a cache of `kept`, and a device's major
-    compute capability.
+def prefill_tiling(
+    size: int, dtype: torch.dtype, kept: torch.dtype, block_size: int, major: int
+) -> PrefillTiling:
+    """For heads of `size` numbers, queries of `dtype`, a cache of `kept` in blocks of `block_size`,
+    and a device's major compute capability.
     """
     if dtype == torch.float32:  # multiplied without tensor cores
         return PrefillTiling(*((16, 16) if size > 128 else (32, 32)), num_warps=4, num_stages=2)
+    whole = size in (64, 128) and kept != torch.uint8 and block_size % 64 == 0
+    if major in (9, 10) and whole:  # two programs to a processor: one multiplies, one sums
+        return PrefillTiling(128, 64, num_warps=4, num_stages=2, described=True)
     if major in (9, 10):  # products read tiles from shared memory, of which there are 227 KiB
         return PrefillTiling(128, 64, num_warps=8, num_stages=2 if size > 128 else 3)
     if size > 128:  # 99 KiB, and every warp holds a tile in registers
@@ -131,11 +142,8 @@ def attend_tile(
 
 
 @triton.jit
-def vectors(
-    stored, scales, here, scale_here, kind: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr
-):
+def restored(x, scales, scale_here, kind: tl.constexpr):
     """Vectors [TILE, BLOCK] of the cache as `kind`: times their scales, unless those are None."""
-    x = kept(stored, here, None, SIZE, BLOCK)
     if scales is not None:
         if x.dtype == tl.float8e5:  # the upper half of a float16; sm_80 has no instruction for it
             x = (x.to(tl.uint8, bitcast=True).to(tl.uint16) << 8).to(tl.float16, bitcast=True)
@@ -145,17 +153,20 @@ def vectors(
 
 @triton.jit
 def walk(
-    query, position, first, last, top, total, window, scale, cap, table,
-    key, value, key_scale, value_scale,
+    query, position, first, last, top, total, window, scale, cap, table, head,
+    key, value, key_scale, value_scale, key_tiles, value_tiles,
     block_stride, slot_stride, scale_block_stride, scale_slot_stride,
     SIZE: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr,
     WINDOWED: tl.constexpr, CAPPED: tl.constexpr,
 ):  # fmt: skip
     """Sums of weights and of weighted values of queries at `position` [ROWS], first to last.
 
-    Tiles start at multiples of TILE. Keys that no query sees are not read: the nearest that one
-    sees stands in for them, with the weight 0. The table is read a tile ahead.
+    Tiles start at multiples of TILE. Keys that no query sees have the weight 0. With descriptors
+    (key_tiles, value_tiles) they are read all the same, whoever's they are, so values must be
+    finite; without, the nearest that one sees stands in for them, and the table is read a tile
+    ahead.
     """
+    BLOCK: tl.constexpr = query.shape[1]
     offset = tl.arange(0, TILE)
     values = tl.zeros(query.shape, tl.float32)
     lowest = 0
@@ -164,16 +175,27 @@ def walk(
         lowest = tl.maximum(first - window + 1, 0)
         full_from = tl.maximum(last - window + 1, 0)
     begin = lowest // TILE * TILE
-    at = tl.minimum(tl.maximum(begin + offset, lowest), last)
-    block = tl.load(table + at // BLOCK_SIZE).to(tl.int64)
-    for start in tl.range(begin, last + 1, TILE):
-        inside = at % BLOCK_SIZE
-        here = block * block_stride + inside * slot_stride
-        scale_here = block * scale_block_stride + inside * scale_slot_stride
-        k = vectors(key, key_scale, here, scale_here, query.dtype, SIZE, query.shape[1])
-        v = vectors(value, value_scale, here, scale_here, query.dtype, SIZE, query.shape[1])
-        at = tl.minimum(tl.maximum(start + TILE + offset, lowest), last)
+    if key_tiles is None:
+        at = tl.minimum(tl.maximum(begin + offset, lowest), last)
         block = tl.load(table + at // BLOCK_SIZE).to(tl.int64)
+    for start in tl.range(begin, last + 1, TILE):
+        if key_tiles is None:
+            inside = at % BLOCK_SIZE
+            here = block * block_stride + inside * slot_stride
+            scale_here = block * scale_block_stride + inside * scale_slot_stride
+            k = kept(key, here, None, SIZE, BLOCK)
+            v = kept(value, here, None, SIZE, BLOCK)
+            at = tl.minimum(tl.maximum(start + TILE + offset, lowest), last)
+            block = tl.load(table + at // BLOCK_SIZE).to(tl.int64)
+        else:
+            whole = tl.load(table + start // BLOCK_SIZE)
+            first_inside = start % BLOCK_SIZE
+            scale_here = whole.to(tl.int64) * scale_block_stride
+            scale_here += (first_inside + offset) * scale_slot_stride
+            k = key_tiles.load([whole, first_inside, head, 0]).reshape(TILE, BLOCK)
+            v = value_tiles.load([whole, first_inside, head, 0]).reshape(TILE, BLOCK)
+        k = restored(k, key_scale, scale_here, query.dtype)
+        v = restored(v, value_scale, scale_here, query.dtype)
         partial = (start + TILE > first + 1) | (start < full_from)
         distance = position[:, None] - (start + offset)[None, :]
         top, total, values = attend_tile(
@@ -184,8 +206,9 @@ def walk(
 
 @triton.jit(do_not_specialize=VARYING)
 def prefill_kernel(
-    q, key, value, key_scale, value_scale, block_tables, seq_lens, query_starts, sinks, out,
-    requests, window, scale, cap, q_stride, q_head_stride, table_stride,
+    q, key, value, key_scale, value_scale, key_tiles, value_tiles,
+    block_tables, seq_lens, query_starts, sinks, out, requests, window, scale, cap,
+    q_stride, q_head_stride, table_stride,
     block_stride, slot_stride, head_stride, scale_block_stride, scale_slot_stride,
     SIZE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_SIZE: tl.constexpr, GROUP: tl.constexpr,
     ROWS: tl.constexpr, TILE: tl.constexpr, REQUESTS: tl.constexpr, LEAST: tl.constexpr,
@@ -221,15 +244,22 @@ def prefill_kernel(
         first = before + tile * ROWS // GROUP
         total, values = walk(
             query, before + number, first, before + tl.max(number), top, total, window, scale, cap,
-            block_tables + request * table_stride,
+            block_tables + request * table_stride, head,
             key + head * head_stride, value + head * head_stride,
             key_scale + head if QUANTIZED else None, value_scale + head if QUANTIZED else None,
+            key_tiles, value_tiles,
             block_stride, slot_stride, scale_block_stride, scale_slot_stride,
             SIZE, BLOCK_SIZE, TILE, WINDOWED, CAPPED,
         )  # fmt: skip
         written = token * (tl.num_programs(0) * GROUP * SIZE) + member * SIZE
         result = (values / total[:, None]).to(out.dtype.element_ty)
         tl.store(out + written[:, None] + column, result, there)
+
+
+def _described(vectors: Tensor, tile: int) -> TensorDescriptor:
+    """Of a cache [blocks, block_size, Hkv, D]: it is read in tiles of positions of one head."""
+    shape, strides = list(vectors.shape), list(vectors.stride())
+    return TensorDescriptor(vectors, shape, strides, [1, tile, 1, vectors.shape[3]])
 
 
 def prefill_attention(
@@ -250,12 +280,14 @@ def prefill_attention(
     tokens, heads, size = q.shape
     key, scales = cache.key, cache.key_scale
     check_strides(cache)
-    tiling = tiling or prefill_tiling(size, q.dtype, key.dtype, _major(q.device))
+    tiling = tiling or prefill_tiling(size, q.dtype, key.dtype, cache.block_size, _major(q.device))
+    tiles = (key, cache.value) if tiling.described else ()
     pairs = key.shape[2]
     group = heads // pairs
     requests = len(meta.seq_lens)
     prefill_kernel[(pairs, tokens * group // tiling.rows + requests)](
         q, key, cache.value, scales, cache.value_scale,
+        *(_described(part, tiling.tile) for part in tiles), *[None] * (2 - len(tiles)),
         meta.block_tables, meta.seq_lens, meta.query_starts, spec.sinks, out,
         requests, spec.window or 0, spec.scale, spec.softcap or 1.0,
         q.stride(0), q.stride(1), meta.block_tables.stride(0), *key.stride()[:3],
@@ -292,10 +324,11 @@ def _specimen(
     size: int = 128,
     dtype: torch.dtype = torch.bfloat16,
     *,
+    block_size: int = 16,
     windowed: bool = False,
     capped: bool = False,
 ) -> Specimen:
-    tiling = prefill_tiling(size, torch.bfloat16, dtype, major)
+    tiling = prefill_tiling(size, torch.bfloat16, dtype, block_size, major)
     quantized = dtype in _KINDS
     pointers = {
         "q": "*bf16",
@@ -311,10 +344,12 @@ def _specimen(
         **dict.fromkeys((*strides, *numbers), "i32"),
         **dict.fromkeys(("scale", "cap"), "fp32"),
     }
+    tiles = f"tensordesc<{_KINDS.get(dtype, '*bf16')[1:]}[1,{tiling.tile},1,{size}]>"
+    described = dict.fromkeys(("key_tiles", "value_tiles"), tiles) if tiling.described else {}
     constants: dict[str, object] = {
         "SIZE": size,
         "BLOCK": triton.next_power_of_2(size),
-        "BLOCK_SIZE": 16,
+        "BLOCK_SIZE": block_size,
         "GROUP": 4,
         "ROWS": tiling.rows,
         "TILE": tiling.tile,
@@ -328,12 +363,13 @@ def _specimen(
     }
     return Specimen(
         prefill_kernel,
-        types,
+        types | described,
         constants,
         tiling.num_warps,
         tiling.num_stages,
         aligned=tuple(name for name in (*pointers, *strides) if name not in VARYING),
         capabilities=(10 * major,),
+        spilled=160 if tiling.described else 128,  # half of a processor for 128 threads
     )
 
 
@@ -344,4 +380,8 @@ SPECIMENS = (
     *(_specimen(major, dtype=kind) for major in (8, 9) for kind in (torch.int8, torch.uint8)),
     *(_specimen(major, 64, torch.float8_e5m2) for major in (8, 9)),
     _specimen(9, dtype=torch.float8_e4m3fn),
+    *(
+        _specimen(9, dtype=kind, block_size=64)
+        for kind in (torch.bfloat16, torch.int8, torch.float8_e4m3fn, torch.float8_e5m2)
+    ),
 )

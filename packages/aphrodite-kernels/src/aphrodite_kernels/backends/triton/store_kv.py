@@ -2,6 +2,10 @@
 # pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
 """Keys and values of a step to their slots, and the rotation of keys on the way, and of queries.
 
+Values in the cache are finite, so that those whose weight is 0 add nothing to a sum, whoever left
+them there: a vector that has others gets zeros for them, and a key of NaN, which whoever may see it
+notices.
+
 A program takes one token, all heads. Floor: q, k and v once in, once out, over the copy bandwidth;
 for few tokens the latency of a launch.
 """
@@ -177,6 +181,9 @@ def rotate_and_store_kernel(
         new_k = _mixed(new_k, MIXES)
     there = heads & (column < SIZE)
     new_v = tl.load(v + token * v_stride + head * v_head_stride + column, there, 0.0)
+    infinite = (tl.abs(new_v) < float("inf")) == 0
+    new_v = tl.where(infinite, 0.0, new_v)
+    new_k = tl.where(tl.max(infinite.to(tl.int32), 1, keep_dims=True) > 0, float("nan"), new_k)
     block, inside = slot // BLOCK_SIZE, slot % BLOCK_SIZE
     place = block * block_stride + inside * slot_stride + head * head_stride
     scale_place = block * scale_block_stride + inside * scale_slot_stride + head
