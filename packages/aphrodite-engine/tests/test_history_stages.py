@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from aphrodite_engine.errors import RequestError
+from aphrodite_engine.sampling import history
 from aphrodite_engine.sampling.breakers import find_breakers
 from aphrodite_engine.sampling.catalog import stages_from
+from aphrodite_engine.sampling.history import all_repeats
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.stages.allowed_token_ids import AllowedTokenIds
 from aphrodite_engine.sampling.stages.bad_words import BadWords
@@ -63,10 +65,14 @@ _STAGES = (
 )
 
 
-@given(st.data())
-@settings(max_examples=150, deadline=None)
-def test_histories_that_repeat_themselves(data):
-    """Rows of few different tokens, in company, against the definition."""
+@pytest.mark.parametrize("everywhere", [False, True], ids=["cpu", "device"])
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_histories_that_repeat_themselves(everywhere, data):
+    """Rows of few different tokens, in company, against the definition.
+
+    On a device of its own stages see all places, since to choose among them would be to wait.
+    """
     first = data.draw(_STAGES)
     same = _STAGES.filter(lambda stage: type(stage) is type(first))
     each = [first, *data.draw(st.lists(same, max_size=2))]
@@ -76,7 +82,10 @@ def test_histories_that_repeat_themselves(data):
     for row, several in zip(tokens, known, strict=True):
         row[: len(several)] = torch.tensor(several)
     logits = logits_of("random", data.draw(st.sampled_from([4, 50])), len(each))
-    out = run(each, logits, tokens, prompts, [len(row) for row in known]).numpy()
+    with pytest.MonkeyPatch.context() as patch:
+        if everywhere:
+            patch.setattr(history, "repeats_from", lambda _, *places: all_repeats(*places))
+        out = run(each, logits, tokens, prompts, [len(row) for row in known]).numpy()
     for row, stage in enumerate(each):
         prompt, output = known[row][: prompts[row]], known[row][prompts[row] :]
         wanted = definition(stage, logits[row].double().numpy(), prompt, output)

@@ -38,11 +38,21 @@ def read_history(
         place = places + (lengths - len(places))  # the last tokens of all rows stand together
         token = tokens.gather(1, place.clamp(min=0)).masked_fill_(place < 0, -1)
         length = follow(token)
-        if not token.is_cpu:
-            row = torch.arange(len(token), device=token.device)[:, None]
-            return Repeats(row, place, token.clamp_(min=0).long(), length)
-        row, column = (length >= least).nonzero(as_tuple=True)
-        token, length = token[row, column].clamp_(min=0).long(), length[row, column]
-        return Repeats(row, place[row, column], token, length)
+        token.clamp_(min=0)
+        if token.is_cpu:
+            return repeats_from(least, place, token, length)
+        return all_repeats(place, token, length)
 
     return History(tokens, places, lengths, prompts, seen, output, repeats)
+
+
+def repeats_from(least: Tensor, place: Tensor, token: Tensor, length: Tensor) -> Repeats:
+    """Places [n, L] whose length is at least a row's [n, 1]; waits for the device."""
+    row, column = (length >= least).nonzero(as_tuple=True)
+    return Repeats(row, place[row, column], token[row, column].long(), length[row, column])
+
+
+def all_repeats(place: Tensor, token: Tensor, length: Tensor) -> Repeats:
+    """All places [n, L]."""
+    row = torch.arange(len(token), device=token.device)[:, None]
+    return Repeats(row, place, token.long(), length)

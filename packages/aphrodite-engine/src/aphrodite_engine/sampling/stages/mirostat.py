@@ -65,14 +65,14 @@ class Mirostat(Stage, frozen=True):
         total = rows.ops.logsumexp(logits)[:, None]
         rows.notes.update(total=total, logits=logits.clone())
         limit = rows.remembered["limit"]
-        best = logits.amax(-1, keepdim=True)
         if "by_rank" in rows.given:
             count = _count(logits, limit)
             off = rows.columns["by_rank"] == 0
             rows.ops.keep_top_k(logits, count.masked_fill(off, 0))
-        least = (total - limit * _BIT).minimum(best)
-        off = rows.columns["by_surprise"] == 0
-        rows.ops.keep(logits, least.masked_fill(off, -math.inf))
+        if "by_surprise" in rows.given:
+            least = (total - limit * _BIT).minimum(logits.amax(-1, keepdim=True))
+            off = rows.columns["by_surprise"] == 0
+            rows.ops.keep(logits, least.masked_fill(off, -math.inf))
 
     @classmethod
     def update(cls, tokens: "Tensor", rows: Rows) -> Mapping[str, "Tensor"]:
