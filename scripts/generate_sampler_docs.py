@@ -149,7 +149,7 @@ A request may ask for another:
 ## Tuning
 
 Look before you turn: `/v1/samplers/explain` tells how each sampler changes the candidates for a
-prompt's next token, so does the client, and offline `SamplingParams(explain=20)`.
+prompt's next token, so does the client, and offline the field `explain`, such as 20.
 
 ```python
 from aphrodite_client import Client
