@@ -52,6 +52,46 @@ def _round_with_carry() -> None:
     interpreter._convert_float = convert_with_carry
 
 
+def _patch_once() -> None:
+    """Let calls of device functions find the language as their launch has patched it.
+
+    Triton 3.6 searches all of it again at each call, which can take longer than what is called.
+    """
+    from triton.language.core import is_builtin
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang
+
+    def patch_once(function: Any) -> Any:
+        seen = (function.__globals__.get(name) for name in ("tl", "core"))
+        languages = [found for found in seen if hasattr(found, "load")]
+        if languages and not any(is_builtin(language.load) for language in languages):
+            return interpreter._LangPatchScope()  # nothing to restore
+        return patch(function)
+
+    interpreter._patch_lang = patch_once
+
+
+def _make_types_once() -> None:
+    """Let equal types of blocks share their parts, of which every operation makes several."""
+    from triton.language.core import block_type, constexpr
+
+    make = block_type.__init__
+    known: dict[Any, dict[str, Any]] = {}
+
+    def make_once(self: Any, element_ty: Any, shape: Any) -> None:
+        sizes = (size.value if isinstance(size, constexpr) else size for size in shape)
+        key = (element_ty.name, element_ty.is_ptr() and element_ty.address_space, *sizes)
+        if key not in known:
+            make(self, element_ty, shape)
+            known[key] = vars(self).copy()
+        vars(self).update(known[key])
+
+    block_type.__init__ = make_once
+
+
 if os.environ.get("TRITON_INTERPRET") == "1":
     _index_by_item()
     _round_with_carry()
+    _patch_once()
+    _make_types_once()
