@@ -1,17 +1,50 @@
 """Tests of small tensors: a second torch thread would spend its time waiting.
 
-Without a GPU, Triton kernels run in Triton's interpreter.
+Without a GPU, Triton kernels run in Triton's interpreter, which takes a second for what a GPU does
+in a millisecond. There, tests marked `spare` do not run, and of those marked `pairwise` only so
+many that any two values of their parameters meet.
 """
 
 import os
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is decorated, so before any import
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave to devices what an interpreter need not repeat."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        return
+    spare = {item for item in items if item.get_closest_marker("spare")}
+    pairwise = defaultdict[str, list[pytest.Item]](list)
+    for item in items:
+        if item.get_closest_marker("pairwise"):
+            pairwise[item.nodeid.partition("[")[0]].append(item)
+    for alike in pairwise.values():
+        spare |= set(alike) - set(_few_with_all_pairs(alike))
+    config.hook.pytest_deselected(items=[item for item in items if item in spare])
+    items[:] = [item for item in items if item not in spare]
+
+
+def _few_with_all_pairs(items: list[Any]) -> Iterator[Any]:
+    """Of the combinations of a test's parameters some in which any two values meet that ever do."""
+    values = {item: [(k, id(v)) for k, v in item.callspec.params.items()] for item in items}
+    pairs = {item: set(combinations(values[item], 2)) for item in items}
+    while any(pairs.values()):
+        best = max(pairs, key=lambda item: len(pairs[item]))
+        yield best
+        met = pairs[best].copy()
+        for missing in pairs.values():
+            missing -= met
 
 
 def _index_by_item() -> None:

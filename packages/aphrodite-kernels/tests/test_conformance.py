@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 from functools import cache
+from itertools import product, starmap
 
 import pytest
 import torch
@@ -30,8 +31,14 @@ def made(name):
     return module.create(device, threads=None, dtype=dtype)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("name", backend_names())
+def on_backend(name, case):
+    marks = [pytest.mark.spare] if case.spare and name == "triton" else []
+    return pytest.param(name, case, id=f"{name}-{case}", marks=marks)
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), list(starmap(on_backend, product(backend_names(), CASES)))
+)
 def test_backend_conforms(name, case):
     case.check(made(name))
 

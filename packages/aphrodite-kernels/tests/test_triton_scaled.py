@@ -59,6 +59,7 @@ def assert_rounded_product(actual, x, weight, bias=None):
     assert error.square().mean().sqrt() < 4e-2 * exact.square().mean().sqrt()
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("workspace", [WORKSPACE, WITHOUT_FLOAT8], ids=["float8", "bytes"])
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 @pytest.mark.parametrize("rows", [1, 3, 17, 40])

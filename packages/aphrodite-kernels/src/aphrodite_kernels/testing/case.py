@@ -59,6 +59,8 @@ class Case:
 
     name: str
     run: Callable[[Draw], None]
+    spare: bool = False
+    """What it combines, others combine with something else, so an interpreter may leave it out."""
 
     def check(self, backend: Backend) -> None:
         """AssertionError if the backend's answer is not the reference's."""
