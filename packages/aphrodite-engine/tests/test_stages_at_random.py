@@ -83,7 +83,7 @@ def rows_of(draw, kind):
 
 @_EACH
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_stage(kind, data):
     each, *rows = data.draw(rows_of(kind))
     logits, tokens, prompts, lengths = rows
@@ -135,7 +135,7 @@ def chains(draw, size):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_chains_draw_the_same_alone_and_in_company(data):
     size = data.draw(st.sampled_from([1, 3, 40]))
     asked = data.draw(st.lists(chains(size), min_size=2, max_size=6))
