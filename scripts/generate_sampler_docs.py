@@ -17,6 +17,7 @@ import torch
 from aphrodite_engine.plan import RowStart
 from aphrodite_engine.sampling.catalog import stages_from
 from aphrodite_engine.sampling.description import FieldDescription, StageDescription, describe
+from aphrodite_engine.sampling.fields import fields_of, type_words
 from aphrodite_engine.sampling.params import SamplingParams
 from aphrodite_engine.sampling.sampler import Sampler, Standing
 from aphrodite_engine.sampling.stages.dry import Dry
@@ -115,6 +116,8 @@ EXAMPLES: tuple[dict[str, Any], ...] = (
     {"mirostat_mode": 2, "mirostat_tau": 2},
     {"adaptive_target": 0.1},
 )
+_ELSEWHERE = ("stages", "explain", "max_tokens", "logprobs", "prompt_logprobs")
+"""Of `SamplingParams`: the samplers, and what differs from endpoint to endpoint."""
 NOTES = {
     "ban_eos_token": "after *Apple*, where a chat model answers *Name a fruit.*",
     "banned_strings": "where that text began, once it was taken back",
@@ -143,6 +146,12 @@ Stages act in the order of this page:
 %s
 
 A request may ask for another:
+
+%s
+
+## Around the samplers
+
+How many texts are made of a prompt, how they are found, and where they end:
 
 %s
 
@@ -203,6 +212,7 @@ def document() -> str:
         " ".join(HISTORY[1:]),
         "\n".join(names),
         _table(described.order),
+        _limits(),
         STORY.prompt,
         DRY.dry_multiplier,
         DRY.dry_base,
@@ -211,6 +221,17 @@ def document() -> str:
     )
     examples = dict(_examples())
     return head + "".join(_section(stage, examples) for stage in described.samplers)
+
+
+def _limits() -> str:
+    """The fields of a request that are no sampler's."""
+    lines = ["| field | type | range | default | |", "|---|---|---|---|---|"]
+    for field in fields_of(SamplingParams):
+        if field.name not in _ELSEWHERE:
+            kind, default = type_words(field.annotation), json.dumps(field.default)
+            told = " ".join(field.doc.split())
+            lines.append(f"| `{field.name}` | {kind} | {field.range} | `{default}` | {told} |")
+    return "\n".join(lines)
 
 
 def _losses() -> str:

@@ -18,6 +18,7 @@ from typing import (
     Annotated,
     Any,
     Final,
+    Literal,
     NamedTuple,
     Union,
     cast,
@@ -309,6 +310,8 @@ def type_words(kind: Any) -> str:
         return f"map from {type_words(arguments[0])} to {type_words(arguments[1])}"
     if origin in (Union, types.UnionType):
         return " or ".join(type_words(each) for each in arguments)
+    if origin is Literal:
+        return " or ".join(f'"{each}"' for each in arguments)
     return _WORDS.get(kind) or str(kind)
 
 
