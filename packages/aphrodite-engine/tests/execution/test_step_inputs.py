@@ -44,7 +44,7 @@ def host():
 def device():
     """Those of a device of its own."""
     rows = DeviceRows(LIMITS, len(GROUPS), CPU)
-    return seated(rows), DeviceInputs(LIMITS, GROUPS, CACHES, rows)
+    return seated(rows), DeviceInputs(LIMITS, GROUPS, CACHES, rows, BACKEND)
 
 
 def seated(rows) -> BatchState:

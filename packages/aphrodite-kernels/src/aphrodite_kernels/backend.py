@@ -26,6 +26,7 @@ from aphrodite_kernels.protocols import (
     Gated,
     Inputs,
     InputsFor,
+    Locate,
     MatMul,
     MatMuls,
     Repacks,
@@ -92,6 +93,7 @@ class Backend:
     attention: Attention
     gated: Gated
     select: Select
+    locate: Locate
     uniform: Uniform
     argmax: Argmax
     draw: Draw

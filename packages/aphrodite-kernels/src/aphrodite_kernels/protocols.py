@@ -10,7 +10,7 @@ stated. Unless a docstring says "in place", inputs are left alone and the result
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -160,6 +160,36 @@ class Select(Protocol):
 
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
         """x [T, K] of activations or int32, index [R] int64 -> [R, K]."""
+        ...
+
+
+class Located(NamedTuple):
+    """What a step reads, in G KV groups."""
+
+    tokens: Tensor
+    """[T] int32."""
+    slots: Tensor
+    """[G, T] int64: where each token's keys and values go."""
+    tables: Tensor
+    """[G, B, max_blocks] int32: the blocks of each request."""
+
+
+class Locate(Protocol):
+    """Look up what follows from rows and positions."""
+
+    def __call__(
+        self,
+        rows: Tensor,
+        owners: Tensor,
+        positions: Tensor,
+        tokens: Tensor,
+        tables: Tensor,
+        block_size: int,
+    ) -> Located:
+        """Of rows [B] int32 of requests, and of tokens at `positions` [T] int32 of the rows
+        `owners` [T] int32, in all rows' tokens [rows, positions] int32 and tables [G, rows,
+        max_blocks] int32.
+        """
         ...
 
 

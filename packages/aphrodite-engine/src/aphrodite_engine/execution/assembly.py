@@ -78,7 +78,9 @@ class Blueprint:
     def on_a_device(self) -> Parts:
         """Where the device is sent what changes."""
         rows = DeviceRows(self.limits, len(self.memory.groups), self.backend.device)
-        inputs = DeviceInputs(self.limits, self.memory.groups, self.memory.caches, rows)
+        inputs = DeviceInputs(
+            self.limits, self.memory.groups, self.memory.caches, rows, self.backend
+        )
         programs: Programs = EagerPrograms(self.model, self.backend, inputs)
         if not self.eager and self.backend.capture is not None:
             programs = CapturedPrograms(self.model, programs, inputs, self.backend)

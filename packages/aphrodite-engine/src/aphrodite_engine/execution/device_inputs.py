@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from aphrodite_kernels.attention import AttentionMeta, KVCache
+from aphrodite_kernels.backend import Backend
 from torch import Tensor
 
 from aphrodite_engine.execution.device_rows import DeviceRows
@@ -37,12 +38,14 @@ class DeviceInputs:
         groups: Sequence[KVGroup],
         caches: tuple[KVCache, ...],
         memory: DeviceRows,
+        backend: Backend,
     ) -> None:
         self.sizes = sizes_up_to(limits.rows)
         self.outputs = limits.rows
         self._limits = limits
         self._caches = caches
         self._memory = memory
+        self._locate = backend.locate
         self._group_of_layer = group_of_layers(groups)
         device = memory.device
         # Of a decoding step of n rows, one behind the other, n each: row, position, place of the
@@ -128,8 +131,8 @@ class DeviceInputs:
     def exact(self, step: Step) -> ModelInput:
         """The input of the step that was filled last, without padding."""
         if step.decodes:
-            rows, positions = (part[: step.requests] for part in self._parts(step.requests)[:2])
-            return self._decoding_input(rows, positions, step.max_seq)
+            parts = [part[: step.requests] for part in self._parts(step.requests)]
+            return self._decoding_input(parts, step.max_seq)
         rows, seq_lens, query_starts, token_rows, positions = self._mixed[:5]
         return self._input(
             rows, token_rows, positions, (seq_lens, query_starts), (step.max_query, step.max_seq)
@@ -137,8 +140,7 @@ class DeviceInputs:
 
     def decoding(self, size: int) -> ModelInput:
         """A decoding step of `size` rows wherever in their contexts they stand, for a capture."""
-        rows, positions, _, _ = self._parts(size)
-        return self._decoding_input(rows, positions, self._limits.positions)
+        return self._decoding_input(self._parts(size), self._limits.positions)
 
     def nobody(self, size: int) -> None:
         """Fill a decoding step of `size` null rows: it may run at any time."""
@@ -147,36 +149,35 @@ class DeviceInputs:
     def _parts(self, requests: int) -> tuple[Tensor, ...]:
         return self._decoding_parts[self.padded(requests)]
 
-    def _decoding_input(self, rows: Tensor, positions: Tensor, max_seq: int) -> ModelInput:
+    def _decoding_input(self, parts: Sequence[Tensor], max_seq: int) -> ModelInput:
+        rows, positions, _, lengths = parts
         query_starts = self._every[: len(rows) + 1]
-        return self._input(rows, rows, positions, (positions + 1, query_starts), (1, max_seq))
+        return self._input(rows, rows, positions, (lengths, query_starts), (1, max_seq))
 
     def _input(
         self,
         rows: Tensor,
-        token_rows: Tensor,
+        owners: Tensor,
         positions: Tensor,
         lengths: tuple[Tensor, Tensor],
         most: tuple[int, int],
     ) -> ModelInput:
         """Look up what follows from rows and positions, on the device."""
-        size, owners, at = self._limits.block_size, token_rows.long(), positions.long()
-        tables = self._memory.tables.index_select(1, rows)
-        blocks = self._memory.tables[:, owners, at // size].long()
-        slots = blocks * size + at % size
+        memory, size = self._memory, self._limits.block_size
+        found = self._locate(rows, owners, positions, memory.tokens, memory.tables, size)
         metas = [
             AttentionMeta(
                 block_tables=table,
                 seq_lens=lengths[0],
                 query_starts=lengths[1],
-                slots=slot,
+                slots=slots,
                 max_query=most[0],
                 max_seq=most[1],
             )
-            for table, slot in zip(tables.unbind(), slots.unbind(), strict=True)
+            for table, slots in zip(found.tables.unbind(), found.slots.unbind(), strict=True)
         ]
         return ModelInput(
-            tokens=self._memory.tokens[owners, at],
+            tokens=found.tokens,
             positions=positions,
             attention=tuple(metas[group] for group in self._group_of_layer),
             caches=self._caches,

@@ -17,7 +17,7 @@ from aphrodite_kernels.testing.kinds.ggml import random_blocks
 from aphrodite_kernels.testing.paths import path_cases
 from aphrodite_kernels.testing.products import matmul_cases
 from aphrodite_kernels.testing.programs import check_capture
-from aphrodite_kernels.testing.rows import check_uniform, row_cases
+from aphrodite_kernels.testing.rows import check_uniform, locate_cases, row_cases
 from aphrodite_kernels.testing.shapes import shape_cases
 from aphrodite_kernels.testing.tokens import token_cases
 
@@ -29,6 +29,7 @@ def conformance_cases() -> list[Case]:
     return [
         *matmul_cases(),
         *row_cases(),
+        *locate_cases(),
         *rotate_and_store_cases(),
         *attention_cases(),
         Case("uniform", check_uniform),

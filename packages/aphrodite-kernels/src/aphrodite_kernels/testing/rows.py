@@ -55,6 +55,28 @@ def _check_select(draw: Draw, shape: tuple[int, int]) -> None:
     assert torch.equal(chosen, numbers[index])
 
 
+def locate_cases() -> Iterator[Case]:
+    """Decoding steps and others, of one KV group and of two."""
+    for groups, counts, blocks in ((1, (1,) * 5, 3), (2, (1, 7, 1, 20), 3), (1, (2,), 1500)):
+        label = f"locate-{groups}x{len(counts)}x{blocks}"
+        yield Case(label, partial(_check_locate, groups=groups, counts=counts, blocks=blocks))
+
+
+def _check_locate(draw: Draw, groups: int, counts: tuple[int, ...], blocks: int) -> None:
+    """Of rows in any order, those at rest among them left out."""
+    size, every = 16, len(counts) + 3
+    tokens = draw.integers(0, 999, every * 48).int().view(every, 48)
+    tables = draw.integers(0, 1 << 27, groups * every * blocks).int().view(groups, every, blocks)
+    rows = torch.randperm(every)[: len(counts)].int().to(tokens.device)
+    owners = torch.repeat_interleave(rows, torch.tensor(counts, device=rows.device))
+    positions = draw.integers(0, 48, sum(counts)).int()
+    inputs = (rows, owners, positions, tokens, tables, size)
+    found, expected = draw.backend.locate(*inputs), draw.reference().locate(*inputs)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)
+
+
 def _check_gated(draw: Draw, shape: tuple[int, int], activation: Activation) -> None:
     stacked = draw.normal(shape[0], 2 * shape[1]) * 4
     for gate, up in (

@@ -9,6 +9,7 @@ import torch
 from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.backends.reference.activation import gated
 from aphrodite_kernels.backends.reference.attention import attention
+from aphrodite_kernels.backends.reference.locate import locate
 from aphrodite_kernels.backends.reference.matmul import embed_as, matmul, rounded_matmul, select
 from aphrodite_kernels.backends.reference.norm import add_rms_norm, rms_norm
 from aphrodite_kernels.backends.reference.rope import rotate_and_store
@@ -73,6 +74,7 @@ def create(device: torch.device, *, threads: int | None, dtype: torch.dtype | No
         attention=attention,
         gated=gated,
         select=select,
+        locate=locate,
         uniform=uniform,
         argmax=argmax,
         draw=draw,

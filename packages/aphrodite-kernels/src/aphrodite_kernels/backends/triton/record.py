@@ -34,6 +34,7 @@ from aphrodite_kernels.backends.triton.ggml import (
     steady_ggml_matmul,
 )
 from aphrodite_kernels.backends.triton.graph import capture_on
+from aphrodite_kernels.backends.triton.locate import locate_on
 from aphrodite_kernels.backends.triton.looked import (
     LOOKED,
     looked_matmul,
@@ -122,6 +123,7 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         attention=attention_on(device, overlapped=overlapped),
         gated=gated,
         select=select_on(overlapped=overlapped),
+        locate=locate_on(overlapped=overlapped),
         uniform=uniform_on(overlapped=overlapped),
         argmax=argmax_on(overlapped=overlapped),
         draw=draw_on(overlapped=overlapped),
