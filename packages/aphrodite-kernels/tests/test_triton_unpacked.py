@@ -35,8 +35,8 @@ def check(weight, packed, rows, tiling):
 
 @pytest.mark.parametrize("kind", sorted(ENCODINGS), ids=lambda kind: kind.name)
 def test_every_encoding(kind):
-    blocks = random_blocks(kind, 70, 768, torch.Generator().manual_seed(0))
-    check(blocks, pack_fragments(blocks), 33, SHARED)
+    blocks = random_blocks(kind, 70, 512, torch.Generator().manual_seed(0))
+    check(blocks, pack_fragments(blocks), 17, SHARED)
 
 
 @pytest.mark.parametrize(
