@@ -258,7 +258,7 @@ class LLM:
         return _Job(generation, automata)
 
     def _text_of(self, generation: Generation) -> str:
-        """Of a prompt that came as tokens: read while the device is at work on others."""
+        """Of a prompt that came as tokens."""
         return generation.prompt or self.tokenizer.decode(generation.prompt_tokens)
 
     def _enqueue(self, jobs: dict[str, _Job], params: Sequence[SamplingParams]) -> None:
@@ -273,7 +273,7 @@ class LLM:
             )
 
     def _run(self, jobs: dict[str, _Job], *, progress: bool) -> Iterator[None]:
-        unfinished = set(jobs)
+        unread, unfinished = set(jobs), set(jobs)
         with tqdm(total=len(jobs), desc="Generating", unit="prompt", disable=not progress) as bar:
             while unfinished:
                 for output in self._engine.step():
@@ -281,8 +281,10 @@ class LLM:
                     if output.error is not None:
                         raise InternalError(output.error)
                     job.take(output, self._engine)
-                    if job.done and output.id in unfinished:
+                    if output.id in unread:  # the device is at work on what follows
                         job.generation.prompt = self._text_of(job.generation)
+                        unread.discard(output.id)
+                    if job.done and output.id in unfinished:
                         unfinished.discard(output.id)
                         bar.update()
                 yield
