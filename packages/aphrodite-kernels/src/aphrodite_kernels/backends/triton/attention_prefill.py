@@ -29,7 +29,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.backends.triton.attention_arguments import VARYING
-from aphrodite_kernels.backends.triton.attention_tile import kept, soften
+from aphrodite_kernels.backends.triton.attention_tile import kept, soften, widened
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.backends.triton.store_kv import check_strides
 
@@ -143,11 +143,22 @@ def attend_tile(
 
 @triton.jit
 def restored(x, scales, scale_here, kind: tl.constexpr):
-    """Vectors [TILE, BLOCK] of the cache as `kind`: times their scales, unless those are None."""
+    """Vectors [TILE, BLOCK] of the cache as `kind`: times their scales, unless those are None.
+
+    In float16, in which all numbers of a cache are exact, by a half to one and then by a power of
+    2: neither of a small scale's bits nor of a large number's is one lost on the way.
+    """
     if scales is not None:
+        scale = tl.load(scales + scale_here)[:, None]
         if x.dtype == tl.float8e5:  # the upper half of a float16; sm_80 has no instruction for it
             x = (x.to(tl.uint8, bitcast=True).to(tl.uint16) << 8).to(tl.float16, bitcast=True)
-        x = x.to(tl.float32) * tl.load(scales + scale_here)[:, None]
+        if kind == tl.float32:
+            return x.to(tl.float32) * scale
+        bits = scale.to(tl.int32, bitcast=True)
+        part = ((bits & 0x007FFFFF) | 0x3F000000).to(tl.float32, bitcast=True)
+        power = ((bits & 0x7F800000) + 0x00800000).to(tl.float32, bitcast=True)
+        part = tl.where(scale < 0, -part, part).to(tl.float16)
+        return widened(x, tl.float16) * part * power.to(tl.float16)
     return x.to(kind)
 
 
@@ -235,6 +246,8 @@ def prefill_kernel(
         token = (begin + number).to(tl.int64)
         place = token * q_stride + member * q_head_stride
         query = tl.load(q + place[:, None] + column, there, 0.0)
+        if QUANTIZED and query.dtype != tl.float32:
+            query = query.to(tl.float16)
         top = tl.full((ROWS,), _LOWEST, tl.float32)
         total = tl.zeros((ROWS,), tl.float32)
         if HAS_SINKS:
