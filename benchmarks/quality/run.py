@@ -11,28 +11,14 @@ Results are added to benchmarks/results/quality/<model>.json, with command and d
 """
 
 import argparse
-import datetime
-import json
-import math
-import shlex
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from aphrodite_engine.config import EngineConfig
-from aphrodite_engine.loading.model import LoadedModel, load_model, open_model
 from aphrodite_engine.loading.source import find_model_path
-from aphrodite_engine.loading.text import load_text
-from aphrodite_engine.quantizing.corpus import read_corpus
 from aphrodite_engine.quantizing.job import Job
 from aphrodite_engine.quantizing.run import quantize_model
-from aphrodite_engine.quantizing.sequences import input_of
-from aphrodite_kernels.backend import Backend, backend_for
 from aphrodite_quant.ggml.recipe import RECIPES
+from predictions import LENGTH, RESULTS, Predictions, load, record, size
 
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "quality"
-LENGTH = 512
 JOBS: dict[str, dict[str, object]] = {
     **{name: {"format": name} for name in ("fp8", "fp8:tensor", "fp8:block", "int8")},
     **{name: {"format": name} for name in ("nf4", "nf4:nested", "mxfp4", "nvfp4", "awq")},
@@ -45,15 +31,6 @@ JOBS: dict[str, dict[str, object]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Original:
-    """What others are compared with."""
-
-    loaded: LoadedModel
-    hidden: list[torch.Tensor]
-    """Of each piece, [L - 1, K], before the head."""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("formats", nargs="*", metavar="FORMAT", help=", ".join(JOBS))
@@ -62,19 +39,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("quality-checkpoints"))
     parser.add_argument("--pieces", type=int, default=8, help="of the held-out text")
     options = parser.parse_args()
-    backend = backend_for(torch.device("cpu"))
-    path = find_model_path("demo", None, None)
-    tokenizer = load_text(EngineConfig(model=str(path)), lambda line: None).tokenizer
-    pieces = read_corpus(None, tokenizer, 1, LENGTH).held_out[: options.pieces]
-    loaded = _load(path, backend)
-    original = _Original(loaded, [_hidden(loaded, backend, piece) for piece in pieces])
-    online = ["--quantization", options.quantization] if options.quantization else []
+    original = Predictions.of_demo(options.pieces)
+    file = RESULTS / f"{find_model_path('demo', None, None).stem}.json"
+    program = "benchmarks/quality/run.py"
     for name in options.formats or ([] if options.checkpoint else JOBS):
-        row = _measure(original, _written(name, options.folder), backend, pieces)
-        _record(path.stem, name, row, [name])
+        record(file, name, _measured(original, _written(name, options.folder)), [program, name])
+    online = ["--quantization", options.quantization] if options.quantization else []
     for name, _, place in (one.partition("=") for one in options.checkpoint):
-        row = _measure(original, Path(place), backend, pieces, options.quantization)
-        _record(path.stem, name, row, ["--checkpoint", f"{name}=PATH", *online])
+        row = _measured(original, Path(place), options.quantization)
+        record(file, name, row, [program, "--checkpoint", f"{name}=PATH", *online])
 
 
 def _written(name: str, folder: Path) -> Path:
@@ -92,65 +65,11 @@ def _written(name: str, folder: Path) -> Path:
     return place
 
 
-def _load(path: Path, backend: Backend, quantization: str | None = None) -> LoadedModel:
-    source = open_model(path).quantized(quantization)
-    return load_model(source, backend, LENGTH, lambda read, total: None)
-
-
-def _measure(
-    original: _Original,
-    path: Path,
-    backend: Backend,
-    pieces: torch.Tensor,
-    quantization: str | None = None,
+def _measured(
+    original: Predictions, path: Path, quantization: str | None = None
 ) -> dict[str, float]:
-    row = _compare(original, _load(path, backend, quantization), backend, pieces)
-    return row | {"megabytes": _size(path) / 1e6}
-
-
-@torch.inference_mode()
-def _hidden(loaded: LoadedModel, backend: Backend, piece: torch.Tensor) -> torch.Tensor:
-    step = input_of(piece[None], loaded.source.config, backend)
-    return loaded.model.forward(step)[:-1].clone()
-
-
-@torch.inference_mode()
-def _compare(
-    original: _Original, other: LoadedModel, backend: Backend, pieces: torch.Tensor
-) -> dict[str, float]:
-    """Perplexities, mean KL(original, other) in nats, how often both find the same likeliest."""
-    surprise, divergence, same, count = [0.0, 0.0], 0.0, 0, 0
-    for piece, expected in zip(pieces, original.hidden, strict=True):
-        wanted = piece[1:, None]
-        before = original.loaded.model.logits(expected).float().log_softmax(1)
-        after = other.model.logits(_hidden(other, backend, piece)).float().log_softmax(1)
-        for which, told in enumerate((before, after)):
-            surprise[which] -= float(told.gather(1, wanted).sum())
-        divergence += float((before.exp() * (before - after)).sum())
-        same += int((before.argmax(1) == after.argmax(1)).sum())
-        count += len(wanted)
-    return {
-        "perplexity_of_the_original": math.exp(surprise[0] / count),
-        "perplexity": math.exp(surprise[1] / count),
-        "divergence": divergence / count,
-        "same_likeliest": same / count,
-        "tokens": count,
-    }
-
-
-def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [*path.glob("*.safetensors"), *path.glob("*.bin")]
-    return sum(file.stat().st_size for file in files)
-
-
-def _record(model: str, name: str, row: dict[str, float], arguments: list[str]) -> None:
-    file = RESULTS / f"{model}.json"
-    found = json.loads(file.read_text()) if file.exists() else {}
-    command = "python3 -m uv run python " + shlex.join(["benchmarks/quality/run.py", *arguments])
-    found[name] = row | {"command": command, "date": datetime.date.today().isoformat()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(found, indent=2) + "\n")
-    print(name, json.dumps(row), file=sys.stderr, flush=True)
+    row = original.compare(load(path, original.backend, quantization))
+    return row | {"megabytes": size(path) / 1e6}
 
 
 if __name__ == "__main__":
