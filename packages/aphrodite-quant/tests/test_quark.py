@@ -1,5 +1,7 @@
 """Quark's weights, made here from their definition in float64."""
 
+from dataclasses import replace
+
 import numpy
 import pytest
 import torch
@@ -62,13 +64,13 @@ def test_every_kind_is_decoded(write_module, name):
     "case",
     [
         "uint4-group", "uint4-group-order", "int4-group", "uint4-channel", "int8-group",
-        "uint8-channel", "fp6-e2m3", "fp6-e3m2", "mxfp4",
+        "uint8-channel", "fp6-e2m3", "fp6-e3m2", "mxfp4", "int8-static",
     ],
 )  # fmt: skip
 def test_what_the_tool_wrote_is_what_the_tool_decodes(opened, case):
     weights, expected = opened(f"quark:{case}")
-    found = weights.packed("layer", tuple(expected.shape)).dequantize()
-    torch.testing.assert_close(found, expected.float(), rtol=1e-6, atol=0)
+    found = weights.packed("layer", tuple(expected.shape)).dequantize().to(expected.dtype)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
 def test_a_pattern_has_a_way_of_its_own(write_module):
@@ -146,3 +148,30 @@ def test_a_weight_of_which_nothing_is_stated(write_module):
 def test_settings_that_the_format_does_not_have(write_module, weight, stated, message):
     with pytest.raises(FormatError, match=message):
         write_module(config(weight, **stated), MADE["fp8"][1][0])
+
+
+class Noted:
+    """A store that remembers what was read."""
+
+    def __init__(self, store):
+        self.names, self.info, self.store, self.seen = store.names, store.info, store, set()
+
+    def read(self, name):
+        self.seen.add(name)
+        return self.store.read(name)
+
+
+@pytest.mark.parametrize("case", ["int8-static", "uint4-group"])
+def test_of_what_rounds_activations_nothing_is_left_unread(opened, case):
+    rounding = {"input_scale": torch.tensor(0.5), "input_zero_point": torch.tensor(3).char()}
+    weights, expected = opened(f"quark:{case}", **rounding)
+    noted = Noted(weights.store)
+    replace(weights, store=noted).packed("layer", tuple(expected.shape))
+    assert noted.seen == set(noted.names())
+
+
+@pytest.mark.parametrize("leaf", ["input_scale", "input_zero_point"])
+def test_activations_are_rounded_with_numbers(opened, leaf):
+    weights, _ = opened("quark:uint4-group", **{leaf: torch.tensor(torch.nan)})
+    with pytest.raises(TensorError, match=rf"'layer.{leaf}' (holds nan|is not finite)"):
+        weights.packed("layer")

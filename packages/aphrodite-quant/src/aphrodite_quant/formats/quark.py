@@ -12,7 +12,8 @@ four bits, zero points too, are eight to an int32, lowest first, `pack_method: r
 of AWQ. MXFP6 (fp6_e2m3, fp6_e3m2) is uint8 [N, K * 6 / 8], each row a stream of codes from the
 lowest bits up, times powers of two as above.
 
-Scales of activations are checked and not used. Activations that are rotated before they meet a
+Scales and zero points of activations (`input_scale`, `input_zero_point`) are checked and not used.
+Activations that are rotated before they meet a
 weight, weights that were rounded twice, and classes of modules with a way of their own
 (`layer_type_quant_config`) are refused.
 """
@@ -241,7 +242,7 @@ def _check_zero(store: TensorStore, prefix: str, scheme: Scheme) -> None:
 
 
 def _check_beside(store: TensorStore, prefix: str) -> None:
-    """Nothing that turns activations."""
+    """Nothing that turns activations; what they would be rounded with is numbers."""
     turned = f"{prefix}.input_rotation"
     if turned in store.names():
         info = store.info(turned)
@@ -249,3 +250,8 @@ def _check_beside(store: TensorStore, prefix: str) -> None:
             f"{info.file}: tensor {turned!r} is {info}, which turns activations and is not "
             "supported"
         )
+    scale, zero = f"{prefix}.input_scale", f"{prefix}.input_zero_point"
+    if scale in store.names():
+        positive(store, scale)
+    if zero in store.names() and not bool(store.read(zero).isfinite().all()):
+        raise TensorError(f"{store.info(zero).file}: tensor {zero!r} is not finite")
