@@ -14,7 +14,6 @@ from torch import Tensor
 from aphrodite_kernels.backends.triton.dense import first_of
 from aphrodite_kernels.backends.triton.dense_tiles import Tiling, Workspace
 from aphrodite_kernels.backends.triton.device import interpreted
-from aphrodite_kernels.backends.triton.ggml.assembly import are_whole
 from aphrodite_kernels.backends.triton.ggml.dequantize import dequantize
 from aphrodite_kernels.backends.triton.ggml.encoding import TILE, UNIT
 from aphrodite_kernels.backends.triton.ggml.fragments import Fragments
@@ -36,11 +35,6 @@ UNPACKED: Mapping[int, Tiling] = {
 """By the largest number of rows: how records are unpacked from UNPACKED_FROM on.
 
 128 outputs to four warps are faster at 64 rows, but with four stages some of their sums were wrong.
-"""
-
-TABLE_UNPACKED = 128
-"""Rows, at most, where codes are looked up in a table of any numbers: more were wrong in every run
-before each step waited for its products (H200).
 """
 
 UNPACKED_FROM = 33
@@ -87,8 +81,7 @@ def ggml_matmul(workspace: Workspace, parts: PartWorkspace, *, overlapped: bool)
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         x, checked = _checked(x, weight)
         unpacks = workspace.descriptors and x.dtype != torch.float32
-        most = max(UNPACKED) if are_whole(checked.encoding.table) else TABLE_UNPACKED
-        if unpacks and UNPACKED_FROM <= len(x) <= most:
+        if unpacks and UNPACKED_FROM <= len(x) <= max(UNPACKED):
             tiling = first_of(UNPACKED, len(x))
             return unpacked_product(x, checked, bias, workspace, tiling, overlapped=overlapped)
         if len(x) > FEW:
