@@ -79,10 +79,10 @@ def _e8p_part(points: Tensor) -> tuple[Tensor, Tensor]:
         moved = points + (0.25 if lowered else -0.25)
         negative = moved < 0
         wrong = (negative.sum(1) % 2 == 1)[:, None] != odd  # [V, 256]: one sign must change,
-        costs = moved.abs()[:, None] * sizes  # where it costs least
-        gain = 2 * costs.sum(2) - 4 * costs.amin(2) * wrong - sizes.square().sum(1)
-        best, row = gain.argmax(1), torch.arange(len(points))
-        flipped = costs[row, best].argmin(1)
+        costs = moved.abs().T[..., None] * sizes.T[:, None]  # where it costs least, [8, V, 256]
+        gain = 2 * (moved.abs() @ sizes.T) - 4 * costs.amin(0) * wrong - sizes.square().sum(1)
+        best, row = gain.max(1)[1], torch.arange(len(points))
+        flipped = costs[:, row, best].argmin(0)
         negative[row, flipped] ^= wrong[row, best]
         point = sizes[best] * torch.where(negative, -1, 1) + (-0.25 if lowered else 0.25)
         flips = negative.clone()
@@ -120,7 +120,7 @@ def _encoder(codebook: str, blocks: int | None = None) -> Encoder:
             "idx_dtype": f"torch.int{16 if codebook == 'E8P12' else 32}",
             "merge_suv": False,
             "per_channel": False,
-            "opt_resid_scale": _RESIDUALS[codebook] or None,
+            "opt_resid_scale": _RESIDUALS[codebook] or -1,
             "modules_to_not_convert": list(plain),
         }
 
@@ -129,7 +129,7 @@ def _encoder(codebook: str, blocks: int | None = None) -> Encoder:
 
 
 ENCODERS = {
-    "quip-e8p12": _encoder("E8P12"),
-    "quip-e8p12rvq3b": _encoder("E8P12RVQ3B", blocks=10),
-    "quip-e8p12rvq4b": _encoder("E8P12RVQ4B", blocks=10),
+    "quip-e8p12": _encoder("E8P12", blocks=6),
+    "quip-e8p12rvq3b": _encoder("E8P12RVQ3B", blocks=6),
+    "quip-e8p12rvq4b": _encoder("E8P12RVQ4B", blocks=6),
 }

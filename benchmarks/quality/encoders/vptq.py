@@ -85,6 +85,6 @@ def _coded(part: Tensor, length: int, bits: int) -> tuple[Tensor, Tensor, Tensor
 _RESIDUAL = Layout(length=8, bits=12, residual_bits=8)
 _OUTLIERS = Layout(length=6, bits=10, groups=2, outliers=64, outlier_length=4, outlier_bits=11)
 ENCODERS = {
-    "vptq-v8-k4096-256": Encoder(_RESIDUAL.encode, _RESIDUAL.config, blocks=10),
+    "vptq-v8-k4096-256": Encoder(_RESIDUAL.encode, _RESIDUAL.config, blocks=4),
     "vptq-v6-k1024-outliers": Encoder(_OUTLIERS.encode, _OUTLIERS.config),
 }

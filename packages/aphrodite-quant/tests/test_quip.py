@@ -1,14 +1,17 @@
 """QuIP#: codes decoded one by one in Python, transforms as matrices, and files that are wrong."""
 
+import json
 from itertools import product
 
 import pytest
 import torch
 from aphrodite_kernels.layouts import Dense
 from aphrodite_kernels.layouts.rotated import Rotated
-from aphrodite_quant import FormatError, TensorError
+from aphrodite_quant import FormatError, TensorError, Weights, open_checkpoint
+from safetensors.torch import save_file
 
 CONFIG = {"quant_method": "QUiP", "codebook": "E8P12", "use_rand": True}
+FOUR = {"codebook": "E8P12RVQ4B"}
 BYTES = (0, 2, 1, 3, 4, 6, 5, 7)
 """Of each of eight bytes that a code becomes in its tool's kernel: the number that it is for."""
 NORM_12 = """31113333 13113333 11313333 11133333 33313311 33313131 33311331 33313113 33311313
@@ -142,9 +145,41 @@ def test_what_is_wrong_is_named(write_module, change, message):
     [
         ({"codebook": "D4"}, "codebook is one of E8P12, E8P12RVQ3B, E8P12RVQ4B, found 'D4'"),
         ({"rescale_WH": True}, "rescale_WH divides inputs"),
-        ({"opt_resid_scale": "x"}, "opt_resid_scale is a number above 0, found 'x'"),
+        (FOUR | {"opt_resid_scale": "x"}, "opt_resid_scale is a number above 0, found 'x'"),
+        (FOUR | {"opt_resid_scale": -1}, "opt_resid_scale is a number above 0, found -1"),
     ],
 )
 def test_settings_that_are_not_read(write_module, change, message):
     with pytest.raises(FormatError, match=message):
         write_module(CONFIG | change, made()[0])
+
+
+def test_checkpoints_of_another_tool_are_refused(tmp_path):
+    save_file({"layer.Qidxs_0": torch.zeros(32, 2).long()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"quip_params": {"codebook": "E8P12"}}')
+    with pytest.raises(FormatError, match=r"quip_params in its config .* quip-sharp itself"):
+        Weights.of(open_checkpoint(tmp_path))
+
+
+def test_the_scale_of_residuals_is_nothing_to_a_codebook_without(write_module):
+    tensors, dense = made()
+    found = write_module(CONFIG | {"opt_resid_scale": -1}, tensors).packed("layer").dequantize()
+    torch.testing.assert_close(found.double(), dense, rtol=1e-4, atol=1e-4)
+
+
+def test_the_scale_of_residuals_may_be_stated(write_module):
+    config, (tensors, dense) = CONFIG | FOUR, made("E8P12RVQ4B")
+    found = write_module(config | {"opt_resid_scale": 1 / 3.45}, tensors).packed("layer")
+    torch.testing.assert_close(found.dequantize().double(), dense, rtol=1e-4, atol=1e-4)
+    doubled = write_module(config | {"opt_resid_scale": 2}, tensors).packed("layer").dequantize()
+    assert not torch.allclose(doubled.double(), dense)
+
+
+def test_the_configuration_may_lie_beside(tmp_path):
+    tensors, dense = made()
+    kept = {f"layer.{name}": t for name, t in tensors.items() if t is not None}
+    save_file(kept, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "quantization_config.json").write_text(json.dumps(CONFIG | {"codesz": 8}))
+    found = Weights.of(open_checkpoint(tmp_path)).packed("layer").dequantize()
+    torch.testing.assert_close(found.double(), dense, rtol=1e-4, atol=1e-4)

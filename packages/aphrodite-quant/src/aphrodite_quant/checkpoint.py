@@ -23,9 +23,10 @@ _SIDE_FILES = (
     ("quant_config.json", "w_bit", "awq"),
     ("quant_config.json", "wbits", "squeezellm"),
     ("quanto_qmap.json", "", "quanto"),
+    ("quantization_config.json", "codesz", "quip"),
 )
 """Of files that older tools wrote beside the weights: name, a field of theirs, the method."""
-_UNSTATED = ((".W_q", "hqq"),)
+_UNSTATED = ((".W_q", "hqq"), (".Qidxs", "quip"), (".Qidxs_0", "quip"))
 """Of checkpoints of tools that state nothing at all: how a name of a tensor ends, the method."""
 _MODELOPT = "hf_quant_config.json"
 

@@ -1,4 +1,4 @@
-"""QuIP# weights (`quant_method: QUiP`): points of a lattice between transforms.
+"""QuIP# weights (`quant_method: QUiP`, of QuIP-for-all): points of a lattice between transforms.
 
 `<prefix>.Qidxs` has a code for every eight weights of D [N', K']: for codebook E8P12 int16
 [N', K' / 8]; for E8P12RVQ4B int32 [N', K' / 8], the low half of residual points times 1 / 3.45; for
@@ -12,8 +12,10 @@ factors, are there unless dimensions are powers of two, or padded to one. Module
 have a plain weight.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +38,8 @@ _POINT = 8
 _FACTORS = {"E8P12": 1.0, "E8P12RVQ3B": 1 / 2.04, "E8P12RVQ4B": 1 / 3.45}
 """Of each codebook: what its residual points are multiplied by."""
 _PLAIN = "modules_to_not_convert"
+_ELSEWHERE = "quip_params"
+"""What quip-sharp itself puts into a config; its codes lie in another order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,12 @@ def reader(checkpoint: Checkpoint) -> Reader:
     """Weights as `read` has them, of the stated codebook."""
     stated: Mapping[str, Any] = checkpoint.quant_config or {}
     where, codebook = checkpoint.path, stated.get("codebook")
+    if _ELSEWHERE in checkpoint.config:
+        raise FormatError(
+            f"{where}: {_ELSEWHERE} in its config says that quip-sharp itself wrote it, with fused "
+            "projections and codes in the order of its kernel; only QuIP-for-all's are read, "
+            "quantise the model again with that"
+        )
     if codebook not in tuple(_FACTORS):
         raise FormatError(f"{where}: codebook is one of {', '.join(_FACTORS)}, found {codebook!r}")
     if stated.get("rescale_WH"):
@@ -63,11 +73,18 @@ def reader(checkpoint: Checkpoint) -> Reader:
             f"{where}: rescale_WH divides inputs by numbers that are not of a weight; only "
             "checkpoints without it are read"
         )
-    factor = stated.get("opt_resid_scale") or _FACTORS[codebook]
-    if not isinstance(factor, float) or factor <= 0:
-        raise FormatError(f"{where}: opt_resid_scale is a number above 0, found {factor!r}")
+    factor = _factor(where, codebook, stated.get("opt_resid_scale"))
     packing = _Packing(codebook, factor, named_modules(where, stated, _PLAIN))
     return lambda store, prefix: _read(store, prefix, packing)
+
+
+def _factor(where: Path, codebook: str, stated: object) -> float:
+    """Of residual points. The tool states a number, -1 mostly, where there are none, too."""
+    if stated is None or codebook == "E8P12":
+        return _FACTORS[codebook]
+    if not isinstance(stated, int | float) or isinstance(stated, bool) or not 0 < stated < math.inf:
+        raise FormatError(f"{where}: opt_resid_scale is a number above 0, found {stated!r}")
+    return float(stated)
 
 
 def _read(store: TensorStore, prefix: str, packing: _Packing) -> PackedWeight:
