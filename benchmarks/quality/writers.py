@@ -108,6 +108,32 @@ def _gptqmodel(folder: Path, output: Path, **config: Any) -> None:
     model.save(str(output))
 
 
+def _auto_round(folder: Path, output: Path) -> None:
+    """Tried with auto-round 0.16, without its search for roundings, too long for two cores."""
+    import torch
+    from auto_round import AutoRound
+
+    _tell("auto-round", "transformers")
+    pieces = [{"input_ids": torch.tensor([one])} for one in _pieces(folder)]
+    rounding = AutoRound(
+        _original(folder),
+        _tokenizer(folder),
+        bits=4,
+        group_size=GROUP,
+        sym=True,
+        iters=0,
+        nsamples=len(pieces),
+        seqlen=LENGTH,
+        dataset=pieces,
+        device_map="cpu",
+    )
+    rounding.quantize_and_save(str(output), format="auto_round")
+    (inside,) = output.iterdir()
+    for file in inside.iterdir():
+        file.rename(output / file.name)
+    inside.rmdir()
+
+
 def _llm_compressor(folder: Path, output: Path, recipe: Callable[[], Any]) -> None:
     """Tried with llm-compressor 0.14."""
     from datasets import Dataset
@@ -196,6 +222,7 @@ WRITERS: dict[str, Callable[[Path, Path], None]] = {
     "gptqmodel:4:asym": partial(_gptqmodel, bits=4, sym=False, desc_act=False),
     "gptqmodel:8": partial(_gptqmodel, bits=8, desc_act=False),
     "gptqmodel:3": partial(_gptqmodel, bits=3, desc_act=True),
+    "auto-round:own": _auto_round,
     "llm-compressor:w8a8": partial(_llm_compressor, recipe=_smoothed_integers),
     "llm-compressor:nvfp4": partial(_llm_compressor, recipe=partial(_observed, "NVFP4")),
     "modelopt:fp8": partial(_modelopt, config="FP8_DEFAULT_CFG"),
