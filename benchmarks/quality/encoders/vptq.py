@@ -64,6 +64,7 @@ class Layout:
                 "group_size": (columns - self.outliers) // self.groups,
                 "outlier_size": self.outliers,
                 "enable_norm": True,
+                "norm_dim": 0,
                 "enable_perm": True,
                 "is_indice_packed": True,
                 "bias": False,

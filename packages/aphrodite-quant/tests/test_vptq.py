@@ -77,7 +77,14 @@ def made(settings):
     [
         WITHOUT,
         FULL,
-        FULL | {"num_centroids": [512, 300], "num_res_centroids": [-1, 5000], "group_num": 1},
+        WITHOUT | {"norm_dim": 1},
+        FULL
+        | {
+            "norm_dim": 0,
+            "num_centroids": [512, 300],
+            "num_res_centroids": [-1, 5000],
+            "group_num": 1,
+        },
         FULL | {"num_res_centroids": [-1, 65536]},
     ],
 )
@@ -132,6 +139,7 @@ def test_what_is_wrong_is_named(write_module, change, message):
         ({"num_res_centroids": [4, 4]}, "expected none for outliers"),
         ({"group_size": -1}, "has group_size -1; expected a number above 0"),
         ({"outlier_size": 0}, "has outlier_size 0; expected a number above 0"),
+        ({"norm_dim": 1}, "has norm_dim 1; weight_scale and weight_bias are read where"),
     ],
 )
 def test_settings_that_no_format_has(write_module, change, message):

@@ -76,6 +76,11 @@ class Packing:
         )
         outliers = _count(where, stated, "outlier_size") if apart else 0
         permuted, scaled = (_flag(where, stated, f"enable_{name}") for name in ("perm", "norm"))
+        if scaled and stated.get("norm_dim", 0) != 0:
+            raise FormatError(
+                f"{where} has norm_dim {stated['norm_dim']!r}; weight_scale and weight_bias are "
+                "read where they are of input features, norm_dim 0"
+            )
         return cls(
             rows, groups, size, vectors, centroids, max(0, residuals[1]), outliers, permuted, scaled
         )
