@@ -166,18 +166,30 @@ def difference(written: Written, projections: tuple[Projection, ...]) -> float:
 
 
 def table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """As Markdown."""
-    titles = ["format", "blocks", "error of weights", "read", "perplexity", "KL", "MB"]
-    titles += ["KL from the decoded", "by the reference"]
+    """As Markdown, and what was largest of all."""
+    titles = [
+        "format",
+        "blocks",
+        "error of weights",
+        "perplexity",
+        "KL",
+        "KL from the decoded",
+        "MB",
+    ]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    for name, row in rows.items():
+    for name, row in sorted(rows.items()):
+        perplexity = row["perplexity"]
         cells = [name, f"{row['blocks']}", f"{row['weight_error']:.3f}"]
-        cells += [f"{row['largest_difference']:.1e}", f"{row['perplexity']:.4g}"]
-        cells += [f"{row['divergence']:.4f}", f"{row['megabytes']:.0f}"]
-        cells.append(f"{row['divergence_from_decoded']:.4f}")
-        cells.append(f"{row['divergence_from_decoded_by_the_reference']:.1e}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        cells += [f"{perplexity:.3f}" if perplexity < 100 else f"{perplexity:.0f}"]
+        cells += [
+            f"{max(0.0, row[kind]):.4f}" for kind in ("divergence", "divergence_from_decoded")
+        ]
+        lines.append("| " + " | ".join([*cells, f"{row['megabytes']:.0f}"]) + " |")
+    most = {
+        kind: max(abs(row[kind]) for row in rows.values())
+        for kind in ("largest_difference", "divergence_from_decoded_by_the_reference")
+    }
+    return "\n".join([*lines, "", json.dumps(most)])
 
 
 if __name__ == "__main__":
