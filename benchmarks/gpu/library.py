@@ -10,7 +10,6 @@ card: what an engine that uses these libraries could reach if all that it does i
 """
 
 import argparse
-import itertools
 import time
 from collections.abc import Callable
 
@@ -134,11 +133,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
     workload = FULL["throughput"]
-    torch.cuda.init()
     say(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     weights = Weights(LLAMA_8B)
     context = workload.prompt + workload.output // 2
-    for _ in itertools.repeat(None, arguments.rounds):
+    for _ in range(arguments.rounds):
         chunk = prompts(weights, workload.prompt, arguments.seconds)
         step = decoding(weights, context, arguments.seconds)
         whole = workload.requests * workload.prompt / CHUNK * chunk

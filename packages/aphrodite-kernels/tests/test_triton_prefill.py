@@ -118,6 +118,22 @@ def test_tiles_that_are_described(kind, spec):
     assert_close(computed(q, cache, meta, spec, tiling=DESCRIBED), expected)
 
 
+@pytest.mark.filterwarnings("ignore:(All-NaN slice|invalid value):RuntimeWarning")
+@pytest.mark.parametrize("tiling", [SMALL, DESCRIBED], ids=["gathered", "described"])
+@pytest.mark.parametrize("kind", (None, torch.int8, torch.float8_e5m2), ids=str)
+def test_a_key_of_nan_is_noticed_by_whoever_sees_it(kind, tiling):
+    """Of the quantised kinds, by its scale: not all of them have a NaN."""
+    batch, spec = ((6, 20),), SPECS["full"]
+    tables = tables_of(batch)
+    cache = cache_of(tables, batch, 2, 64, kind, described=True)
+    key = cache.key if kind is None else cache.key_scale
+    key[int(tables[0, 1]), 0, 1] = torch.nan  # position 16, which the last four queries see
+    out = computed(queries_of(batch, 8, 64), cache, meta_of(tables, batch), spec, tiling=tiling)
+    assert out[2:, 4:].isnan().all()
+    assert out[:2].isfinite().all()
+    assert out[:, :4].isfinite().all()
+
+
 @pytest.mark.parametrize(("heads", "pairs", "size"), [(4, 4, 32), (9, 3, 80), (4, 1, 256)])
 @pytest.mark.parametrize("tiling", [SMALL, None], ids=["small", "usual"])
 def test_heads_of_every_size(heads, pairs, size, tiling):

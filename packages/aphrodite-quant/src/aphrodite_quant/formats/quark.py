@@ -13,9 +13,8 @@ of AWQ. MXFP6 (fp6_e2m3, fp6_e3m2) is uint8 [N, K * 6 / 8], each row a stream of
 lowest bits up, times powers of two as above.
 
 Scales and zero points of activations (`input_scale`, `input_zero_point`) are checked and not used.
-Activations that are rotated before they meet a
-weight, weights that were rounded twice, and classes of modules with a way of their own
-(`layer_type_quant_config`) are refused.
+Activations that are rotated before they meet a weight, weights that were rounded twice, and classes
+of modules with a way of their own (`layer_type_quant_config`) are refused.
 """
 
 from collections.abc import Mapping

@@ -25,11 +25,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.backends.triton.attention_arguments import VARYING
 from aphrodite_kernels.backends.triton.attention_tile import kept, soften, widened
+from aphrodite_kernels.backends.triton.descriptors import described
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.backends.triton.store_kv import check_strides
 
@@ -154,11 +154,10 @@ def restored(x, scales, scale_here, kind: tl.constexpr):
             x = (x.to(tl.uint8, bitcast=True).to(tl.uint16) << 8).to(tl.float16, bitcast=True)
         if kind == tl.float32:
             return x.to(tl.float32) * scale
-        bits = scale.to(tl.int32, bitcast=True)
-        part = ((bits & 0x007FFFFF) | 0x3F000000).to(tl.float32, bitcast=True)
-        power = ((bits & 0x7F800000) + 0x00800000).to(tl.float32, bitcast=True)
-        part = tl.where(scale < 0, -part, part).to(tl.float16)
-        return widened(x, tl.float16) * part * power.to(tl.float16)
+        above = (scale.to(tl.int32, bitcast=True) & 0x7F800000) + 0x00800000
+        power = above.to(tl.float32, bitcast=True)
+        part = scale * (0x7F000000 - above).to(tl.float32, bitcast=True)  # over the power
+        return widened(x, tl.float16) * part.to(tl.float16) * power.to(tl.float16)
     return x.to(kind)
 
 
@@ -269,12 +268,6 @@ def prefill_kernel(
         tl.store(out + written[:, None] + column, result, there)
 
 
-def _described(vectors: Tensor, tile: int) -> TensorDescriptor:
-    """Of a cache [blocks, block_size, Hkv, D]: it is read in tiles of positions of one head."""
-    shape, strides = list(vectors.shape), list(vectors.stride())
-    return TensorDescriptor(vectors, shape, strides, [1, tile, 1, vectors.shape[3]])
-
-
 def prefill_attention(
     q: Tensor,
     cache: KVCache,
@@ -294,13 +287,15 @@ def prefill_attention(
     key, scales = cache.key, cache.key_scale
     check_strides(cache)
     tiling = tiling or prefill_tiling(size, q.dtype, key.dtype, cache.block_size, _major(q.device))
-    tiles = (key, cache.value) if tiling.described else ()
+    tiles = (None, None)
+    if tiling.described:
+        tiles = [described(part, 1, tiling.tile, 1, size) for part in (key, cache.value)]
     pairs = key.shape[2]
     group = heads // pairs
     requests = len(meta.seq_lens)
     prefill_kernel[(pairs, tokens * group // tiling.rows + requests)](
         q, key, cache.value, scales, cache.value_scale,
-        *(_described(part, tiling.tile) for part in tiles), *[None] * (2 - len(tiles)),
+        *tiles,
         meta.block_tables, meta.seq_lens, meta.query_starts, spec.sinks, out,
         requests, spec.window or 0, spec.scale, spec.softcap or 1.0,
         q.stride(0), q.stride(1), meta.block_tables.stride(0), *key.stride()[:3],
@@ -358,7 +353,7 @@ def _specimen(
         **dict.fromkeys(("scale", "cap"), "fp32"),
     }
     tiles = f"tensordesc<{_KINDS.get(dtype, '*bf16')[1:]}[1,{tiling.tile},1,{size}]>"
-    described = dict.fromkeys(("key_tiles", "value_tiles"), tiles) if tiling.described else {}
+    tile_types = dict.fromkeys(("key_tiles", "value_tiles"), tiles) if tiling.described else {}
     constants: dict[str, object] = {
         "SIZE": size,
         "BLOCK": triton.next_power_of_2(size),
@@ -376,13 +371,13 @@ def _specimen(
     }
     return Specimen(
         prefill_kernel,
-        types | described,
+        types | tile_types,
         constants,
         tiling.num_warps,
         tiling.num_stages,
         aligned=tuple(name for name in (*pointers, *strides) if name not in VARYING),
         capabilities=(10 * major,),
-        spilled=160 if tiling.described else 128,  # half of a processor for 128 threads
+        spilled=160 if tiling.described else 128,  # 255 registers: two programs share a processor
     )
 
 

@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from aphrodite_kernels.backends.triton.descriptors import described
 from aphrodite_kernels.backends.triton.device import reads_float8
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.errors import ShapeError
@@ -148,11 +149,7 @@ def operands(
     if not (workspace.descriptors and _describable(x) and _describable(weight)):
         return x, weight, False
     width = tiling.block_k
-    return _described(x, tiling.block_t, width), _described(weight, tiling.block_n, width), True
-
-
-def _described(matrix: Tensor, rows: int, columns: int) -> TensorDescriptor:
-    return TensorDescriptor(matrix, list(matrix.shape), list(matrix.stride()), [rows, columns])
+    return described(x, tiling.block_t, width), described(weight, tiling.block_n, width), True
 
 
 def _describable(matrix: Tensor) -> bool:
