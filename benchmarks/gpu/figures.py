@@ -118,9 +118,8 @@ def floor(
     if scenario in ("batch1", "batch32"):
         return 1e3 * _step(shape, kind, workload, workload.requests, card)
     if scenario == "throughput" or scenario.startswith(("sampling", "deterministic")):
-        rows = min(workload.requests, 256)
-        steps = workload.output * workload.requests / rows
-        seconds = prompts + steps * _step(shape, kind, workload, rows, card)
+        step = _step(shape, kind, workload, workload.requests, card)
+        seconds = prompts + workload.output * step
         return workload.requests * workload.output / seconds
     return None
 

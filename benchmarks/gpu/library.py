@@ -1,6 +1,6 @@
 """What the vendor's libraries reach on this card with the steps of a 512-run, and nothing else.
 
-    python benchmarks/gpu/library.py [--seconds 6]
+    python benchmarks/gpu/library.py [--seconds 6] [--rows 256]
 
 Products by torch (cuBLAS), attention by the faster backend of scaled_dot_product_attention over
 keys and values that lie in one piece: no norm, gate, rotation, cache, sampler or host. A step is
@@ -21,8 +21,6 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-ROWS = 256
-"""Requests at once, as in run.py."""
 CHUNK = 8192
 """Tokens of a step of prompts."""
 BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION)
@@ -101,18 +99,18 @@ def replayed(step: Callable[[], None], seconds: float) -> float:
     return _seconds(graph.replay, max(1, int(seconds * 2 / 3 / once)))
 
 
-def decoding(weights: Weights, context: int, seconds: float) -> float:
-    """Seconds of a step in which each of 256 requests gets a token."""
+def decoding(weights: Weights, rows: int, context: int, seconds: float) -> float:
+    """Seconds of a step in which each of `rows` requests gets a token."""
     shape = weights.shape
-    size = (ROWS, shape.kv_heads, context, shape.head_dim)
+    size = (rows, shape.kv_heads, context, shape.head_dim)
     caches = [(random_matrix(*size), random_matrix(*size)) for _ in range(shape.layers)]
     group = shape.heads // shape.kv_heads
-    queries = random_matrix(ROWS, shape.kv_heads, group, shape.head_dim)
+    queries = random_matrix(rows, shape.kv_heads, group, shape.head_dim)
 
     def attend(layer: int) -> Tensor:
-        return attention(queries, *caches[layer], causal=False).reshape(ROWS, -1)
+        return attention(queries, *caches[layer], causal=False).reshape(rows, -1)
 
-    return replayed(lambda: weights.step(ROWS, ROWS, attend), seconds)
+    return replayed(lambda: weights.step(rows, rows, attend), seconds)
 
 
 def prompts(weights: Weights, length: int, seconds: float) -> float:
@@ -130,6 +128,7 @@ def prompts(weights: Weights, length: int, seconds: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=6.0, help="of each kind of step")
+    parser.add_argument("--rows", type=int, default=256, help="requests at once")
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
     workload = FULL["throughput"]
@@ -138,11 +137,11 @@ def main() -> None:
     context = workload.prompt + workload.output // 2
     for _ in range(arguments.rounds):
         chunk = prompts(weights, workload.prompt, arguments.seconds)
-        step = decoding(weights, context, arguments.seconds)
+        step = decoding(weights, arguments.rows, context, arguments.seconds)
         whole = workload.requests * workload.prompt / CHUNK * chunk
-        whole += workload.requests / ROWS * workload.output * step
+        whole += workload.requests / arguments.rows * workload.output * step
         say(
-            f"{CHUNK} tokens of prompts {1e3 * chunk:.1f} ms, {ROWS} requests decoding "
+            f"{CHUNK} tokens of prompts {1e3 * chunk:.1f} ms, {arguments.rows} requests decoding "
             f"{1e3 * step:.2f} ms: {workload.requests * workload.output / whole:.0f} tok/s"
         )
 

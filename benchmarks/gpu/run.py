@@ -33,8 +33,6 @@ from shapes import CHECKED, SHAPES, TINY, Shape
 from start_up import room_for, start_twice
 
 NAMES = (*SCENARIOS, "deterministic", "start-up")
-KV_POSITIONS = 256 * 1024
-"""Of the cache: the largest scenario with room to spare, so that a card of 80 GB has it as well."""
 
 
 @dataclass(slots=True)
@@ -111,7 +109,7 @@ class Benchmark:
         folder = Path(tempfile.gettempdir())
         if not room_for(self.shape, folder):
             raise OSError(f"{folder} has no room for the checkpoint")
-        options = {"max_num_seqs": 256, "max_model_len": 4096, **kind.options}
+        options = {"max_model_len": 4096, **kind.options}
         starts = start_twice(self.shape, str(self.device), options, folder, 200)
         for name, phases in starts:
             self.report.start_ups[name] = phases
@@ -135,14 +133,11 @@ class Benchmark:
 
     def _open(self, kind: WeightFormat, **options: Any) -> Session:
         started = time.perf_counter()
-        bytes_per_element = 1 if "kv_cache_dtype" in kind.options else 2
         session = open_session(
             kind.open(self.shape, self.device),
             self.device,
             max_model_len=min(4096, self.shape.positions),
-            max_num_seqs=256 if self.shape != TINY else 16,
             enable_prefix_caching=False,
-            kv_cache_memory=_kv_positions(self.shape) * self.shape.kv_elements * bytes_per_element,
             **{**self.options, **kind.options, **options},
         )
         seconds = time.perf_counter() - started
@@ -154,10 +149,6 @@ class Benchmark:
             self.report.profiles[name] = session.profile
             say(session.profile)
         session.close()
-
-
-def _kv_positions(shape: Shape) -> int:
-    return KV_POSITIONS if shape != TINY else 16 * 1024
 
 
 def _free(device: torch.device) -> None:

@@ -54,7 +54,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int | None = None
     """Longest prompt + completion; None: the model's own, as far as memory allows."""
     max_num_seqs: int | None = None
-    """Requests that run at once; None: 32 on a CPU, 256 on a GPU."""
+    """Requests that run at once; None: 32 on a CPU, 256 on a GPU, 512 where 64 GiB are free."""
     max_num_batched_tokens: int | None = None
     """Tokens of one step; None: 512 on a CPU, 8192 on a GPU."""
     block_size: int | None = None

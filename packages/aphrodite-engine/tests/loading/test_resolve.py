@@ -52,8 +52,10 @@ def test_defaults_on_a_cpu():
 
 def test_defaults_on_a_gpu():
     config, _ = made(GPU)
-    assert (config.max_num_seqs, config.max_num_batched_tokens) == (256, 8192)
+    assert (config.max_num_seqs, config.max_num_batched_tokens) == (512, 8192)
     assert config.kv_cache_dtype == "bfloat16"
+    config, _ = made(replace(GPU, free_memory=24 * GiB))
+    assert (config.max_num_seqs, config.max_num_batched_tokens) == (256, 8192)
 
 
 def test_the_kv_cache_is_what_context_times_concurrency_needs():
@@ -127,7 +129,7 @@ def test_a_cache_that_the_backend_does_not_have_is_refused():
 
 def test_a_device_needs_room_for_the_tables_of_all_rows():
     short, long = (made(GPU, max_model_len=length).budget for length in (64, 4096))
-    tokens, blocks = 257 * (4096 - 64) * 4, 257 * (64 - 1) * 4
+    tokens, blocks = 513 * (4096 - 64) * 4, 513 * (64 - 1) * 4
     repetitions = tokens  # a number for each token
     assert long.activations - short.activations == tokens + repetitions + blocks
 

@@ -35,6 +35,9 @@ KV_DTYPES = DTYPES | {
 _SAME = {"fp8": "fp8_e4m3", "bf16": "bfloat16"}
 LOGIT_COPIES = 4
 """Logits in float32, and what sampling on a device makes of them at the same time."""
+ROOMY = 64 << 30
+"""Bytes free on a device that runs more requests at once: products of more rows take less energy
+and unpack weights less often, but their logits take memory that a small device needs for KV."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +111,7 @@ def resolve(
         ConfigError: the model on this machine cannot do what is asked.
     """
     _check(config, model)
-    rows = config.max_num_seqs or (32 if machine.on_cpu else 256)
+    rows = config.max_num_seqs or _rows(machine)
     tokens = config.max_num_batched_tokens or max(rows, 512 if machine.on_cpu else 8192)
     block = config.block_size or (16 if machine.on_cpu else 64)
     kv_dtype = _kv_dtype(config, model, machine)
@@ -137,6 +140,13 @@ def resolve(
         threads=config.threads or machine.threads,
     )
     return Resolution(resolved, plan.budget(length, blocks))
+
+
+def _rows(machine: Machine) -> int:
+    """Requests at once, where nobody says."""
+    if machine.on_cpu:
+        return 32
+    return 512 if machine.free_memory >= ROOMY else 256
 
 
 class _MemoryPlan:
