@@ -66,6 +66,9 @@ def test_best_of(server, llm):
     asked = {"messages": MESSAGES, "max_tokens": 8, **DRAWN}
     chatted = texts(server.request("POST", CHAT, asked))
     assert chatted == found(llm.chat(MESSAGES, params, progress=False))
+    usage = server.request("POST", CHAT, asked).json["usage"]
+    cached = usage["prompt_tokens_details"]["cached_tokens"]
+    assert 0 < cached < usage["prompt_tokens"], "of three completions, once"
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ class FakeEngine:
         self.delay = 0.0
         self.error: Exception | None = None
         self.error_at = 0
+        self.cached = 0
         self.seen = []
         self.running = 0
         self.aborted = 0
@@ -123,7 +124,7 @@ class FakeEngine:
             logprobs=[score(token, count) for token in new] if count is not None else [],
             prompt_logprobs=scores,
             finish_reason=reason,
-            cached_tokens=0,
+            cached_tokens=self.cached,
         )
 
 

@@ -40,6 +40,14 @@ def test_answer(call):
     }
 
 
+def test_cached_tokens_are_those_of_each_prompt_once(call, engine):
+    engine.cached = 8
+    body = {"prompt": ["a" * 20, "b" * 20], "n": 3, "max_tokens": 50}
+    usage = call(PATH, body).json()["usage"]
+    assert usage["prompt_tokens"] == 42
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 16}
+
+
 def test_sixteen_tokens_unless_told_otherwise(call, engine):
     engine.text = "x" * 40
     (choice,) = call(PATH, {"prompt": "a"}).json()["choices"]

@@ -233,7 +233,7 @@ def best_texts(
         text="",
         tokens=[],
         prompt_logprobs=[score for one in news[0] for score in one.prompt_logprobs],
-        cached_tokens=sum(one.cached_tokens for choice in news for one in choice),
+        cached_tokens=max((one.cached_tokens for one in news[0]), default=0),
         unseen_tokens=sum(len(one.tokens) for choice in others for one in choice),
     )
     for choice, place in enumerate(places):

@@ -48,7 +48,7 @@ class RequestOutput(msgspec.Struct, frozen=True, kw_only=True):
     stop_reason: int | None = None
     """The stop token, unless it was end-of-text."""
     cached_tokens: int = 0
-    """Prompt tokens that came from the prefix cache."""
+    """Prompt tokens that came from the prefix cache; each news says it anew."""
     error: str | None = None
     """With finish_reason `error`: what happened."""
     rewinds: int = 0

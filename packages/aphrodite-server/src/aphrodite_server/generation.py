@@ -70,6 +70,7 @@ class _PromptState:
     scored_by: int | None = None
     echo_text: str = ""
     begun: set[int] = field(default_factory=set[int])
+    cached: int = 0
 
 
 class Generation:
@@ -82,9 +83,13 @@ class Generation:
         self._states = [_PromptState(prompt) for prompt in order.prompts]
         self.prompt_tokens = sum(len(prompt.tokens) for prompt in order.prompts)
         self.completion_tokens = 0
-        self.cached_tokens = 0
         self.started = False
         """Some of the answer has been made."""
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompts that were not computed again."""
+        return sum(state.cached for state in self._states)
 
     async def pieces(self) -> AsyncGenerator[Piece]:
         """All news, as it comes; closing it early aborts the request."""
@@ -110,7 +115,8 @@ class Generation:
         state = self._states[place]
         if output.prompt_logprobs:
             _keep_scores(state, output)
-        self.cached_tokens += output.cached_tokens
+        if output.choice == 0:  # it reads the prompt; what others share with it is not read again
+            state.cached = max(state.cached, output.cached_tokens)
         index = place * self._order.params.n + output.choice
         self.completion_tokens += output.unseen_tokens
         count = len(output.tokens)
