@@ -48,7 +48,7 @@ def test_others_stay_out(guarded, post, headers):
 
 @pytest.mark.parametrize(
     "path",
-    ["/metrics", "/docs", "/openapi.json", "/v1/models", "/tokenize", "/nowhere", "/version"],
+    ["/metrics", "/openapi.json", "/v1/models", "/tokenize", "/nowhere", "/version", "/pagesx"],
 )
 def test_every_path_is_guarded(guarded, post, path):
     assert post(guarded, path).status_code == 401

@@ -134,7 +134,7 @@ def test_large_bodies(engine, post):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/embeddings", "/v1/responses", "/v1/completions/"]
+    "path", ["/nowhere", "/v1", "/v1/embeddings", "/v1/responses", "/v1/completions/"]
 )
 def test_no_such_path(call, path):
     assert path in check(call(path, {}), 404)["message"]

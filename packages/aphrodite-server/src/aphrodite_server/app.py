@@ -22,6 +22,7 @@ from aphrodite_server.routes import (
     kobold_info,
     models,
     operations,
+    pages,
     samplers,
     tokenize,
 )
@@ -40,10 +41,13 @@ def create_app(engine: AsyncEngine, settings: Settings) -> FastAPI:
         version=__version__,
         middleware=_middleware(settings),
         redirect_slashes=False,
+        docs_url=None,  # a page of our own: theirs is loaded from another host
+        redoc_url=None,
         strict_content_type=False,
     )
     for group in _ROUTERS:
         app.include_router(group.router(service))
+    app.include_router(pages.router())
     for kind in (HTTPException, RequestValidationError, EngineError, ClientDisconnect):
         app.add_exception_handler(kind, _answer)
     return app
@@ -81,5 +85,7 @@ def _no_route(request: Request, error: HTTPException) -> HTTPException:
     if isinstance(error, ApiError):
         return error
     what = f"{request.method} {request.url.path}"
-    message = f"{what} does not exist on this server; /docs lists what does"
+    allowed = sorted((error.headers or {}).get("Allow", "").replace(",", " ").split())
+    cure = f"it takes {' and '.join(allowed)}" if allowed else "/docs lists what does"
+    message = f"{what} does not exist on this server; {cure}"
     return ApiError(error.status_code, message, headers=error.headers)

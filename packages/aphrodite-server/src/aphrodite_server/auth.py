@@ -1,6 +1,7 @@
 """API keys: who may enter.
 
-Guards every route but /health; OPTIONS never authenticates, since browsers send pre-flights bare.
+Guards every route but /health and the pages, which hold nothing secret and cannot be asked for with
+a key; OPTIONS never authenticates, since browsers send pre-flights bare.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aphrodite_server.errors import ApiError
+from aphrodite_server.routes.pages import is_page
 
 _OPEN_PATHS = frozenset({"/health"})
 
@@ -36,7 +38,9 @@ class ApiKeys:
         await error.response(scope, receive, send)
 
     def _passes(self, scope: Scope) -> bool:
-        if not self._digests or scope["method"] == "OPTIONS" or scope["path"] in _OPEN_PATHS:
+        if not self._digests or scope["method"] == "OPTIONS":
+            return True
+        if scope["path"] in _OPEN_PATHS or is_page(scope["path"]):
             return True
         given = [_digest(key.encode("latin-1")) for key in _keys_of(Headers(scope=scope))]
         # No early end: the time taken says nothing about the keys.

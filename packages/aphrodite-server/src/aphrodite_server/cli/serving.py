@@ -132,7 +132,8 @@ def _announce(engine: AsyncEngine, listener: socket.socket, settings: Settings) 
     url = f"http://{shown}:{port}"
     name = (settings.served_model_names or (engine.info.name,))[0]
     key = " -H 'Authorization: Bearer KEY'" if settings.api_keys else ""
-    _say(f"{name} ({engine.info.architecture}; {engine.info.backend}) answers at {url}/v1; try:")
+    _say(f"{name} ({engine.info.architecture}; {engine.info.backend}) answers at {url}/v1")
+    _say(f"a page to try it: {url}; or:")
     _say(
         f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} "
         """-d '{"messages": [{"role": "user", "content": "Hello!"}]}'"""

@@ -12,6 +12,7 @@ def router(service: Service) -> APIRouter:
     """The state of the server."""
     routes = APIRouter()
 
+    @routes.head("/health", response_model=None, include_in_schema=False)
     @routes.get("/health", response_model=None)
     async def health() -> Response:  # pyright: ignore[reportUnusedFunction]
         """200 while the engine answers, else 503."""

@@ -1,0 +1,40 @@
+// Elements of a page are made by one function; texts are never read as HTML.
+
+/** `element("p", { class: "note" }, "text", child)`; properties that begin with "on" listen. */
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (typeof value === "boolean") made.toggleAttribute(name, value);
+    else if (value !== undefined) made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+export const find = (id) => document.getElementById(id);
+
+/** Ask for a key when the server wants one; `retry` is called once there is a new one. */
+export function watchKey(api, retry) {
+  find("key").value = api.key.get();
+  find("key-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    api.key.set(find("key").value.trim());
+    find("key-form").hidden = true;
+    retry();
+  });
+}
+
+/** Tell of an error; an error of the key opens its form. */
+export function showError(error) {
+  find("error").textContent = error.message;
+  find("error").hidden = false;
+  if (error.status === 401) {
+    find("key-form").hidden = false;
+    find("key").focus();
+  }
+}
+
+export function clearError() {
+  find("error").hidden = true;
+}
