@@ -1,18 +1,16 @@
 """Epsilon cutoff."""
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
 
+from aphrodite_engine.sampling.logarithm import log_of_cutoff
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_LOG_UNIT = math.log(1e-4)
 
 
 class EpsilonCutoff(Stage, frozen=True):
@@ -32,7 +30,7 @@ class EpsilonCutoff(Stage, frozen=True):
     @property
     def least(self) -> float:
         """The logarithm of the probability."""
-        return math.log(self.epsilon_cutoff) + _LOG_UNIT if self.epsilon_cutoff else -math.inf
+        return log_of_cutoff(self.epsilon_cutoff)
 
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:

@@ -1,17 +1,15 @@
 """Eta cutoff."""
 
-import math
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
 
+from aphrodite_engine.sampling.logarithm import log_of_cutoff
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_LOG_UNIT = math.log(1e-4)
 
 
 class EtaCutoff(Stage, frozen=True):
@@ -31,7 +29,7 @@ class EtaCutoff(Stage, frozen=True):
     @property
     def log_epsilon(self) -> float:
         """The logarithm of the probability."""
-        return math.log(self.eta_cutoff) + _LOG_UNIT if self.eta_cutoff else -math.inf
+        return log_of_cutoff(self.eta_cutoff)
 
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:

@@ -1,10 +1,10 @@
 """Min-p."""
 
-import math
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge, Le
 
+from aphrodite_engine.sampling.logarithm import log
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
 
@@ -24,7 +24,7 @@ class MinP(Stage, frozen=True):
     @property
     def gap(self) -> float:
         """By how much a logit of this share differs from the largest."""
-        return math.log(self.min_p) if self.min_p else -math.inf
+        return log(self.min_p)
 
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:

@@ -1,10 +1,10 @@
 """Top-a."""
 
-import math
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from annotated_types import Ge
 
+from aphrodite_engine.sampling.logarithm import log
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.stage import Stage
 
@@ -28,7 +28,7 @@ class TopA(Stage, frozen=True):
     @property
     def log_a(self) -> float:
         """Its logarithm."""
-        return math.log(self.top_a) if self.top_a else -math.inf
+        return log(self.top_a)
 
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:

@@ -7,6 +7,7 @@ import msgspec
 from annotated_types import Ge, Le
 
 from aphrodite_engine.sampling.fields import TokenId
+from aphrodite_engine.sampling.logarithm import log
 from aphrodite_engine.sampling.rows import Purpose, Rows
 from aphrodite_engine.sampling.stage import Stage
 from aphrodite_engine.sampling.tokenizer import Tokenizer
@@ -52,7 +53,7 @@ class Xtc(Stage, frozen=True):
     @property
     def least(self) -> float:
         """The logarithm of the threshold."""
-        return math.log(self.xtc_threshold) if self.xtc_threshold else -math.inf
+        return log(self.xtc_threshold)
 
     def resolve(self, tokenizer: Tokenizer) -> Stage:
         if self.xtc_removes_ends:
