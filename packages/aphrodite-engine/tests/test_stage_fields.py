@@ -176,6 +176,18 @@ def test_wire_spellings(fields, made):
         ({"top_n_sigma": -2}, "top_n_sigma", "top_n_sigma must be at least 0, found -2"),
         ({"smoothing_curve": 0}, "smoothing_curve", "smoothing_curve must be at least 1, found 0"),
         (
+            {"smoothing_factor": 1e20, "smoothing_curve": 1e20},
+            "smoothing_factor",
+            "what follows from smoothing_factor 1e+20 and smoothing_curve 1e+20 must fit in 32 bits"
+            ": up to 3.4e+38",
+        ),
+        (
+            {"temperature": 3e38, "dynatemp_range": 2e38},
+            "temperature",
+            "what follows from temperature 3e+38 and dynatemp_range 2e+38 must fit in 32 bits"
+            ": up to 3.4e+38",
+        ),
+        (
             {"logit_bias": {"7": 101}},
             "logit_bias",
             "logit_bias[7] must be at least -100 and at most 100, found 101.0",

@@ -34,7 +34,7 @@ from aphrodite_engine.errors import RequestError
 
 Bound = Ge | Gt | Le | Lt
 _LARGEST_INTEGER = 2**63 - 1
-_LARGEST = 3.4e38
+LARGEST = 3.4e38
 """Of float32."""
 _WORDS: Final = types.MappingProxyType(
     {float: "number", int: "integer", bool: "boolean", str: "string", type(None): "null"}
@@ -195,7 +195,7 @@ def _check_scalar(name: str, value: object, kind: type, bounds: tuple[Bound, ...
     if not all(_holds(value, bound) for bound in bounds):
         raise RequestError(f"{name} must be {_words(bounds)}, found {value!r:.60}", name)
     if isinstance(value, int | float) and not _fits(value, kind, bounds):
-        size = f"32 bits: up to {_LARGEST}" if kind is float else "64 bits with a sign"
+        size = f"32 bits: up to {LARGEST}" if kind is float else "64 bits with a sign"
         raise RequestError(f"{name} must fit in {size}, found {value!r:.60}", name)
     if isinstance(value, str) and not _is_unicode(value):
         raise RequestError(f"{name} holds a lone surrogate, which is no text; leave it out", name)
@@ -204,7 +204,7 @@ def _check_scalar(name: str, value: object, kind: type, bounds: tuple[Bound, ...
 def _fits(value: float, kind: type, bounds: tuple[Bound, ...]) -> bool:
     """Tensors can hold it: float32 or int64; an integer with a bound of its own may be larger."""
     if kind is float:
-        return abs(value) <= _LARGEST
+        return abs(value) <= LARGEST
     bounded = any(isinstance(bound, Le | Lt) for bound in bounds)
     return bounded or abs(value) <= _LARGEST_INTEGER
 

@@ -16,6 +16,7 @@ each completion of a request has its own. What follows from the tokens alone is 
 instead (`recalls_all`). Rows without such stages pay nothing.
 """
 
+import math
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from aphrodite_engine.sampling.fields import check_value, fields_of
+from aphrodite_engine.errors import RequestError
+from aphrodite_engine.sampling.fields import LARGEST, check_value, fields_of
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.tokenizer import Tokenizer
 
@@ -79,6 +81,12 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
             value = getattr(self, field.name)
             if value not in self.off_values.get(field.name, ()):
                 check_value(field.name, value, field.annotation)
+        if any(LARGEST < abs(getattr(self, name)) < math.inf for name in self.computed):
+            given = self.given
+            found = " and ".join(f"{name} {value}" for name, value in given.items())
+            raise RequestError(
+                f"what follows from {found} must fit in 32 bits: up to {LARGEST}", next(iter(given))
+            )
 
     @classmethod
     def name(cls) -> str:

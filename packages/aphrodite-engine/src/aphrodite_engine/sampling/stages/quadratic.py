@@ -21,6 +21,7 @@ class Quadratic(Stage, frozen=True):
 
     order: ClassVar[int] = 1600
     shapes_draws: ClassVar[bool] = True
+    computed: ClassVar[tuple[str, ...]] = ("square", "cube")
 
     smoothing_factor: Annotated[float, Ge(0)] = 0.0
     """Strength of quadratic smoothing of the logits, 0.2 to 1 for a start; 0 is off."""
@@ -31,7 +32,16 @@ class Quadratic(Stage, frozen=True):
     def active(self) -> bool:
         return self.smoothing_factor > 0
 
+    @property
+    def square(self) -> float:
+        """k, the weight of d²."""
+        return self.smoothing_factor * (3 - self.smoothing_curve) / 2
+
+    @property
+    def cube(self) -> float:
+        """s, the weight of d³."""
+        return self.smoothing_factor * (self.smoothing_curve - 1) / 2
+
     @classmethod
     def apply(cls, logits: "Tensor", rows: Rows) -> None:
-        factor, curve = rows.columns["smoothing_factor"], rows.columns["smoothing_curve"]
-        rows.ops.bend(logits, factor * (3 - curve) / 2, factor * (curve - 1) / 2)
+        rows.ops.bend(logits, rows.columns["square"], rows.columns["cube"])
