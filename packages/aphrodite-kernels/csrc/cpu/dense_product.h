@@ -6,6 +6,7 @@
 #pragma once
 
 #include "floats.h"
+#include "product.h"
 
 namespace aph::APH_LEVEL {
 
@@ -17,6 +18,30 @@ constexpr int kSide = 2;
 constexpr int64_t kRun = 2048;
 constexpr int64_t kRowBlock = 64;  // their run of inputs stays in the second-level cache
 constexpr int64_t kPiece = 32;     // outputs
+
+// body(begin, end, first, last, worker) for rows [begin, end) by outputs [first, last), which are a
+// block of rows by a piece of the width.
+template <typename Body>
+static void for_pieces(const aph_product& args, int64_t width, int64_t piece, const Body& body) {
+  const int64_t pieces = (width + piece - 1) / piece;
+  const int64_t row_blocks = (args.rows + kRowBlock - 1) / kRowBlock;
+  parallel_for(args.runtime, row_blocks * pieces, 1, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i / pieces * kRowBlock, first = i % pieces * piece;
+      const int64_t rows = args.rows - row < kRowBlock ? args.rows - row : kRowBlock;
+      const int64_t outputs = width - first < piece ? width - first : piece;
+      body(row, row + rows, first, first + outputs, worker);
+    }
+  });
+}
+
+// result = bias, in rows [begin, end) by outputs [first, last).
+APH_INLINE void begin_with_bias(const aph_product& args, int64_t begin, int64_t end, int64_t first,
+                                int64_t last) {
+  for (int64_t row = begin; row < end; ++row)
+    for (int64_t o = first; o < last; ++o)
+      args.result[row * args.result_stride + o] = args.bias ? args.bias[o] : 0.0f;
+}
 
 // A run of inputs of a few rows and outputs.
 template <typename Stored>

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "dense_product.h"
-#include "runtime.h"
 
 namespace aph::APH_LEVEL {
 
@@ -21,14 +20,12 @@ struct Wide {
 };
 
 // Rows [begin, end) by outputs [first, last).
-template <typename Args, typename Widen>
-static void multiply_widened_piece(const Args& args, const Widening& shape, const Widen& widen,
-                                   int64_t begin, int64_t end, int64_t first, int64_t last,
-                                   float* wide) {
+template <typename Widen>
+static void multiply_widened_piece(const aph_product& args, const Widening& shape,
+                                   const Widen& widen, int64_t begin, int64_t end, int64_t first,
+                                   int64_t last, float* wide) {
   const int64_t stride = shape.run + kLanes;
-  for (int64_t row = begin; row < end; ++row)
-    for (int64_t o = first; o < last; ++o)
-      args.result[row * args.result_stride + o] = args.bias ? args.bias[o] : 0.0f;
+  begin_with_bias(args, begin, end, first, last);
   for (int64_t i = 0; i < shape.depth; i += shape.run) {
     const int64_t left = shape.depth - i, length = left < shape.run ? left : shape.run;
     for (int64_t unit = first; unit < last; unit += shape.unit) {
@@ -48,22 +45,16 @@ static void multiply_widened_piece(const Args& args, const Widening& shape, cons
   }
 }
 
-// args: rows, runtime, x, bias, result and strides of an op; widen(Wide).
-template <typename Args, typename Widen>
-static void multiply_widened(const Args& args, const Widening& shape, const Widen& widen) {
+// widen(Wide)
+template <typename Widen>
+static void multiply_widened(const aph_product& args, const Widening& shape, const Widen& widen) {
   const int64_t units = kPiece / shape.unit, piece = (units ? units : 1) * shape.unit;
-  const int64_t pieces = (shape.width + piece - 1) / piece;
-  const int64_t row_blocks = (args.rows + kRowBlock - 1) / kRowBlock;
   const size_t bytes = shape.unit * (shape.run + kLanes) * sizeof(float);
-  parallel_for(args.runtime, row_blocks * pieces, 1, [&](int64_t begin, int64_t end, int worker) {
-    float* wide = static_cast<float*>(scratch(args.runtime, worker, bytes));
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t row = i / pieces * kRowBlock, first = i % pieces * piece;
-      const int64_t rows = args.rows - row < kRowBlock ? args.rows - row : kRowBlock;
-      const int64_t outputs = shape.width - first < piece ? shape.width - first : piece;
-      multiply_widened_piece(args, shape, widen, row, row + rows, first, first + outputs, wide);
-    }
-  });
+  for_pieces(args, shape.width, piece,
+             [&](int64_t begin, int64_t end, int64_t first, int64_t last, int worker) {
+               float* wide = static_cast<float*>(scratch(args.runtime, worker, bytes));
+               multiply_widened_piece(args, shape, widen, begin, end, first, last, wide);
+             });
 }
 
 }  // namespace aph::APH_LEVEL

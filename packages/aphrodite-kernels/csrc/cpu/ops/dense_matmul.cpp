@@ -7,14 +7,9 @@
 #include "dense_product.h"
 #include "numbers.h"
 
-struct aph_dense_matmul_args {
-  int64_t rows;
-  aph_runtime* runtime;
-  const float* x;      // [rows, depth]
+struct aph_dense_matmul_args : aph_product {
   const void* weight;  // [width, depth]
-  const float* bias;   // [width], or null
-  float* result;       // [rows, width]
-  int64_t x_stride, weight_stride, result_stride;
+  int64_t weight_stride;
   int64_t depth, width;
   int32_t number;
 };
@@ -25,9 +20,7 @@ namespace aph::APH_LEVEL {
 template <typename Stored>
 static void multiply_piece(const aph_dense_matmul_args& args, int64_t begin, int64_t end,
                            int64_t first, int64_t last) {
-  for (int64_t row = begin; row < end; ++row)
-    for (int64_t o = first; o < last; ++o)
-      args.result[row * args.result_stride + o] = args.bias ? args.bias[o] : 0.0f;
+  begin_with_bias(args, begin, end, first, last);
   for (int64_t i = 0; i < args.depth; i += kRun) {
     const int64_t length = args.depth - i < kRun ? args.depth - i : kRun;
     for (int64_t o = first; o < last;) {
@@ -43,23 +36,12 @@ static void multiply_piece(const aph_dense_matmul_args& args, int64_t begin, int
   }
 }
 
-template <typename Stored>
-static void multiply_all(const aph_dense_matmul_args& args) {
-  const int64_t pieces = (args.width + kPiece - 1) / kPiece;
-  const int64_t row_blocks = (args.rows + kRowBlock - 1) / kRowBlock;
-  parallel_for(args.runtime, row_blocks * pieces, 1, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t row = i / pieces * kRowBlock, first = i % pieces * kPiece;
-      const int64_t rows = args.rows - row < kRowBlock ? args.rows - row : kRowBlock;
-      const int64_t outputs = args.width - first < kPiece ? args.width - first : kPiece;
-      multiply_piece<Stored>(args, row, row + rows, first, first + outputs);
-    }
-  });
-}
-
 int dense_matmul(const aph_dense_matmul_args& args) {
   return with_number(args.number, [&](auto stored) {
-    multiply_all<decltype(stored)>(args);
+    for_pieces(args, args.width, kPiece,
+               [&](int64_t begin, int64_t end, int64_t first, int64_t last, int) {
+                 multiply_piece<decltype(stored)>(args, begin, end, first, last);
+               });
     return 0;
   });
 }

@@ -2,18 +2,13 @@
 
 #include "runtime.h"
 
+#include "product.h"
 #include "tile_product.h"
 
-struct aph_tiled_matmul_args {
-  int64_t rows;
-  aph_runtime* runtime;
-  const float* x;        // [rows, 32 blocks]
-  const uint8_t* codes;  // [tiles, blocks, block bytes]
-  const uint8_t* scales; // [tiles, scale bytes]
+struct aph_tiled_matmul_args : aph_product {
+  const uint8_t* codes;    // [tiles, blocks, block bytes]
+  const uint8_t* scales;   // [tiles, scale bytes]
   const int32_t* columns;  // [32 blocks]: the input that each stored one is; null: in order
-  const float* bias;     // [width], or null
-  float* result;         // [rows, width]
-  int64_t x_stride, result_stride;
   int64_t blocks, width;
   aph_tile_format format;
 };

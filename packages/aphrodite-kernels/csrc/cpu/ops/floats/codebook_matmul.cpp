@@ -4,13 +4,7 @@
 
 #include "codebook.h"
 
-struct aph_codebook_matmul_args {
-  int64_t rows;
-  aph_runtime* runtime;
-  const float* x;     // [rows, depth]
-  const float* bias;  // [outputs], or null
-  float* result;      // [rows, outputs]
-  int64_t x_stride, result_stride;
+struct aph_codebook_matmul_args : aph_product {
   aph_codebook weight;
 };
 

@@ -8,13 +8,7 @@
 #include "narrow.h"
 #include "widened_product.h"
 
-struct aph_narrow_matmul_args {
-  int64_t rows;
-  aph_runtime* runtime;
-  const float* x;     // [rows, depth]
-  const float* bias;  // [width], or null
-  float* result;      // [rows, width]
-  int64_t x_stride, result_stride;
+struct aph_narrow_matmul_args : aph_product {
   aph_narrow weight;
 };
 
@@ -96,9 +90,7 @@ static void multiply_few(const aph_narrow_matmul_args& args, int64_t begin, int6
 }
 
 static void multiply_few(const aph_narrow_matmul_args& args, int64_t first, int64_t last) {
-  for (int64_t row = 0; row < args.rows; ++row)
-    for (int64_t o = first; o < last; ++o)
-      args.result[row * args.result_stride + o] = args.bias ? args.bias[o] : 0.0f;
+  begin_with_bias(args, 0, args.rows, first, last);
   if (args.rows == 1) return multiply_few<1>(args, 0, first, last);
   if (args.rows == 2) return multiply_few<2>(args, 0, first, last);
   if constexpr (kSide == 4) {

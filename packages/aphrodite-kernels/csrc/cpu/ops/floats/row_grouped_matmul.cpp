@@ -6,13 +6,7 @@
 #include "numbers.h"
 #include "widened_product.h"
 
-struct aph_row_grouped_matmul_args {
-  int64_t rows;
-  aph_runtime* runtime;
-  const float* x;     // [rows, depth]
-  const float* bias;  // [width], or null
-  float* result;      // [rows, width]
-  int64_t x_stride, result_stride;
+struct aph_row_grouped_matmul_args : aph_product {
   const uint8_t* codes;  // [width, depth * bits / 8]
   const void* scale;     // [groups, depth]
   const void* zero;      // [groups, depth]

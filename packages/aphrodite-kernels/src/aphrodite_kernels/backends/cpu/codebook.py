@@ -6,18 +6,20 @@ Codes stay where the canonical layout has them; tables are copied, with room to 
 from ctypes import Structure, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from aphrodite_kernels.backends.cpu.numbers import number_of
+from aphrodite_kernels.backends.cpu.product import Operand, ProductArguments, product_on
 from aphrodite_kernels.backends.cpu.runtime import Runtime
-from aphrodite_kernels.backends.cpu.widened import Widened, WidenedArguments, widened_matmul_on
+from aphrodite_kernels.backends.cpu.tensors import address
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.codebook import Book, Codebook
 from aphrodite_kernels.layouts.lattice import Lattice, lattice_points
+from aphrodite_kernels.layouts.sourced import Sourced
 from aphrodite_kernels.protocols import MatMul
 
 _MOST_BOOKS = 8
@@ -52,7 +54,7 @@ class CodebookArgument(Structure):
 
 
 @dataclass(frozen=True, eq=False)
-class Vectors(Widened):
+class Vectors(Sourced):
     """`source`, whose rows are in order, and its tables and scales as kernels read them."""
 
     source: Codebook
@@ -83,11 +85,9 @@ class Vectors(Widened):
         return cls(replace(source, books=books, place=None), tables, scale)
 
     def parts(self) -> tuple[Tensor, ...]:
+        """The tensors that kernels read."""
         scale = () if self.scale is None else (self.scale,)
         return (*(book.codes for book in self.source.books), *self.tables, *scale)
-
-    def fields(self) -> dict[str, Any]:
-        return {"weight": self.argument()}
 
     def argument(self) -> CodebookArgument:
         """The weight for the library."""
@@ -98,7 +98,7 @@ class Vectors(Widened):
         )
         return CodebookArgument(
             books=(BookArgument * _MOST_BOOKS)(*books),
-            scale=None if self.scale is None else self.scale.data_ptr(),
+            scale=address(self.scale),
             count=len(source.books),
             across=source.books[0].codes.shape[1],
             height=source.height,
@@ -120,7 +120,7 @@ def _points(lattice: Lattice, dtype: torch.dtype) -> Tensor:
     return functional.pad(points.flatten().to(dtype), (0, _BEHIND))
 
 
-class CodebookMatmulArguments(WidenedArguments):
+class CodebookMatmulArguments(ProductArguments):
     """Of csrc/cpu/ops/floats/codebook_matmul.cpp."""
 
     _fields_ = (("weight", CodebookArgument),)
@@ -128,4 +128,9 @@ class CodebookMatmulArguments(WidenedArguments):
 
 def codebook_matmul_on(runtime: Runtime) -> MatMul:
     """The product with sums of entries, in float32, for any number of rows."""
-    return widened_matmul_on(runtime, "codebook_matmul", Vectors, CodebookMatmulArguments)
+    return product_on(runtime, "codebook_matmul", CodebookMatmulArguments, _operand_of)
+
+
+def _operand_of(weight: PackedWeight) -> Operand:
+    assert isinstance(weight, Vectors), f"bound to {type(weight).__name__}"
+    return Operand(weight.parts(), {"weight": weight.argument()})

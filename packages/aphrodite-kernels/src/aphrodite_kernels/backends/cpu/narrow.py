@@ -5,15 +5,16 @@ Codes stay where the canonical layout has them, perhaps in a mapped file; only s
 
 from ctypes import Structure, c_float, c_int64, c_void_p
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from aphrodite_kernels.backends.cpu.product import Operand, ProductArguments, product_on
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.tensors import require_whole
-from aphrodite_kernels.backends.cpu.widened import Widened, WidenedArguments, widened_matmul_on
+from aphrodite_kernels.backends.cpu.tensors import address, require_whole
 from aphrodite_kernels.layouts import Lookup, Microscaled, PackedWeight, Scaled
+from aphrodite_kernels.layouts.sourced import Sourced
 from aphrodite_kernels.protocols import Embed, MatMul
 
 
@@ -35,7 +36,7 @@ class NarrowArgument(Structure):
 
 
 @dataclass(frozen=True, eq=False)
-class Narrow(Widened):
+class Narrow(Sourced):
     """`source`, and its parts as kernels read them."""
 
     codes: Tensor
@@ -51,18 +52,16 @@ class Narrow(Widened):
         return sum(part.nbytes for part in self.parts())
 
     def parts(self) -> tuple[Tensor, ...]:
+        """The tensors that kernels read."""
         return tuple(part for part in (self.codes, self.table, self.scale) if part is not None)
-
-    def fields(self) -> dict[str, Any]:
-        return {"weight": self.argument()}
 
     def argument(self) -> NarrowArgument:
         """The weight for the library."""
         table, scale = self.table, self.scale
         return NarrowArgument(
             codes=self.codes.data_ptr(),
-            table=None if table is None else table.data_ptr(),
-            scale=None if scale is None else scale.data_ptr(),
+            table=address(table),
+            scale=address(scale),
             code_stride=self.codes.stride(0),
             table_stride=0 if table is None or len(table) == 1 else 16,
             scale_stride=0 if scale is None else scale.shape[1],
@@ -91,7 +90,7 @@ class Narrow(Widened):
         return None
 
 
-class NarrowMatmulArguments(WidenedArguments):
+class NarrowMatmulArguments(ProductArguments):
     """Of csrc/cpu/ops/floats/narrow_matmul.cpp."""
 
     _fields_ = (("weight", NarrowArgument),)
@@ -110,7 +109,12 @@ class NarrowRowsArguments(Arguments):
 
 def narrow_matmul_on(runtime: Runtime) -> MatMul:
     """The product with narrow floats, in float32, for any number of rows."""
-    return widened_matmul_on(runtime, "narrow_matmul", Narrow, NarrowMatmulArguments)
+    return product_on(runtime, "narrow_matmul", NarrowMatmulArguments, _operand_of)
+
+
+def _operand_of(weight: PackedWeight) -> Operand:
+    assert isinstance(weight, Narrow), f"bound to {type(weight).__name__}"
+    return Operand(weight.parts(), {"weight": weight.argument()})
 
 
 def narrow_rows_on(runtime: Runtime) -> Embed:

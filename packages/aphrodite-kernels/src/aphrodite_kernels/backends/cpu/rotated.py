@@ -5,7 +5,7 @@ from ctypes import c_int64, c_void_p
 from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
+from aphrodite_kernels.backends.cpu.tensors import address, require_rows, require_whole
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.rotated import Rotated, Rotation
 from aphrodite_kernels.protocols import MatMul, MatMuls
@@ -45,9 +45,9 @@ def rotated_matmul_on(runtime: Runtime, products: MatMuls) -> MatMul:
             rows=x.shape[0],
             x=x.data_ptr(),
             before=scale if back else None,
-            base=None if by.base is None else by.base.data_ptr(),
+            base=address(by.base),
             after=None if back else scale,
-            bias=None if bias is None else bias.data_ptr(),
+            bias=address(bias),
             result=result.data_ptr(),
             x_stride=x.stride(0),
             from_=x.shape[1],

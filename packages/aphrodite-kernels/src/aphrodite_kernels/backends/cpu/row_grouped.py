@@ -2,40 +2,24 @@
 
 from ctypes import c_int32, c_int64, c_void_p
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import torch
-from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.numbers import number_of
+from aphrodite_kernels.backends.cpu.product import Operand, ProductArguments, product_on
 from aphrodite_kernels.backends.cpu.runtime import Runtime
-from aphrodite_kernels.backends.cpu.widened import Widened, WidenedArguments, widened_matmul_on
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.row_grouped import RowGrouped
+from aphrodite_kernels.layouts.sourced import Sourced
 from aphrodite_kernels.protocols import MatMul
 
 
 @dataclass(frozen=True, eq=False)
-class RowScaled(Widened):
+class RowScaled(Sourced):
     """`source`, whose tensors are contiguous, scales and zero points of one dtype."""
 
     source: RowGrouped
-
-    def parts(self) -> tuple[Tensor, ...]:
-        return self.source.codes, self.source.scale, self.source.zero, self.source.group
-
-    def fields(self) -> dict[str, Any]:
-        source = self.source
-        return {
-            "codes": source.codes.data_ptr(),
-            "scale": source.scale.data_ptr(),
-            "zero": source.zero.data_ptr(),
-            "group": source.group.data_ptr(),
-            "depth": self.in_features,
-            "width": self.out_features,
-            "bits": source.bits,
-            "number": number_of("a scale", source.scale.dtype),
-        }
 
     @classmethod
     def of(cls, source: PackedWeight) -> Self | None:
@@ -52,7 +36,7 @@ class RowScaled(Widened):
         return cls(replace(source, codes=codes, scale=scale, zero=zero, group=group))
 
 
-class RowGroupedMatmulArguments(WidenedArguments):
+class RowGroupedMatmulArguments(ProductArguments):
     """Of csrc/cpu/ops/floats/row_grouped_matmul.cpp."""
 
     _fields_ = (
@@ -69,4 +53,20 @@ class RowGroupedMatmulArguments(WidenedArguments):
 
 def row_grouped_matmul_on(runtime: Runtime) -> MatMul:
     """The product with such codes, in float32, for any number of rows."""
-    return widened_matmul_on(runtime, "row_grouped_matmul", RowScaled, RowGroupedMatmulArguments)
+    return product_on(runtime, "row_grouped_matmul", RowGroupedMatmulArguments, _operand_of)
+
+
+def _operand_of(weight: PackedWeight) -> Operand:
+    assert isinstance(weight, RowScaled), f"bound to {type(weight).__name__}"
+    source = weight.source
+    fields = {
+        "codes": source.codes.data_ptr(),
+        "scale": source.scale.data_ptr(),
+        "zero": source.zero.data_ptr(),
+        "group": source.group.data_ptr(),
+        "depth": weight.in_features,
+        "width": weight.out_features,
+        "bits": source.bits,
+        "number": number_of("a scale", source.scale.dtype),
+    }
+    return Operand((source.codes, source.scale, source.zero, source.group), fields)

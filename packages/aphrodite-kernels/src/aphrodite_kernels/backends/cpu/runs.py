@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.fallback import any_embed_on
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.tensors import require_rows
+from aphrodite_kernels.backends.cpu.tensors import address, require_rows
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.runs import Runs
 from aphrodite_kernels.protocols import Embed, Embeds, MatMul, MatMuls
@@ -51,8 +51,8 @@ def runs_matmul_on(runtime: Runtime, products: MatMuls) -> MatMul:
         arguments = AddRowsArguments(
             rows=result.shape[0],
             result=result.data_ptr(),
-            other=_address(other),
-            number=_address(number),
+            other=address(other),
+            number=address(number),
             width=result.shape[1],
         )
         add(arguments, *(part for part in (result, other, number) if part is not None))
@@ -105,11 +105,11 @@ def _arrange_on(runtime: Runtime) -> Callable[[Tensor, Runs], tuple[Tensor, Tens
         arguments = ArrangeColumnsArguments(
             rows=rows,
             x=x.data_ptr(),
-            columns=_address(weight.columns),
-            scale=_address(weight.scale),
-            shift=_address(weight.shift),
+            columns=address(weight.columns),
+            scale=address(weight.scale),
+            shift=address(weight.shift),
             result=result.data_ptr(),
-            shifted=_address(shifted),
+            shifted=address(shifted),
             x_stride=x.stride(0),
             width=width,
         )
@@ -117,7 +117,3 @@ def _arrange_on(runtime: Runtime) -> Callable[[Tensor, Runs], tuple[Tensor, Tens
         return result, shifted
 
     return arrange
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

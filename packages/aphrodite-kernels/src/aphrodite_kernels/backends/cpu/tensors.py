@@ -34,6 +34,11 @@ def require_rows(
         raise ShapeError(f"the last dimension of {name} must be contiguous, not {x.stride()}")
 
 
+def address(tensor: Tensor | None) -> int | None:
+    """Where its numbers begin; None is a null pointer."""
+    return None if tensor is None else tensor.data_ptr()
+
+
 def require_whole(
     name: str, x: Tensor, *shape: int | None, dtype: torch.dtype = torch.float32
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Self
 
 
 class Fields(IntEnum):
-    """How the codes of a block are cut into fields of bits."""
+    """How the codes of a block are cut into fields of bits; the library knows more, for itself."""
 
     FOUR = 0
     FOUR_ONE = 1
@@ -17,7 +17,6 @@ class Fields(IntEnum):
     TWO_ONE = 4
     EIGHT = 5
     LOOK_UP = 6
-    LOOK_UP_THREE = 7
 
 
 class Scales(IntEnum):

@@ -12,6 +12,7 @@ from aphrodite_kernels.backends.cpu.coded import BLOCK, CODED_LAYOUTS, Coded, co
 from aphrodite_kernels.backends.cpu.narrow import Narrow
 from aphrodite_kernels.backends.cpu.row_grouped import RowScaled
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
+from aphrodite_kernels.backends.cpu.tensors import address
 from aphrodite_kernels.backends.cpu.tile_format import FormatArgument, TileFormat
 from aphrodite_kernels.backends.cpu.tiled import TILE, Tiled
 from aphrodite_kernels.backends.cpu.trellis import Unrolled
@@ -119,7 +120,7 @@ class _Packer:
             source=source.data_ptr(),
             codes=tiled.codes.data_ptr(),
             scales=tiled.scales.data_ptr(),
-            grid=None if points is None else points.data_ptr(),
+            grid=address(points),
             row_bytes=source.shape[1],
             blocks=tiled.codes.shape[1],
             type=weight.type,

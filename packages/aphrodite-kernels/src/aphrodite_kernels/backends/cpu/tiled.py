@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.tensors import require_whole
+from aphrodite_kernels.backends.cpu.tensors import address, require_whole
 from aphrodite_kernels.backends.cpu.tile_format import FormatArgument, TileFormat
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import PackedWeight
@@ -149,7 +149,7 @@ def tiled_rows_on(runtime: Runtime) -> Embed:
             index=tokens.data_ptr(),
             codes=weight.codes.data_ptr(),
             scales=weight.scales.data_ptr(),
-            columns=None if weight.columns is None else weight.columns.data_ptr(),
+            columns=address(weight.columns),
             result=result.data_ptr(),
             blocks=weight.codes.shape[1],
             width=weight.outputs,
