@@ -14,7 +14,7 @@ import msgspec
 
 from aphrodite_engine.errors import RequestError
 from aphrodite_engine.sampling import stages as stages_package
-from aphrodite_engine.sampling.fields import Field, check_value, fields_of
+from aphrodite_engine.sampling.fields import Field, check_value
 from aphrodite_engine.sampling.priority import ORDER_ALIASES, ORDER_FIELDS, Places
 from aphrodite_engine.sampling.spelling import agreed, is_empty
 from aphrodite_engine.sampling.stage import Stage
@@ -55,8 +55,7 @@ def stage_fields() -> tuple[StageField, ...]:
         StageField(stage=stage, field=field, aliases=stage.aliases.get(field.name, ()))
         for stage in stages()
         if stage.wire
-        for field in fields_of(stage)
-        if field.name not in stage.hidden
+        for field in stage.wire_fields()
     )
 
 

@@ -124,12 +124,6 @@ def _step(field: Field) -> float | None:
     return {int: 1, float: _FINE}.get(field.type)
 
 
-def _ends(field: Field) -> tuple[float | None, float | None]:
-    low = [_limit(bound) for bound in field.bounds if isinstance(bound, Ge | Gt)]
-    high = [_limit(bound) for bound in field.bounds if isinstance(bound, Le | Lt)]
-    return (low[0] if low else None), (high[0] if high else None)
-
-
 def _switches(stage: type[Stage], field: Field) -> bool:
     """Whether the field alone can make the stage do anything."""
     if field.type not in (float, int, bool):
@@ -140,8 +134,7 @@ def _switches(stage: type[Stage], field: Field) -> bool:
 def _samples(field: Field) -> list[float | bool]:
     if field.type is bool:
         return [not field.default]
-    low, high = _ends(field)
-    ends = [end for end in (low, high) if end is not None]
+    ends = [_limit(bound) for bound in field.bounds]
     middle = [sum(ends) / 2] if len(ends) == 2 else []
     around = [field.default + step for step in (-1, -0.5, 0.5, 1, 10)]
     return [field.type(value) for value in (*ends, *middle, *around)]

@@ -93,9 +93,7 @@ class Places:
         owners = {field.name: stage for stage in self._stages for field in fields_of(stage)}
         self._called: dict[str, list[Kind]] = {}
         for stage in self._stages:
-            for field in fields_of(stage):
-                if field.name in stage.hidden:
-                    continue
+            for field in stage.wire_fields():
                 for name in (field.name, *stage.aliases.get(field.name, ())):
                     self._called[name] = [stage]
         self._called.update({stage.name(): [stage] for stage in self._stages})

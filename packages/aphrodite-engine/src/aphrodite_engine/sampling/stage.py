@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from aphrodite_engine.errors import RequestError
-from aphrodite_engine.sampling.fields import LARGEST, check_value, fields_of
+from aphrodite_engine.sampling.fields import LARGEST, Field, check_value, fields_of
 from aphrodite_engine.sampling.rows import Rows
 from aphrodite_engine.sampling.tokenizer import Tokenizer
 
@@ -93,6 +93,11 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
         """Name on the wire, in sampler orders and in messages."""
         return _snake(cls.__name__)
 
+    @classmethod
+    def wire_fields(cls) -> tuple[Field, ...]:
+        """Its fields that requests set."""
+        return tuple(field for field in fields_of(cls) if field.name not in cls.hidden)
+
     @property
     def active(self) -> bool:
         """False: surely the identity, so it need not run."""
@@ -104,7 +109,7 @@ class Stage(msgspec.Struct, frozen=True, tag=_snake):
 
         Those at their defaults are left out, unless all are: the stage says off then.
         """
-        fields = [each for each in fields_of(type(self)) if each.name not in self.hidden]
+        fields = self.wire_fields()
         values = {each.name: getattr(self, each.name) for each in fields}
         return {f.name: values[f.name] for f in fields if values[f.name] != f.default} or values
 

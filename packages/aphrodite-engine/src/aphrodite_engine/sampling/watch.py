@@ -13,10 +13,8 @@ from aphrodite_kernels.backend import Backend
 from torch import Tensor
 
 from aphrodite_engine.sampling.explanation import Candidate, Explanation, Spread, StageEffect
-from aphrodite_engine.sampling.fields import fields_of
 from aphrodite_engine.sampling.logprobs import to_host
 from aphrodite_engine.sampling.row import Row
-from aphrodite_engine.sampling.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class Seen:
             stages=[
                 StageEffect(
                     stage=stage.name(),
-                    fields=_shown(stage),
+                    fields={each.name: getattr(stage, each.name) for each in stage.wire_fields()},
                     before=spreads[place],
                     after=spreads[place + 1],
                     top=tops[place],
@@ -130,10 +128,3 @@ class _Notes:
         """Candidates and entropy in bits, [1, 2] float64."""
         entropy, _, candidates = self._ops.uncertainty(logs)
         return torch.cat([candidates.double(), entropy / log(2)], -1)
-
-
-def _shown(stage: Stage) -> dict[str, object]:
-    """Its fields, less those that requests do not see."""
-    hidden = type(stage).hidden
-    names = [field.name for field in fields_of(type(stage)) if field.name not in hidden]
-    return {name: getattr(stage, name) for name in names}
