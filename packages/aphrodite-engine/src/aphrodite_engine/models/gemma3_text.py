@@ -15,6 +15,7 @@ from aphrodite_engine.keys import Keys
 from aphrodite_engine.kv import KVSpec
 from aphrodite_engine.layers.attention import Attention, AttentionShape
 from aphrodite_engine.layers.builder import Builder
+from aphrodite_engine.layers.decoder import Decoder
 from aphrodite_engine.layers.mlp import GatedMLP, read_activation
 from aphrodite_engine.layers.rope import Rope, read_rope
 from aphrodite_engine.layers.window import MOST_LAYERS, read_windows
@@ -67,9 +68,22 @@ class Config:
             output_bias=self.bias,
         )
 
-    def build(self, weights: Builder, positions: int) -> "Gemma3":
+    def build(self, weights: Builder, positions: int) -> Decoder:
         """The model, for contexts of up to `positions` tokens."""
-        return Gemma3(self, weights, positions)
+        model, device = weights.at("model"), weights.backend.device
+        shape = (self.vocab_size, self.hidden_size)
+        rope, local_rope = (each.table(positions, device) for each in (self.rope, self.local_rope))
+        embedding = model.embedding("embed_tokens", shape, self.hidden_size**0.5)
+        return Decoder(
+            embedding=embedding,
+            blocks=[
+                Block(self, model.at(f"layers.{layer}"), layer, local_rope if window else rope)
+                for layer, window in enumerate(self.windows)
+            ],
+            norm=model.norm("norm", self.hidden_size, self.eps, offset=1.0),
+            head=weights.head("lm_head", shape, embedding if self.tied else None),
+            softcap=self.softcap,
+        )
 
 
 class Block:
@@ -97,45 +111,11 @@ class Block:
         input: ModelInput,
         wanted: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The stream is update + residual; the sum is left to the norm that follows.
-
-        wanted: tokens [R] with which the stream goes on behind the attention; None: all.
-        """
+        """As layers.decoder.Block."""
         hidden, residual = self._before_attention.add(update, residual)
         update, residual = self._attention(hidden, residual, input, wanted)
         hidden, residual = self._before_mlp.add(self._after_attention(update), residual)
         return self._after_mlp(self._mlp(hidden)), residual
-
-
-class Gemma3:
-    """Scaled embedding, blocks, norm, head."""
-
-    def __init__(self, config: Config, weights: Builder, positions: int) -> None:
-        model, device = weights.at("model"), weights.backend.device
-        shape = (config.vocab_size, config.hidden_size)
-        rope = config.rope.table(positions, device)
-        local_rope = config.local_rope.table(positions, device)
-        self._embedding = model.embedding("embed_tokens", shape, config.hidden_size**0.5)
-        self._blocks = [
-            Block(config, model.at(f"layers.{layer}"), layer, local_rope if window else rope)
-            for layer, window in enumerate(config.windows)
-        ]
-        self._norm = model.norm("norm", config.hidden_size, config.eps, offset=1.0)
-        self._head = weights.head("lm_head", shape, self._embedding if config.tied else None)
-        self.softcap = config.softcap
-
-    def forward(self, input: ModelInput) -> Tensor:
-        """Hidden rows after the last norm: of all tokens, or of those that are wanted."""
-        update, residual = self._embedding(input.tokens), None
-        *blocks, last = self._blocks
-        for block in blocks:
-            update, residual = block(update, residual, input)
-        update, residual = last(update, residual, input, input.wanted)
-        return self._norm.add(update, residual)[0]
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[R, hidden] -> [R, V], not yet capped."""
-        return self._head(hidden)
 
 
 def read_gemma3(keys: Keys) -> Config:

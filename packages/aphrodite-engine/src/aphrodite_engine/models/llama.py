@@ -13,6 +13,7 @@ from aphrodite_engine.keys import Keys
 from aphrodite_engine.kv import KVSpec
 from aphrodite_engine.layers.attention import Attention, AttentionShape
 from aphrodite_engine.layers.builder import Builder
+from aphrodite_engine.layers.decoder import Decoder
 from aphrodite_engine.layers.mlp import GatedMLP, read_activation
 from aphrodite_engine.layers.rope import Rope, read_rope
 from aphrodite_engine.layers.window import MOST_LAYERS
@@ -59,9 +60,20 @@ class Config:
             output_bias=self.output_bias,
         )
 
-    def build(self, weights: Builder, positions: int) -> "Llama":
+    def build(self, weights: Builder, positions: int) -> Decoder:
         """The model, for contexts of up to `positions` tokens."""
-        return Llama(self, weights, positions)
+        model, shape = weights.at("model"), (self.vocab_size, self.hidden_size)
+        rope = self.rope.table(positions, weights.backend.device)
+        embedding = model.embedding("embed_tokens", shape)
+        return Decoder(
+            embedding=embedding,
+            blocks=[
+                Block(self, model.at(f"layers.{layer}"), layer, rope)
+                for layer in range(len(self.windows))
+            ],
+            norm=model.norm("norm", self.hidden_size, self.eps),
+            head=weights.head("lm_head", shape, embedding if self.tied else None),
+        )
 
 
 class Block:
@@ -92,45 +104,11 @@ class Block:
         input: ModelInput,
         wanted: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The stream is update + residual; the sum is left to the norm that follows.
-
-        wanted: tokens [R] with which the stream goes on behind the attention; None: all.
-        """
+        """As layers.decoder.Block."""
         hidden, residual = self._attention_norm.add(update, residual)
         update, residual = self._attention(hidden, residual, input, wanted)
         hidden, residual = self._mlp_norm.add(update, residual)
         return self._mlp(hidden), residual
-
-
-class Llama:
-    """Embedding, blocks, norm, head."""
-
-    softcap = None
-
-    def __init__(self, config: Config, weights: Builder, positions: int) -> None:
-        model = weights.at("model")
-        shape = (config.vocab_size, config.hidden_size)
-        rope = config.rope.table(positions, weights.backend.device)
-        self._embedding = model.embedding("embed_tokens", shape)
-        self._blocks = [
-            Block(config, model.at(f"layers.{layer}"), layer, rope)
-            for layer in range(len(config.windows))
-        ]
-        self._norm = model.norm("norm", config.hidden_size, config.eps)
-        self._head = weights.head("lm_head", shape, self._embedding if config.tied else None)
-
-    def forward(self, input: ModelInput) -> Tensor:
-        """Hidden rows after the last norm: of all tokens, or of those that are wanted."""
-        update, residual = self._embedding(input.tokens), None
-        *blocks, last = self._blocks
-        for block in blocks:
-            update, residual = block(update, residual, input)
-        update, residual = last(update, residual, input, input.wanted)
-        return self._norm.add(update, residual)[0]
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[R, hidden] -> [R, V]."""
-        return self._head(hidden)
 
 
 def read_decoder(keys: Keys) -> Config:
