@@ -4,7 +4,7 @@ A view: nothing is read before it is asked for, and nothing is kept. It knows no
 supplies the mapping of names.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -40,10 +40,6 @@ class Weights:
     def scope(self, name: str) -> Self:
         """The same weights seen from a module further in."""
         return replace(self, prefix=self._path(name))
-
-    def stored_names(self) -> Collection[str]:
-        """Every tensor of the checkpoint under its own name, whatever the scope."""
-        return self.store.names()
 
     def has(self, name: str) -> bool:
         """Whether tensor `<module>.<leaf>` is stored."""
