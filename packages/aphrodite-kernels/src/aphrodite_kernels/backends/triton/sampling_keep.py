@@ -14,13 +14,12 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda
 
+from aphrodite_kernels.backends.triton.sampling_rows import WARPS, change_rows, row_specimen
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.sampling_protocols import KeepNear, LeastFrom
 
 _CHUNK = 4096
 """Logits that a program treats at a time."""
-_WARPS = 16
-"""Of a program that has a whole row."""
 
 
 @triton.jit(do_not_specialize=["limit", "limit_stride"])
@@ -124,18 +123,7 @@ def keep_near_on(*, overlapped: bool) -> KeepNear:
     """Implements protocols.KeepNear."""
 
     def keep_near(logits: Tensor, gap: Tensor) -> None:
-        rows, width = logits.shape
-        keep_near_kernel[(rows,)](
-            logits,
-            gap,
-            width,
-            logits.stride(0),
-            gap.stride(0),
-            CHUNK=_CHUNK,
-            PDL=overlapped,
-            num_warps=_WARPS,
-            launch_pdl=overlapped,
-        )
+        change_rows(keep_near_kernel, logits, gap, CHUNK=_CHUNK, overlapped=overlapped)
 
     return keep_near
 
@@ -155,7 +143,7 @@ def least_from_on(*, overlapped: bool) -> LeastFrom:
             threshold.stride(0),
             CHUNK=_CHUNK,
             PDL=overlapped,
-            num_warps=_WARPS,
+            num_warps=WARPS,
             launch_pdl=overlapped,
         )
         return out
@@ -163,24 +151,19 @@ def least_from_on(*, overlapped: bool) -> LeastFrom:
     return least_from
 
 
-_CONSTANTS: dict[str, object] = {"CHUNK": _CHUNK, "PDL": False}
-
-
 def _types(column: str) -> dict[str, str]:
-    extents = dict.fromkeys(("width", "stride", f"{column}_stride"), "i32")
-    return {"logits": "*fp32", column: "*fp32", **extents}
+    return {column: "*fp32", f"{column}_stride": "i32"}
 
 
-_ALIGNED = ("logits", "width", "stride")
+def _keep_specimen(*, above: bool) -> Specimen:
+    types = {"logits": "*fp32", "width": "i32", "stride": "i32", **_types("limit")}
+    constants: dict[str, object] = {"CHUNK": _CHUNK, "ABOVE": above, "PDL": False}
+    return Specimen(keep_kernel, types, constants, aligned=("logits", "width", "stride"))
+
+
 SPECIMENS = (
-    Specimen(keep_kernel, _types("limit"), {**_CONSTANTS, "ABOVE": False}, aligned=_ALIGNED),
-    Specimen(keep_kernel, _types("limit"), {**_CONSTANTS, "ABOVE": True}, aligned=_ALIGNED),
-    Specimen(keep_near_kernel, _types("gap"), _CONSTANTS, _WARPS, aligned=_ALIGNED),
-    Specimen(
-        least_from_kernel,
-        {**_types("threshold"), "out": "*fp32"},
-        _CONSTANTS,
-        _WARPS,
-        aligned=_ALIGNED,
-    ),
+    _keep_specimen(above=False),
+    _keep_specimen(above=True),
+    row_specimen(keep_near_kernel, _types("gap"), CHUNK=_CHUNK),
+    row_specimen(least_from_kernel, {**_types("threshold"), "out": "*fp32"}, CHUNK=_CHUNK),
 )

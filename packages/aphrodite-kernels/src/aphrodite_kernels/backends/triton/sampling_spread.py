@@ -12,12 +12,11 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda
 
-from aphrodite_kernels.backends.triton.specimen import Specimen
+from aphrodite_kernels.backends.triton.sampling_rows import WARPS, row_specimen
 from aphrodite_kernels.sampling_protocols import Deviation, Uncertainty
 
 BLOCK = 4096
 """Slots of a row: with 16 warps a thread holds 8."""
-WARPS = 16
 INFINITY = tl.constexpr(float("inf"))
 _FAR = tl.constexpr(-1e4)
 """Relative to the largest: weights are 0 there, and so are they times this."""
@@ -149,13 +148,11 @@ def deviation_on(*, overlapped: bool) -> Deviation:
     return deviation
 
 
-def _specimen(kernel: object, results: dict[str, str]) -> Specimen:
-    types = {"logits": "*fp32", **results, "width": "i32", "stride": "i32"}
-    aligned = ("logits", "width", "stride")
-    return Specimen(kernel, types, {"BLOCK": BLOCK, "PDL": False}, WARPS, aligned=aligned)
-
-
 SPECIMENS = (
-    _specimen(uncertainty_kernel, {"entropy": "*fp64", "least": "*fp64", "possible": "*i64"}),
-    _specimen(deviation_kernel, {"out": "*fp64"}),
+    row_specimen(
+        uncertainty_kernel,
+        {"entropy": "*fp64", "least": "*fp64", "possible": "*i64"},
+        BLOCK=BLOCK,
+    ),
+    row_specimen(deviation_kernel, {"out": "*fp64"}, BLOCK=BLOCK),
 )

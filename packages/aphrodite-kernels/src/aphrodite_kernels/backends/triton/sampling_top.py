@@ -16,12 +16,12 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.backends.triton.sampling_order import LOWEST, order_of, value_of
+from aphrodite_kernels.backends.triton.sampling_rows import change_rows, row_specimen
 from aphrodite_kernels.backends.triton.specimen import Specimen
 from aphrodite_kernels.sampling_protocols import KeepTopK, KeepTopP
 
 _BLOCK = 4096
 """Slots of a row: with 16 warps a thread holds 8."""
-_WARPS = 16
 _INFINITY = tl.constexpr(float("inf"))
 _HUGE = tl.constexpr(3e38)
 _SLACK = tl.constexpr(4e-6)
@@ -225,7 +225,7 @@ def keep_top_k_on(*, overlapped: bool) -> KeepTopK:
     """Implements protocols.KeepTopK."""
 
     def keep_top_k(logits: Tensor, count: Tensor) -> None:
-        _launch(logits, count, shares=False, overlapped=overlapped)
+        _keep_top(logits, count, shares=False, overlapped=overlapped)
 
     return keep_top_k
 
@@ -234,38 +234,19 @@ def keep_top_p_on(*, overlapped: bool) -> KeepTopP:
     """Implements protocols.KeepTopP."""
 
     def keep_top_p(logits: Tensor, share: Tensor) -> None:
-        _launch(logits, share, shares=True, overlapped=overlapped)
+        _keep_top(logits, share, shares=True, overlapped=overlapped)
 
     return keep_top_p
 
 
-def _launch(logits: Tensor, limit: Tensor, *, shares: bool, overlapped: bool) -> None:
-    rows, width = logits.shape
-    keep_top_kernel[(rows,)](
-        logits,
-        limit,
-        width,
-        logits.stride(0),
-        limit.stride(0),
-        SHARES=shares,
-        BLOCK=max(16, min(_BLOCK, triton.next_power_of_2(width))),
-        PDL=overlapped,
-        num_warps=_WARPS,
-        launch_pdl=overlapped,
-    )
+def _keep_top(logits: Tensor, limit: Tensor, *, shares: bool, overlapped: bool) -> None:
+    block = max(16, min(_BLOCK, triton.next_power_of_2(logits.shape[1])))
+    change_rows(keep_top_kernel, logits, limit, SHARES=shares, BLOCK=block, overlapped=overlapped)
 
 
 def _specimen(limit: str, *, shares: bool) -> Specimen:
-    types = {
-        "logits": "*fp32",
-        "limit": limit,
-        "width": "i32",
-        "stride": "i32",
-        "limit_stride": "i32",
-    }
-    constants: dict[str, object] = {"SHARES": shares, "BLOCK": _BLOCK, "PDL": False}
-    aligned = ("logits", "width", "stride")
-    return Specimen(keep_top_kernel, types, constants, _WARPS, aligned=aligned)
+    types = {"limit": limit, "limit_stride": "i32"}
+    return row_specimen(keep_top_kernel, types, SHARES=shares, BLOCK=_BLOCK)
 
 
 SPECIMENS = (_specimen("*i64", shares=False), _specimen("*fp32", shares=True))

@@ -14,14 +14,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda
 
-from aphrodite_kernels.backends.triton.sampling_spread import (
-    BLOCK,
-    INFINITY,
-    WARPS,
-    peak_of,
-    weigh_row,
-)
-from aphrodite_kernels.backends.triton.specimen import Specimen
+from aphrodite_kernels.backends.triton.sampling_rows import change_rows, row_specimen
+from aphrodite_kernels.backends.triton.sampling_spread import BLOCK, INFINITY, peak_of, weigh_row
 from aphrodite_kernels.sampling_protocols import KeepTypical
 
 
@@ -96,32 +90,11 @@ def keep_typical_on(*, overlapped: bool) -> KeepTypical:
     """Implements protocols.KeepTypical."""
 
     def keep_typical(logits: Tensor, share: Tensor) -> None:
-        rows, width = logits.shape
-        keep_typical_kernel[(rows,)](
-            logits,
-            share,
-            width,
-            logits.stride(0),
-            share.stride(0),
-            BLOCK=BLOCK,
-            PDL=overlapped,
-            num_warps=WARPS,
-            launch_pdl=overlapped,
-        )
+        change_rows(keep_typical_kernel, logits, share, BLOCK=BLOCK, overlapped=overlapped)
 
     return keep_typical
 
 
 SPECIMENS = (
-    Specimen(
-        keep_typical_kernel,
-        {
-            "logits": "*fp32",
-            "share": "*fp32",
-            **dict.fromkeys(("width", "stride", "share_stride"), "i32"),
-        },
-        {"BLOCK": BLOCK, "PDL": False},
-        WARPS,
-        aligned=("logits", "width", "stride"),
-    ),
+    row_specimen(keep_typical_kernel, {"share": "*fp32", "share_stride": "i32"}, BLOCK=BLOCK),
 )
