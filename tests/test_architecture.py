@@ -1,5 +1,7 @@
 """What ARCHITECTURE.md and the tools' settings say of the tree is true."""
 
+import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -42,8 +44,16 @@ def test_every_module_that_the_architecture_names_exists() -> None:
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
 def test_a_package_is_complete(package: Path) -> None:
     module = package.name.replace("-", "_")
-    for part in ("README.md", "CHANGELOG.md", "pyproject.toml", f"src/{module}/py.typed"):
+    for part in (
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "pyproject.toml",
+        f"src/{module}/py.typed",
+    ):
         assert (package / part).is_file(), part
+    # Links, but for kernels: its build backend would put the link itself into an sdist.
+    assert (package / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     version = tomllib.loads((package / "pyproject.toml").read_text())["project"]["version"]
     assert f"## {version}" in (package / "CHANGELOG.md").read_text()
 
@@ -54,6 +64,42 @@ def test_siblings_depend_by_compatible_range() -> None:
         for requirement in project["dependencies"]:
             if requirement.startswith("aphrodite-"):
                 assert re.fullmatch(r"aphrodite-\w+>=\d+\.\d+,<\d+\.\d+", requirement), requirement
+
+
+BEHIND_OTHERS = {
+    "aphrodite-kernels": {"numpy"},  # for torch, which warns without it
+    "aphrodite-quant": {"numpy"},  # for torch's `Tensor.numpy`
+    "aphrodite-server": {"httptools"},  # for uvicorn
+}
+"""What a package declares and another library imports for it."""
+OPTIONAL = {"triton", "transformers"}
+"""Imported only where they are needed: for GPUs, by torch's own; for tokenizers of old formats."""
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_a_package_declares_what_it_imports(package: Path) -> None:
+    """No more and no less: each installs alone."""
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    declared = {
+        re.match(r"[\w-]+", requirement).group().lower() for requirement in project["dependencies"]
+    }
+    imported = set().union(*map(imports_of, package.glob("src/**/*.py")))
+    distributions = importlib.metadata.packages_distributions()
+    outside = imported - sys.stdlib_module_names - {package.name.replace("-", "_")} - OPTIONAL
+    # Editable installations, as of the workspace's own packages, are not in that map.
+    needed = {distributions.get(name, [name])[0].lower().replace("_", "-") for name in outside}
+    assert needed == declared - BEHIND_OTHERS.get(package.name, set())
+
+
+def imports_of(path: Path) -> set[str]:
+    """The top-level names that a module imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
 
 
 def test_sizes() -> None:

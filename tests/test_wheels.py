@@ -1,13 +1,17 @@
 """Each wheel builds, installs from a folder of wheels and imports alone, without the workspace."""
 
+import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+BUILT = re.compile(r"__pycache__|/lib/")
+"""What runs leave in a source tree, and `scripts/build_cpu`."""
 
 
 def run(*command: object, cwd: Path = ROOT) -> str:
@@ -62,11 +66,17 @@ print(" ".join(sorted(name for name in sys.modules if name.startswith("aphrodite
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_every_package_has_a_wheel_of_its_own_version(wheels: Path) -> None:
+def test_every_package_has_a_wheel_of_its_own_version_with_all_its_files(wheels: Path) -> None:
     for package in sorted((ROOT / "packages").iterdir()):
         version = tomllib.loads((package / "pyproject.toml").read_text())["project"]["version"]
         name = package.name.replace("-", "_")
-        assert list(wheels.glob(f"{name}-{version}-*.whl")), (name, list(wheels.iterdir()))
+        [wheel] = wheels.glob(f"{name}-{version}-*.whl")
+        held = set(zipfile.ZipFile(wheel).namelist())
+        sources = [path for path in (package / "src").rglob("*") if path.is_file()]
+        tracked = {str(path.relative_to(package / "src")) for path in sources}
+        left_out = {one for one in tracked - held if not BUILT.search(one)}
+        assert not left_out, (name, left_out)
+        assert f"{name}-{version}.dist-info/licenses/LICENSE" in held
 
 
 @pytest.mark.slow

@@ -191,6 +191,12 @@ def test_chat_once(url, capsys):
     assert capsys.readouterr().out == "Hello, world!\n"
 
 
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/"])
+def test_chat_takes_the_address_of_the_server_or_of_its_api(url, capsys, path):
+    assert main(["chat", "--url", url + path, "-q", "Hi"]) == 0
+    assert "Hello, world!" in capsys.readouterr().out
+
+
 def test_chat_remembers(url, engine):
     with httpx.Client(base_url=f"{url}/v1") as client:
         chat = Chat(client, None)

@@ -234,6 +234,8 @@ REFUSALS = {
     "no-such-name": (ModelNotFoundError, "no-such-name does not exist; give a path, `demo`, or"),
     "models/none.gguf": (ModelNotFoundError, "models/none.gguf does not exist"),
     "./owner/name/more": (ModelNotFoundError, "does not exist"),
+    "./name": (ModelNotFoundError, "./name does not exist; give a path, `demo`, or"),
+    "../name": (ModelNotFoundError, "../name does not exist; give a path, `demo`, or"),
 }
 
 

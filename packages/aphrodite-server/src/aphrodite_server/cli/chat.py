@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     headers = {"Authorization": f"Bearer {options.api_key}"} if options.api_key else {}
     settings = {"temperature": options.temperature, "max_tokens": options.max_tokens}
-    with httpx.Client(base_url=options.url, headers=headers, timeout=_TIMEOUT) as client:
+    with httpx.Client(base_url=api_url(options.url), headers=headers, timeout=_TIMEOUT) as client:
         chat = Chat(
             client,
             options.model_name,
@@ -59,10 +59,16 @@ def main(arguments: Sequence[str]) -> int:
         return _converse(chat)
 
 
+def api_url(url: str) -> str:
+    """Where the API is: an address without a path is the server's, as a browser has it."""
+    server = url.rstrip("/")
+    return f"{server}/v1" if "/" not in server.partition("://")[2] else server
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="aphrodite chat", description="Talk to a running server.")
     parser.add_argument(
-        "--url", default="http://localhost:2242/v1", help="the server's API (default %(default)s)"
+        "--url", default="http://localhost:2242", help="the server (default %(default)s)"
     )
     parser.add_argument("--api-key", metavar="KEY", help="if the server wants one")
     parser.add_argument(
