@@ -13,7 +13,7 @@ MODULE = "model.layers.0.mlp.up_proj"
 NAMES = (
     "aqlm-1x16", "aqlm-2x8", "awq-gemv", "awq-gemv_fast", "bitnet", "exl2", "marlin", "marlin24-4",
     "marlin24-8", "quip-e8p12", "quip-e8p12rvq3b", "quip-e8p12rvq4b", "squeezellm-3",
-    "squeezellm-4", "vptq-v6-k1024-outliers", "vptq-v8-k4096-256",
+    "squeezellm-4", "squeezellm-4-sparse", "vptq-v6-k1024-outliers", "vptq-v8-k4096-256",
 )  # fmt: skip
 ERRORS = {"bitnet": 0.6, "marlin24-4": 0.45, "marlin24-8": 0.4}
 """At most, of normally distributed numbers; others lose less than 0.36 of their size."""

@@ -7,8 +7,10 @@ import torch
 from aphrodite_kernels.backends import cpu
 from aphrodite_kernels.backends.cpu.library import LEVELS
 from aphrodite_kernels.layouts.codebook import Codebook
+from aphrodite_kernels.layouts.outlying import Outlying
 from aphrodite_kernels.layouts.runs import Runs
 from aphrodite_kernels.testing.kinds.codebook import random_codebook, random_lattice
+from aphrodite_kernels.testing.kinds.outlying import random_outlying
 from aphrodite_kernels.testing.kinds.rotated import random_rotated
 from aphrodite_kernels.testing.kinds.row_grouped import random_row_grouped
 from aphrodite_kernels.testing.kinds.runs import random_runs, random_vector_runs
@@ -70,6 +72,11 @@ def test_points_between_rotations(backend, sizes):
     check(backend, random_lattice(*sizes, seeded()))
 
 
+def test_outliers_beside(backend):
+    check(backend, random_outlying(77, 576, seeded()))
+    check(backend, random_outlying(3, 96, seeded()))
+
+
 @pytest.mark.parametrize("made", [random_vector_runs, random_runs])
 def test_runs_with_and_without_an_order(backend, made):
     weight = made(77, 640, seeded())
@@ -85,7 +92,8 @@ def test_what_kernels_do_not_take_is_multiplied_all_the_same(backend):
     tall = random_codebook(40, 64, (4, 1), (16,), seeded()).rows(torch.tensor([7, 1, 30]))
     runs = Runs((tall, tall))
     picked = random_rotated(64, 96, seeded()).rows(torch.tensor([5, 60]))
-    for weight in (nine, tall, runs, picked):
+    outlying = Outlying(tall, random_outlying(3, 64, seeded()).outliers)
+    for weight in (nine, tall, runs, picked, outlying):
         prepared = backend.prepare(weight)
         assert not backend.multiplies(prepared)
         x = torch.randn(2, weight.in_features, generator=seeded())

@@ -9,6 +9,7 @@ from aphrodite_kernels.layouts import Dense, Lookup, Microscaled
 from aphrodite_kernels.layouts.codebook import Book, Codebook
 from aphrodite_kernels.layouts.hadamard import hadamard, sylvester
 from aphrodite_kernels.layouts.lattice import Lattice, lattice_points
+from aphrodite_kernels.layouts.outlying import Entries, Outlying, Sparse
 from aphrodite_kernels.layouts.rotated import Rotated, Rotation
 from aphrodite_kernels.layouts.runs import Runs
 from aphrodite_kernels.testing.kinds import weight_kinds
@@ -18,7 +19,7 @@ from aphrodite_kernels.testing.kinds.rotated import random_rotated
 KINDS = {kind.label: kind.draw for kind in weight_kinds()}
 DIVISIBLE = [
     "lookup_shared", "lookup_by_row", "mxfp4", "mxfp8", "nvfp4",
-    "codebook_wide", "codebook_tall", "codebook_lattice",
+    "codebook_wide", "codebook_tall", "codebook_lattice", "outlying",
 ]  # fmt: skip
 
 
@@ -71,6 +72,7 @@ def test_decoding_in_chunks_changes_nothing(monkeypatch):
         ("nvfp4", 0, 5, "12 in groups of 1 does not divide into 5 parts"),
         ("codebook_tall", 0, 3, "12 in groups of 6 does not divide into 3 parts"),
         ("codebook_wide", 1, 16, "192 in groups of 8 does not divide into 16 parts"),
+        ("outlying", 1, 64, "192 in groups of 2 does not divide into 64 parts"),
         ("runs", 1, 2, "runs of columns packed in different ways have no equal parts"),
         ("rotated", 0, 2, r"mixes all channels: \[12, 192\] does not divide into 2 parts"),
     ],
@@ -152,6 +154,21 @@ def test_points_are_those_of_their_lattice():
     assert len(ones.unique(dim=0)) == 256 and (ones.sum(1) % 2 == 0).all()
 
 
+def sparse(rows, columns):
+    entries = Entries(torch.tensor([0, 1, 1]), torch.tensor([2, 1, 0]), torch.ones(3))
+    return Sparse.of([entries], rows, columns)
+
+
+def test_numbers_in_one_place_are_added_up():
+    once = Entries(torch.tensor([2, 0]), torch.tensor([1, 3]), torch.tensor([1.5, 4.0]))
+    twice = Entries(torch.tensor([2]), torch.tensor([1]), torch.tensor([2.0]))
+    found = Sparse.of([once, twice], 3, 4)
+    assert found.starts.tolist() == [0, 1, 1, 2] and found.columns.tolist() == [3, 1]
+    expected = torch.zeros(3, 4).index_put((once.row, once.column), torch.tensor([3.5, 4.0]))
+    assert torch.equal(found.added_to(torch.ones(3, 4)), 1 + expected)
+    assert torch.equal(found.looked_up(torch.tensor([2, 2, 1])), expected[[2, 2, 1]])
+
+
 def book(codes=(4, 3), entries=(256, 1, 8), dtype=torch.uint8):
     return Book(torch.zeros(codes).to(dtype), torch.zeros(entries))
 
@@ -187,6 +204,18 @@ def book(codes=(4, 3), entries=(256, 1, 8), dtype=torch.uint8):
                 Rotation(torch.ones(4), 4, None),
             ),
             r"rotations of 4 and 4 channels do not fit a weight \[4, 8\]",
+        ),
+        (
+            lambda: Outlying(Dense(torch.ones(2, 3)), sparse(2, 4)),
+            r"a sparse matrix \[2, 4\] is not added to a weight \[2, 3\]",
+        ),
+        (
+            lambda: replace(sparse(2, 4), columns=torch.zeros(1).int()),
+            r"columns of a sparse matrix of 3 numbers are \[3\] int32, not \[1\] torch.int32",
+        ),
+        (
+            lambda: replace(sparse(2, 4), starts=torch.zeros(3)),
+            r"starts of .* are \[3\] int32, not \[3\] torch.float32",
         ),
     ],
 )

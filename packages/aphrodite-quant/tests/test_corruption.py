@@ -88,7 +88,12 @@ def fp8(method, name, shape):
 
 
 def squeezellm():
-    tensors = {"qweight": random((12, 24), torch.int32), "lookup_table": random((24, 16))}
+    tensors = {
+        "qweight": random((12, 24), torch.int32), "lookup_table": random((24, 16)),
+        "rows": torch.arange(25).int(), "cols": torch.arange(24).int(), "vals": random((24,)),
+        "full_rows": random((96, 2)),
+        "full_row_indices": torch.tensor([5, 3]).int(),
+    }  # fmt: skip
     return Specimen(tensors, {"quant_method": "squeezellm", "wbits": 4})
 
 

@@ -1,8 +1,9 @@
-"""Weights that consist of others, to backends that multiply those: runs of columns, rotations."""
+"""Weights that consist of others, to backends that multiply those: runs, rotations, outliers."""
 
 from dataclasses import replace
 
 from aphrodite_kernels.layouts.base import PackedWeight
+from aphrodite_kernels.layouts.outlying import Outlying
 from aphrodite_kernels.layouts.rotated import Rotated
 from aphrodite_kernels.layouts.runs import Runs
 from aphrodite_kernels.protocols import MatMuls, Repack, Repacks, Takes
@@ -19,11 +20,11 @@ def packs_within(pack: Repack, products: MatMuls) -> Repacks:
         known = all(type(part) in products for part in parts)
         return replace(weight, parts=parts) if known else weight
 
-    def pack_rotated(weight: PackedWeight) -> PackedWeight:
-        assert isinstance(weight, Rotated), f"bound to {type(weight).__name__}"
+    def pack_inner(weight: PackedWeight) -> PackedWeight:
+        assert isinstance(weight, Rotated | Outlying), f"bound to {type(weight).__name__}"
         return replace(weight, weight=pack(weight.weight))
 
-    return {Runs: pack_runs, Rotated: pack_rotated}
+    return {Runs: pack_runs, Rotated: pack_inner, Outlying: pack_inner}
 
 
 def multiplies_within(products: MatMuls) -> Takes:
@@ -32,10 +33,8 @@ def multiplies_within(products: MatMuls) -> Takes:
     def multiplies(weight: PackedWeight) -> bool:
         if isinstance(weight, Runs):
             return all(type(part) in products for part in weight.parts)
-        return (
-            isinstance(weight, Rotated)
-            and weight.picked is None
-            and type(weight.weight) in products
-        )
+        if isinstance(weight, Rotated):
+            return weight.picked is None and type(weight.weight) in products
+        return isinstance(weight, Outlying) and type(weight.weight) in products
 
     return multiplies

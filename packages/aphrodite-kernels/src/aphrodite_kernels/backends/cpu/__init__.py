@@ -29,6 +29,7 @@ from aphrodite_kernels.backends.cpu.library import open_library
 from aphrodite_kernels.backends.cpu.matmul import dense_matmul_on, tiled_matmul_on
 from aphrodite_kernels.backends.cpu.narrow import Narrow, narrow_matmul_on, narrow_rows_on
 from aphrodite_kernels.backends.cpu.norm import add_rms_norm_on, rms_norm_on
+from aphrodite_kernels.backends.cpu.outlying import outlying_matmul_on, outlying_rows_on
 from aphrodite_kernels.backends.cpu.program import capture_on
 from aphrodite_kernels.backends.cpu.rope import rotate_and_store_on
 from aphrodite_kernels.backends.cpu.rotated import rotated_matmul_on
@@ -44,6 +45,7 @@ from aphrodite_kernels.backends.cpu.trellis_paths import find_paths_on
 from aphrodite_kernels.composed import multiplies_within, packs_within
 from aphrodite_kernels.errors import BackendError
 from aphrodite_kernels.layouts.dense import Dense
+from aphrodite_kernels.layouts.outlying import Outlying
 from aphrodite_kernels.layouts.rotated import Rotated
 from aphrodite_kernels.layouts.runs import Runs
 from aphrodite_kernels.protocols import Embeds, MatMuls
@@ -87,11 +89,16 @@ def backend_on(device: torch.device, runtime: Runtime) -> Backend:
         any_embed=any_embed_on(runtime),
         matmul={
             **products,
+            Outlying: outlying_matmul_on(runtime, products),
             Rotated: rotated_matmul_on(runtime, products),
             Runs: runs_matmul_on(runtime, products),
         },
-        takes=dict.fromkeys((Rotated, Runs), multiplies_within(products)),
-        embed={**look_ups, Runs: runs_rows_on(runtime, look_ups)},
+        takes=dict.fromkeys((Outlying, Rotated, Runs), multiplies_within(products)),
+        embed={
+            **look_ups,
+            Outlying: outlying_rows_on(runtime, look_ups),
+            Runs: runs_rows_on(runtime, look_ups),
+        },
         pack={**dict.fromkeys(PACKED_LAYOUTS, pack), **packs_within(pack, products)},
         rms_norm=rms_norm_on(runtime),
         add_rms_norm=add_rms_norm_on(runtime),

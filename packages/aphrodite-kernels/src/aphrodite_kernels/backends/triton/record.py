@@ -42,6 +42,7 @@ from aphrodite_kernels.backends.triton.looked import (
     steady_looked_matmul,
 )
 from aphrodite_kernels.backends.triton.norm import add_rms_norm_on, rms_norm_on
+from aphrodite_kernels.backends.triton.outlying import outlying_matmul, outlying_rows
 from aphrodite_kernels.backends.triton.runs import runs_matmul
 from aphrodite_kernels.backends.triton.sampling_argmax import argmax_on
 from aphrodite_kernels.backends.triton.sampling_draw import draw_on
@@ -76,6 +77,7 @@ from aphrodite_kernels.layouts import (
     PackedWeight,
     Scaled,
 )
+from aphrodite_kernels.layouts.outlying import Outlying
 from aphrodite_kernels.layouts.rotated import Rotated
 from aphrodite_kernels.layouts.runs import Runs
 from aphrodite_kernels.layouts.trellis import Trellis
@@ -110,11 +112,14 @@ def backend_on(device: torch.device, threads: int | None, dtype: torch.dtype) ->
         matmul={
             **products,
             Scaled: scaled_matmul(workspace, overlapped=overlapped),
-            Runs: runs_matmul(products),
+            **_composed(products, steady=False),
             Rotated: rotated_matmul(products),
         },
         rounded_matmul=rounded_matmul(workspace),
-        takes={Scaled: has_kernels, **dict.fromkeys((Runs, Rotated), multiplies_within(products))},
+        takes={
+            Scaled: has_kernels,
+            **dict.fromkeys((Outlying, Runs, Rotated), multiplies_within(products)),
+        },
         inputs={Scaled: scaled_inputs(Inputs(norm, gated), workspace, overlapped=overlapped)},
         embed=_look_ups(plain, dtype, overlapped=overlapped),
         rms_norm=rms_norm_on(overlapped=overlapped),
@@ -155,12 +160,17 @@ def _steady(fast: Backend, workspace: Workspace, *, overlapped: bool) -> Backend
         fast,
         summary=f"{fast.summary}, deterministic",
         row_invariant=True,
-        matmul={**products, Runs: runs_matmul(products)},
-        takes={**fast.takes, Runs: multiplies_within(products)},
+        matmul={**products, **_composed(products, steady=True)},
+        takes={**fast.takes, **dict.fromkeys((Outlying, Runs), multiplies_within(products))},
         inputs={},
         attention=steady_attention_on(overlapped=overlapped),
         steady=None,
     )
+
+
+def _composed(products: MatMuls, *, steady: bool) -> MatMuls:
+    """Of weights that consist of others, whose products round as those of their parts do."""
+    return {Outlying: outlying_matmul(products, steady=steady), Runs: runs_matmul(products)}
 
 
 def _look_ups(plain: Backend, dtype: torch.dtype, *, overlapped: bool) -> Embeds:
@@ -170,7 +180,11 @@ def _look_ups(plain: Backend, dtype: torch.dtype, *, overlapped: bool) -> Embeds
         Fragments: embed_fragments_on(dtype, overlapped=overlapped),
         **dict.fromkeys(LOOKED.values(), sourced_rows(plain.any_embed)),
     }
-    return {**look_ups, Runs: runs_rows(look_ups, plain.any_embed, dtype)}
+    return {
+        **look_ups,
+        Outlying: outlying_rows(look_ups, plain.any_embed, dtype),
+        Runs: runs_rows(look_ups, plain.any_embed, dtype),
+    }
 
 
 def _packs(dtype: torch.dtype, products: MatMuls) -> Repacks:

@@ -12,7 +12,8 @@ def _shared(rows: int, columns: int, generator: torch.Generator) -> Lookup:
     return Lookup(_codes(rows, columns, generator), table, scale, 32)
 
 
-def _by_row(rows: int, columns: int, generator: torch.Generator) -> Lookup:
+def random_rows(rows: int, columns: int, generator: torch.Generator) -> Lookup:
+    """A table for every row, without scales."""
     table = torch.randn(rows, 16, generator=generator) / 4
     return Lookup(_codes(rows, columns, generator), table, None, columns)
 
@@ -29,6 +30,6 @@ def _codes(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
 
 KINDS = (
     WeightKind("lookup_shared", _shared),
-    WeightKind("lookup_by_row", _by_row),
+    WeightKind("lookup_by_row", random_rows),
     WeightKind("lookup_six_bits", _six_bits, company=False),
 )
