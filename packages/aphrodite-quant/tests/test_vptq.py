@@ -1,11 +1,18 @@
-"""VPTQ: against its definition in whole numbers of Python, and files that are wrong."""
+"""VPTQ: as its own package decodes it, by its definition in Python, and files that are wrong."""
+
+import json
+from pathlib import Path
 
 import pytest
 import torch
 from aphrodite_kernels.layouts import Dense
 from aphrodite_kernels.layouts.runs import Runs
 from aphrodite_quant import FormatError, TensorError
+from safetensors import safe_open
+from safetensors.torch import load_file
 
+FILE = Path(__file__).parent / "golden" / "vptq.safetensors"
+GOLDEN = load_file(FILE)
 WITHOUT = {
     "out_features": 20, "group_num": 2, "group_size": 10, "vector_lens": [-1, 6],
     "num_centroids": [-1, 4096], "num_res_centroids": [-1, -1], "outlier_size": 0,
@@ -19,6 +26,26 @@ FULL = WITHOUT | {
 
 def config(settings, name="layer"):
     return {"quant_method": "vptq", "config_for_layers": {name: settings}}
+
+
+def golden(case):
+    """Settings, tensors and the decoded matrix; entries of codebooks that no code names are 0."""
+    with safe_open(FILE, "pt") as reader:
+        settings = json.loads(reader.metadata()["settings"])[case]
+    found = {n.removeprefix(f"{case}."): t for n, t in GOLDEN.items() if n.startswith(f"{case}.")}
+    expected = found.pop("effective_weight")
+    counts = {
+        "centroids.weight": settings["num_centroids"][1],
+        "res_centroids.weight": settings["num_res_centroids"][1],
+        "outlier_centroids.weight": settings["num_centroids"][0],
+    }
+    for name, count in counts.items():
+        if f"{name}.named" in found:
+            named, entries = found.pop(f"{name}.named").long(), found.pop(f"{name}.entries")
+            whole = torch.zeros(len(entries), count, entries.shape[2], dtype=entries.dtype)
+            whole[:, named] = entries
+            found[name] = whole.flatten(1)
+    return settings, found, expected
 
 
 def stream(rows, bits):
@@ -70,6 +97,34 @@ def made(settings):
         tensors |= {"weight_scale": scale, "weight_bias": bias}
         dense = dense * scale.float() + bias.float()
     return tensors, dense
+
+
+@pytest.mark.parametrize("case", ["packed", "unpacked", "unpacked-float"])
+def test_it_is_what_its_own_package_decodes(write_module, case):
+    settings, tensors, expected = golden(case)
+    for perm in (tensors["perm"], tensors["perm"].long()):
+        module = write_module(config(settings), tensors | {"perm": perm})
+        found = module.packed("layer", tuple(expected.shape)).dequantize()
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"res_indices": None}, "layer.res_indices"),
+        ({"indices": torch.ones(2, 4, 9).short()}, r"int16 \[2, 4, 9\]; exp.* int16 \[2, 4, 10\]"),
+        ({"indices": torch.ones(2, 4, 10).half()}, r"float16 .*; expected int16 \[2, 4, 10\]"),
+        ({"indices": torch.full((2, 4, 10), -1).short()}, "code 65535 names none of 40000 entries"),
+        (
+            {"res_indices": torch.full((2, 4, 10), 300).short()},
+            "res_indices': code 300 names none of 300 entries",
+        ),
+    ],
+)
+def test_what_is_wrong_in_unpacked_codes_is_named(write_module, change, message):
+    settings, tensors, _ = golden("unpacked")
+    with pytest.raises(TensorError, match=rf"model.safetensors.*{message}"):
+        write_module(config(settings), tensors | change).packed("layer")
 
 
 @pytest.mark.parametrize(
@@ -132,14 +187,14 @@ def test_what_is_wrong_is_named(write_module, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"is_indice_packed": False}, "only packed indices are read"),
+        ({"is_indice_packed": 1}, "has is_indice_packed 1; expected true or false"),
         ({"vector_lens": [1]}, r"has vector_lens \[1\]; expected two numbers"),
         ({"vector_lens": [-1, 0]}, "expected vectors of 1 or more"),
         ({"num_centroids": [-1, 70000]}, "2 to 65536 centroids"),
         ({"num_res_centroids": [4, 4]}, "expected none for outliers"),
         ({"group_size": -1}, "has group_size -1; expected a number above 0"),
         ({"outlier_size": 0}, "has outlier_size 0; expected a number above 0"),
-        ({"norm_dim": 1}, "has norm_dim 1; weight_scale and weight_bias are read where"),
+        ({"norm_dim": 1}, "has norm_dim 1; weight_scale and weight_bias are of input"),
     ],
 )
 def test_settings_that_no_format_has(write_module, change, message):

@@ -2,14 +2,16 @@
 
 With vectors of v and C centroids, G groups of g input features: `<prefix>.indices` int32
 [G, ceil(N / v), words], rows of which are little-endian streams of a code of log2(C) bits, and
-above it a residual code; `centroids.weight` [G, C * v], `res_centroids.weight` [G, R * v]. The
-first input features may be outliers: `outlier_indices` int16, unsigned, [1, ceil(N / u), columns]
-into `outlier_centroids.weight` [1, D * u]. Then columns move to `perm` [K], int16, and are
-multiplied by `weight_scale` [K] and shifted by `weight_bias` [K]. Modules without indices have a
-plain weight.
+above it a residual code; or, not packed, `indices` and `res_indices` [G, ceil(N / v), g], unsigned
+numbers of 16 bits. `centroids.weight` [G, C * v], `res_centroids.weight` [G, R * v]. The first
+input features may be outliers: `outlier_indices` [1, ceil(N / u), columns], of 16 bits, into
+`outlier_centroids.weight` [1, D * u]. Then columns move to `perm` [K], int16 or int64, and are
+multiplied by `weight_scale` [K] and shifted by `weight_bias` [K]. Files have numbers of 16 bits as
+int16, or with `indices_as_float` as float16 of the same bits. Modules without indices have a plain
+weight.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -50,12 +52,14 @@ class Packing:
     """Input features that are outliers."""
     permuted: bool
     scaled: bool
+    packed: bool
+    """Whether codes are bit streams."""
+    sixteen: torch.dtype
+    """What numbers of 16 bits are stored as."""
 
     @classmethod
     def of(cls, where: str, stated: Mapping[str, Any]) -> Self:
         """From the settings of a module; FormatError if they are not what this format has."""
-        if stated.get("is_indice_packed") is False:
-            raise FormatError(f"{where} has is_indice_packed false; only packed indices are read")
         vectors = _pair(where, stated, "vector_lens")
         centroids, residuals = (
             _pair(where, stated, name) for name in ("num_centroids", "num_res_centroids")
@@ -75,14 +79,26 @@ class Packing:
             _count(where, stated, name) for name in ("out_features", "group_num", "group_size")
         )
         outliers = _count(where, stated, "outlier_size") if apart else 0
-        permuted, scaled = (_flag(where, stated, f"enable_{name}") for name in ("perm", "norm"))
+        scaled = _flag(where, stated, "enable_norm")
         if scaled and stated.get("norm_dim", 0) != 0:
             raise FormatError(
                 f"{where} has norm_dim {stated['norm_dim']!r}; weight_scale and weight_bias are "
-                "read where they are of input features, norm_dim 0"
+                "of input features, norm_dim 0, in all that VPTQ's own package reads"
             )
         return cls(
-            rows, groups, size, vectors, centroids, max(0, residuals[1]), outliers, permuted, scaled
+            rows,
+            groups,
+            size,
+            vectors,
+            centroids,
+            residual=max(0, residuals[1]),
+            outliers=outliers,
+            permuted=_flag(where, stated, "enable_perm"),
+            scaled=scaled,
+            packed=_flag(where, stated, "is_indice_packed"),
+            sixteen=torch.float16
+            if _flag(where, stated, "indices_as_float", default=False)
+            else torch.int16,
         )
 
 
@@ -129,31 +145,55 @@ def read(store: TensorStore, prefix: str, packing: Packing) -> Runs:
 
 def _groups(store: TensorStore, prefix: str, packing: Packing) -> list[Codebook]:
     length, count = packing.vectors[1], packing.centroids[1]
-    bits, more = (max(0, n - 1).bit_length() for n in (count, packing.residual))
-    vectors, words = -(-packing.rows // length), -(-packing.size * (bits + more) // _WORD)
     name = f"{prefix}.indices"
-    stored = exact(store, name, torch.int32, (packing.groups, vectors, words))
+    beside = name if packing.packed else f"{prefix}.res_indices"
+    codes = (_packed if packing.packed else _unpacked)(store, prefix, packing)
     tables = floating(store, f"{prefix}.centroids.weight", (packing.groups, count * length))
     rest = None
     if packing.residual:
         shape = (packing.groups, packing.residual * length)
         rest = floating(store, f"{prefix}.res_centroids.weight", shape)
     parts: list[Codebook] = []
-    for group in range(packing.groups):
-        codes = _fields(stored[group], bits + more, packing.size)
-        books = [_book(store, name, codes & (1 << bits) - 1, tables[group], length)]
+    for group, (main, residual) in enumerate(codes):
+        books = [_book(store, name, main, tables[group], length)]
         if rest is not None:
-            books.append(_book(store, name, codes >> bits, rest[group], length))
+            books.append(_book(store, beside, residual, rest[group], length))
         parts.append(Codebook(tuple(books), None, packing.rows))
     return parts
+
+
+def _packed(store: TensorStore, prefix: str, packing: Packing) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of each group: codes [V, g] int64 and residual ones, out of fields that hold both."""
+    bits, more = (max(0, n - 1).bit_length() for n in (packing.centroids[1], packing.residual))
+    vectors = -(-packing.rows // packing.vectors[1])
+    words = -(-packing.size * (bits + more) // _WORD)
+    shape = (packing.groups, vectors, words)
+    for stored in exact(store, f"{prefix}.indices", torch.int32, shape):
+        fields = _fields(stored, bits + more, packing.size)
+        yield fields & (1 << bits) - 1, fields >> bits
+
+
+def _unpacked(store: TensorStore, prefix: str, packing: Packing) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of each group: codes [V, g] int64 and residual ones, the same again if there are none."""
+    shape = (packing.groups, -(-packing.rows // packing.vectors[1]), packing.size)
+    main = _unsigned(store, f"{prefix}.indices", packing, shape)
+    residual = main
+    if packing.residual:
+        residual = _unsigned(store, f"{prefix}.res_indices", packing, shape)
+    return zip(main, residual, strict=True)
 
 
 def _outliers(store: TensorStore, prefix: str, packing: Packing) -> Codebook:
     length, count = packing.vectors[0], packing.centroids[0]
     name, shape = f"{prefix}.outlier_indices", (1, -(-packing.rows // length), packing.outliers)
-    codes = exact(store, name, torch.int16, shape)[0].long() & 0xFFFF
+    codes = _unsigned(store, name, packing, shape)[0]
     table = floating(store, f"{prefix}.outlier_centroids.weight", (1, count * length))
     return Codebook((_book(store, name, codes, table[0], length),), None, packing.rows)
+
+
+def _unsigned(store: TensorStore, name: str, packing: Packing, shape: tuple[int, ...]) -> Tensor:
+    """Numbers of 16 bits, as int64."""
+    return exact(store, name, packing.sixteen, shape).view(torch.int16).long() & 0xFFFF
 
 
 def _book(store: TensorStore, name: str, codes: Tensor, table: Tensor, length: int) -> Book:
@@ -187,8 +227,8 @@ def _pair(where: str, stated: Mapping[str, Any], name: str) -> tuple[int, int]:
     return cast("tuple[int, int]", tuple(items))
 
 
-def _flag(where: str, stated: Mapping[str, Any], name: str) -> bool:
-    value = stated.get(name, True)
+def _flag(where: str, stated: Mapping[str, Any], name: str, *, default: bool = True) -> bool:
+    value = stated.get(name, default)
     if not isinstance(value, bool):
         raise FormatError(f"{where} has {name} {value!r}; expected true or false")
     return value
