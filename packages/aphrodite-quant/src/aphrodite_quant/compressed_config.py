@@ -42,3 +42,17 @@ def compressed_config(
         "ignore": list(plain),
         "kv_cache_scheme": None,
     }
+
+
+def four_bit_floats(
+    layout: str, strategy: str, group: int, scales: str, plain: Sequence[str]
+) -> dict[str, Any]:
+    """Weights as four-bit floats with a scale, of a type of PyTorch, for every `group` columns."""
+    weights = {
+        "num_bits": 4,
+        "type": "float",
+        "strategy": strategy,
+        "group_size": group,
+        "scale_dtype": f"torch.{scales}",
+    }
+    return compressed_config(layout, weights, plain)

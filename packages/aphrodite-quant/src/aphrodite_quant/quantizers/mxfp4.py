@@ -8,7 +8,7 @@ import torch
 from aphrodite_kernels.layouts import Dense
 from torch import Tensor
 
-from aphrodite_quant.compressed_config import compressed_config
+from aphrodite_quant.compressed_config import four_bit_floats
 from aphrodite_quant.online import mxfp4
 from aphrodite_quant.quantizer import Options, Quantizer, Statistics, common_group
 
@@ -31,14 +31,7 @@ class Mxfp4(Quantizer):
         return 8 * mxfp4.PER_WEIGHT
 
     def config(self, plain: Sequence[str]) -> dict[str, Any]:
-        weights = {
-            "num_bits": 4,
-            "type": "float",
-            "strategy": "group",
-            "group_size": _GROUP,
-            "scale_dtype": "torch.uint8",
-        }
-        return compressed_config("mxfp4-pack-quantized", weights, plain)
+        return four_bit_floats("mxfp4-pack-quantized", "group", _GROUP, "uint8", plain)
 
     def quantize(self, weight: Tensor, statistics: Statistics | None) -> dict[str, Tensor]:
         packed = mxfp4.quantize(Dense(weight))

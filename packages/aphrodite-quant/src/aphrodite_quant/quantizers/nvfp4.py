@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aphrodite_quant.compressed_config import compressed_config
+from aphrodite_quant.compressed_config import four_bit_floats
 from aphrodite_quant.quantizer import Options, Quantizer, Statistics, common_group
 from aphrodite_quant.small_floats import magnitudes, nearest
 
@@ -36,14 +36,9 @@ class Nvfp4(Quantizer):
         return 4 + 8 / _GROUP
 
     def config(self, plain: Sequence[str]) -> dict[str, Any]:
-        weights = {
-            "num_bits": 4,
-            "type": "float",
-            "strategy": "tensor_group",
-            "group_size": _GROUP,
-            "scale_dtype": "torch.float8_e4m3fn",
-        }
-        return compressed_config("nvfp4-pack-quantized", weights, plain)
+        return four_bit_floats(
+            "nvfp4-pack-quantized", "tensor_group", _GROUP, "float8_e4m3fn", plain
+        )
 
     def quantize(self, weight: Tensor, statistics: Statistics | None) -> dict[str, Tensor]:
         groups = weight.unflatten(1, (-1, _GROUP))
