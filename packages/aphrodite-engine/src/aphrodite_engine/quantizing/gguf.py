@@ -6,28 +6,23 @@ there.
 """
 
 import shutil
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from aphrodite_kernels.backend import Backend, backend_for
+import msgspec
 from aphrodite_quant.ggml.recipe import Recipe, find_recipe
 from aphrodite_quant.ggml.write import Written, size_of, write_model
 from torch import Tensor
 
-from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.errors import ConfigError
-from aphrodite_engine.execution.device import choose_device
-from aphrodite_engine.loading.model import OpenModel, open_model, weights_of
-from aphrodite_engine.loading.source import find_model_path
-from aphrodite_engine.loading.text import load_text
-from aphrodite_engine.quantizing.corpus import Corpus, read_corpus
+from aphrodite_engine.loading.model import weights_of
+from aphrodite_engine.quantizing.corpus import Corpus
 from aphrodite_engine.quantizing.gguf_source import GgufContents, gguf_contents
 from aphrodite_engine.quantizing.importance import importance_of
 from aphrodite_engine.quantizing.job import Job, Progress
-from aphrodite_engine.quantizing.perplexity import compare
-from aphrodite_engine.quantizing.report import ModuleRecord, Perplexity, Report
+from aphrodite_engine.quantizing.report import ModuleRecord, Report
+from aphrodite_engine.quantizing.subject import Subject
 
 FORMAT = "gguf"
 _DEFAULT = "q4_k_m"
@@ -38,13 +33,10 @@ _WEIGHT = ".weight"
 class _Plan:
     """Everything that is known before the first weight is read."""
 
-    job: Job
-    path: Path
+    subject: Subject
     output: Path
-    source: OpenModel
     contents: GgufContents
     recipe: Recipe
-    backend: Backend
     corpus: Corpus | None
     """None: nothing is run."""
 
@@ -55,7 +47,6 @@ def write_gguf_model(job: Job, progress: Progress) -> Report:
     Raises:
         EngineError, QuantError, KernelError: see loading/errors.py.
     """
-    started = time.monotonic()
     plan = _plan(job)
     _check_room(plan)
     written = write_model(
@@ -66,18 +57,9 @@ def write_gguf_model(job: Job, progress: Progress) -> Report:
         importance=_importance(plan, progress),
         progress=partial(progress, "quantising"),
     )
-    store = plan.source.checkpoint.store
-    return Report(
-        model=job.model,
-        format=f"{FORMAT}:{plan.recipe.name}",
-        output=str(plan.output),
-        modules=tuple(_record(one) for one in written if one.error),
-        bytes_before=sum(store.info(name).nbytes for name in store.names()),
-        bytes_after=sum(one.bytes for one in written),
-        resumed=0,
-        perplexity=_perplexity(plan, progress),
-        seconds=time.monotonic() - started,
-    )
+    records = [_record(one) for one in written if one.error]
+    size = sum(one.bytes for one in written)
+    return plan.subject.report(plan.output, records, size, plan.corpus, progress)
 
 
 def _plan(job: Job) -> _Plan:
@@ -88,24 +70,16 @@ def _plan(job: Job) -> _Plan:
         raise ConfigError(f"--output {output}: the format gguf writes a file; name one in .gguf")
     if output.exists() and not job.overwrite:
         raise ConfigError(f"{output} exists; remove it, or add --overwrite")
-    path = find_model_path(job.model, job.revision, None)
-    if output.exists() and output.samefile(path):
+    named = msgspec.structs.replace(job, format=f"{FORMAT}:{recipe.name}")
+    subject = Subject.open(named)
+    if output.exists() and output.samefile(subject.path):
         raise ConfigError(f"{output} is the model itself; name another --output")
-    source = open_model(path)
-    backend = backend_for(choose_device(job.device))
-    text = load_text(EngineConfig(model=str(path)), lambda line: None)
-    corpus = None
-    if job.calibration is not None or job.evaluate:
-        corpus = read_corpus(job.calibration, text.tokenizer, job.samples, job.length)
     return _Plan(
-        job=job,
-        path=path,
+        subject=subject,
         output=output,
-        source=source,
-        contents=gguf_contents(source, text, backend),
+        contents=gguf_contents(subject.source, subject.text, subject.backend),
         recipe=recipe,
-        backend=backend,
-        corpus=corpus,
+        corpus=subject.corpus(calibrated=job.calibration is not None),
     )
 
 
@@ -124,11 +98,12 @@ def _check_room(plan: _Plan) -> None:
 
 def _importance(plan: _Plan, progress: Progress) -> dict[str, Tensor]:
     """By GGUF name; empty without a calibration text of the user's."""
-    if plan.job.calibration is None or plan.corpus is None:
+    subject = plan.subject
+    if subject.job.calibration is None or plan.corpus is None:
         return {}
     progress("weighing inputs", 0, 1)
-    weights = weights_of(plan.source, plan.source.checkpoint.store)
-    found = importance_of(plan.source, weights, plan.backend, plan.corpus.calibration)
+    weights = weights_of(subject.source, subject.source.checkpoint.store)
+    found = importance_of(subject.source, weights, subject.backend, plan.corpus.calibration)
     progress("weighing inputs", 1, 1)
     name = plan.contents.stored_name
     return {f"{name(module)}{_WEIGHT}": squares for module, squares in found.items()}
@@ -141,9 +116,3 @@ def _record(one: Written) -> ModuleRecord:
         error=one.error,
         output_error=None,
     )
-
-
-def _perplexity(plan: _Plan, progress: Progress) -> Perplexity | None:
-    if plan.corpus is None or not plan.job.evaluate:
-        return None
-    return compare(plan.path, plan.output, plan.backend, plan.corpus.held_out, progress)

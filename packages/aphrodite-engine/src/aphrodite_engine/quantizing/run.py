@@ -1,7 +1,6 @@
 """From a model to a quantised checkpoint of it."""
 
 import shutil
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,27 +9,23 @@ from math import prod
 from pathlib import Path
 
 import torch
-from aphrodite_kernels.backend import Backend, backend_for
+from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.backends.cpu.cores import physical_cores
 from aphrodite_quant import Quantizer, find_quantizer
 
-from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.errors import ConfigError
-from aphrodite_engine.execution.device import choose_device
-from aphrodite_engine.loading.model import OpenModel, open_model, weights_of
-from aphrodite_engine.loading.source import find_model_path
-from aphrodite_engine.loading.text import load_text
+from aphrodite_engine.loading.model import weights_of
 from aphrodite_engine.loading.weights import RecordingStore
 from aphrodite_engine.quantizing.blocks import BlockWriter, quantize_alone, reader_of
 from aphrodite_engine.quantizing.calibration import quantize_by_calibration
-from aphrodite_engine.quantizing.corpus import Corpus, read_corpus
+from aphrodite_engine.quantizing.corpus import Corpus
 from aphrodite_engine.quantizing.gguf import FORMAT as GGUF
 from aphrodite_engine.quantizing.gguf import write_gguf_model
 from aphrodite_engine.quantizing.job import Job, Progress
 from aphrodite_engine.quantizing.output import Output
-from aphrodite_engine.quantizing.perplexity import compare
-from aphrodite_engine.quantizing.report import Perplexity, Report
+from aphrodite_engine.quantizing.report import Report
 from aphrodite_engine.quantizing.side_files import plain_dtype, write_side_files
+from aphrodite_engine.quantizing.subject import Subject
 from aphrodite_engine.quantizing.survey import REST, Survey, survey_model
 
 _PLAIN = ("lm_head",)
@@ -41,10 +36,7 @@ _PLAIN = ("lm_head",)
 class _Plan:
     """Everything that is known before the first weight is read."""
 
-    job: Job
-    path: Path
-    source: OpenModel
-    backend: Backend
+    subject: Subject
     survey: Survey
     quantizer: Quantizer
     corpus: Corpus | None
@@ -59,57 +51,32 @@ def quantize_model(job: Job, progress: Progress) -> Report:
     """
     if job.format_name == GGUF:
         return write_gguf_model(job, progress)
-    started = time.monotonic()
     plan = _plan(job)
-    identity = job.identity(plan.path, calibrated=plan.quantizer.calibrated)
+    identity = job.identity(plan.subject.path, calibrated=plan.quantizer.calibrated)
     output = Output.open(Path(job.output), plan.survey.blocks, identity, overwrite=job.overwrite)
     _check_room(plan, output)
     resumed = len(output.finished)
-    with _threads(plan.backend):
+    with _threads(plan.subject.backend):
         _write(plan, output, progress)
     records = tuple(record for block in output.finished.values() for record in block)
     size = output.close()
-    store = plan.source.checkpoint.store
-    return Report(
-        model=job.model,
-        format=job.format,
-        output=str(output.path),
-        modules=records,
-        bytes_before=sum(store.info(name).nbytes for name in store.names()),
-        bytes_after=size,
-        resumed=resumed,
-        perplexity=_perplexity(plan, output, progress),
-        seconds=time.monotonic() - started,
-    )
+    return plan.subject.report(output.path, records, size, plan.corpus, progress, resumed=resumed)
 
 
 def _plan(job: Job) -> _Plan:
     file = find_quantizer(job.format_name)
-    path = find_model_path(job.model, job.revision, None)
-    source = open_model(path)
-    backend = backend_for(choose_device(job.device))
-    weights = weights_of(source, source.checkpoint.store)
-    survey = survey_model(source, weights, backend)
+    subject = Subject.open(job)
+    weights = weights_of(subject.source, subject.source.checkpoint.store)
+    survey = survey_model(subject.source, weights, subject.backend)
     shapes = {one.shape for one in survey.projections}
-    quantizer = file.quantizer(job.options, shapes).on(backend)
-    corpus = None
-    if quantizer.calibrated or job.evaluate:
-        text = load_text(EngineConfig(model=str(path)), lambda line: None)
-        corpus = read_corpus(job.calibration, text.tokenizer, job.samples, job.length)
-    return _Plan(
-        job=job,
-        path=path,
-        source=source,
-        backend=backend,
-        survey=survey,
-        quantizer=quantizer,
-        corpus=corpus,
-    )
+    quantizer = file.quantizer(job.options, shapes).on(subject.backend)
+    corpus = subject.corpus(calibrated=quantizer.calibrated)
+    return _Plan(subject=subject, survey=survey, quantizer=quantizer, corpus=corpus)
 
 
 def _write(plan: _Plan, output: Output, progress: Progress) -> None:
     """All files of the checkpoint but its index."""
-    source, survey, done = plan.source, plan.survey, count(1)
+    source, survey, done = plan.subject.source, plan.survey, count(1)
     recorded = RecordingStore(source.checkpoint.store, lambda read, total: None)
     writer = BlockWriter(
         weights=weights_of(source, recorded),
@@ -118,12 +85,12 @@ def _write(plan: _Plan, output: Output, progress: Progress) -> None:
         survey=survey,
         output=output,
         dtype=plain_dtype(source),
-        device=plan.backend.device,
+        device=plan.subject.backend.device,
         progress=lambda: progress("quantising", next(done), len(survey.projections)),
     )
     if plan.quantizer.calibrated:
         assert plan.corpus is not None, "planned with one"
-        quantize_by_calibration(source, writer, plan.backend, plan.corpus.calibration)
+        quantize_by_calibration(source, writer, plan.subject.backend, plan.corpus.calibration)
     else:
         quantize_alone(writer)
     writer.write_rest()
@@ -133,7 +100,7 @@ def _write(plan: _Plan, output: Output, progress: Progress) -> None:
 
 def _check_room(plan: _Plan, output: Output) -> None:
     """ConfigError if the disk has not the room for what is left to write."""
-    survey, itemsize = plan.survey, plain_dtype(plan.source).itemsize
+    survey, itemsize = plan.survey, plain_dtype(plan.subject.source).itemsize
     bits = plan.quantizer.bits_per_weight
     left = [block for block in survey.blocks if block not in output.finished]
     parts = [one for block in left for one in survey.projections_in(block)]
@@ -145,12 +112,6 @@ def _check_room(plan: _Plan, output: Output) -> None:
             f"{output.path} needs about {needed / 1e9:.2f} GB, but its disk has {free / 1e9:.2f} "
             "GB left; free some, or name an --output elsewhere"
         )
-
-
-def _perplexity(plan: _Plan, output: Output, progress: Progress) -> Perplexity | None:
-    if plan.corpus is None or not plan.job.evaluate:
-        return None
-    return compare(plan.path, output.path, plan.backend, plan.corpus.held_out, progress)
 
 
 @contextmanager
