@@ -19,6 +19,8 @@ import urllib.request
 from pathlib import Path
 from socket import socket
 
+import markdown
+
 QUESTION = "What is the capital of France? Answer in one English sentence."
 TOKENS = 24
 PROGRAM = str(Path(sys.executable).with_name("aphrodite"))
@@ -40,9 +42,10 @@ def main() -> int:
         print(json.dumps({name: rows[name]}), file=sys.stderr, flush=True)
         if options.output is not None:
             record(options.output, name, rows[name])
-    print("| checkpoint | verified | answer |\n|---|---|---|")
-    for name, row in rows.items():
-        print(f"| {name} | {row['problems'] or 'sound'} | {row['answer']} |")
+    cells = [
+        [name, str(row["problems"] or "sound"), str(row["answer"])] for name, row in rows.items()
+    ]
+    print(markdown.table(["checkpoint", "verified", "answer"], cells))
     return 0 if all(row["good"] for row in rows.values()) else 1
 
 

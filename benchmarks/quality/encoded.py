@@ -1,6 +1,6 @@
 """Formats that no tool at hand can write: whole models in them, and whether they are read as meant.
 
-    python3 -m uv run python benchmarks/quality/encoded.py [NAME ...] [--folder DIR]
+    python3 -m uv run python benchmarks/quality/encoded.py [NAME ...] [--device cuda]
     python3 -m uv run python benchmarks/quality/encoded.py --table
 
 The demo model's weights are put into each format by the plainest way there is (`encoders/`): the
@@ -10,7 +10,8 @@ engine, and a plain checkpoint is made of what it finds. A row of the results ha
 weights; the largest difference between what is read and what was meant, in units of a matrix's root
 mean square; what `inspect --verify` has against the checkpoint; the usual comparison with the
 original; and the KL of the predictions from those of the plain checkpoint, once as models run on
-this CPU and once by the reference, which rounds no activations.
+the device and once by the reference, which rounds no activations. Results of another device than
+the CPU, or of another --model, go to --output.
 """
 
 import argparse
@@ -20,16 +21,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import markdown
 import torch
-from answers import verified
+from aphrodite_engine.config import EngineConfig
+from aphrodite_engine.execution.device import choose_device
+from aphrodite_engine.inspecting.facts import inspect_checkpoint
 from aphrodite_engine.loading.model import OpenModel, open_model, weights_of
 from aphrodite_engine.loading.source import find_model_path
 from aphrodite_engine.quantizing.observed import Projection
 from aphrodite_engine.quantizing.output import Output
 from aphrodite_engine.quantizing.side_files import plain_dtype, write_side_files
 from aphrodite_engine.quantizing.survey import REST, Survey, survey_model
-from aphrodite_kernels.backend import backend_for
+from aphrodite_kernels.backend import Backend, backend_for
 from aphrodite_kernels.backends import reference
+from aphrodite_quant import Weights
 from encoders import aqlm, awq, bitnet, exl2, marlin, quip, squeezellm, vptq
 from encoders.shared import Encoder
 from predictions import RESULTS, Predictions, load, record, size
@@ -46,26 +51,26 @@ PIECES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Demo:
-    """The demo model, whose weights are encoded."""
+class Original:
+    """The model whose weights are encoded."""
 
     source: OpenModel
+    weights: Weights
     survey: Survey
 
     @classmethod
-    def open(cls) -> "Demo":
-        source = open_model(find_model_path("demo", None, None))
+    def open(cls, path: Path) -> "Original":
+        source = open_model(path)
         weights = weights_of(source, source.checkpoint.store)
-        return cls(source, survey_model(source, weights, backend_for(torch.device("cpu"))))
+        survey = survey_model(source, weights, _plainest(torch.device("cpu")))
+        return cls(source, weights, survey)
 
     def matrix(self, module: str, shape: tuple[int, int]) -> Tensor:
-        weights = weights_of(self.source, self.source.checkpoint.store)
-        return weights.packed(module, shape).dequantize()
+        return self.weights.packed(module, shape).dequantize()
 
     def vectors(self, block: str) -> dict[str, Tensor]:
-        weights, dtype = weights_of(self.source, self.source.checkpoint.store), self.dtype
         found = self.survey.vectors_in(block)
-        return {name: weights.tensor(name, shape).to(dtype) for name, shape in found.items()}
+        return {name: self.weights.tensor(name, found[name]).to(self.dtype) for name in found}
 
     @property
     def dtype(self) -> torch.dtype:
@@ -88,31 +93,41 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(ENCODERS))
     parser.add_argument("--folder", type=Path, default=Path("quality-checkpoints"))
     parser.add_argument("--pieces", type=int, default=8, help="of the held-out text")
+    parser.add_argument("--model", type=Path, help="other weights than those of the demo model")
+    parser.add_argument("--device", default="cpu", help="that models run on; they are encoded here")
+    parser.add_argument("--output", type=Path, default=FILE, help="a JSON file, rows are added to")
     parser.add_argument("--table", action="store_true", help="print what was measured as Markdown")
     options = parser.parse_args()
     if options.table:
-        print(table(json.loads(FILE.read_text())))
+        print(table(json.loads(options.output.read_text())))
         return
-    demo, original = Demo.open(), Predictions.of_demo(options.pieces)
+    if options.output == FILE and (options.model is not None or options.device != "cpu"):
+        parser.error("results of another model or device need an --output of their own")
+    path = options.model or find_model_path("demo", None, None)
+    backend = backend_for(choose_device(options.device))
+    original, predicted = Original.open(path), Predictions.of_text(path, options.pieces, backend)
+    named = ["--device", options.device] if options.device != "cpu" else []
+    named += ["--model", "PATH"] if options.model is not None else []
     for name in options.names or ENCODERS:
-        written = write(demo, ENCODERS[name], options.folder / name)
-        row = measure(demo, original, written)
-        record(FILE, name, row, ["benchmarks/quality/encoded.py", name])
+        written = write(original, ENCODERS[name], options.folder / name)
+        row = measure(original, predicted, written)
+        record(options.output, name, row, ["benchmarks/quality/encoded.py", name, *named])
 
 
 @torch.inference_mode()
-def write(demo: Demo, encoder: Encoder, path: Path) -> Written:
+def write(original: Original, encoder: Encoder, path: Path) -> Written:
     """Both checkpoints of a format."""
     decoded = path.with_name(f"{path.name}-decoded")
-    blocks, lost, total = demo.survey.blocks, 0.0, 0.0
+    blocks, lost, total = original.survey.blocks, 0.0, 0.0
     outputs = [Output.open(each, blocks, {}, overwrite=True) for each in (path, decoded)]
     encoded: dict[str, tuple[int, int]] = {}
     for number, block in enumerate(blocks):
-        made, plain = demo.vectors(block), demo.vectors(block)
-        for one in demo.survey.projections_in(block):
-            weight = demo.matrix(one.module, one.shape)
+        made, plain = original.vectors(block), original.vectors(block)
+        for one in original.survey.projections_in(block):
+            weight = original.matrix(one.module, one.shape)
             if encoder.blocks is not None and number >= encoder.blocks:
-                made[f"{one.module}.weight"] = plain[f"{one.module}.weight"] = weight.to(demo.dtype)
+                left = {f"{one.module}.weight": weight.to(original.dtype)}
+                made, plain = made | left, plain | left
                 continue
             found = encoder.encode(weight)
             made |= {f"{one.module}.{leaf}": tensor for leaf, tensor in found.tensors.items()}
@@ -121,35 +136,42 @@ def write(demo: Demo, encoder: Encoder, path: Path) -> Written:
             total += float(weight.square().sum())
             encoded[one.module] = one.shape
         if block == REST:
-            for module, shape in demo.survey.matrices.items():
-                made[f"{module}.weight"] = demo.matrix(module, shape).to(demo.dtype)
+            for module, shape in original.survey.matrices.items():
+                made[f"{module}.weight"] = original.matrix(module, shape).to(original.dtype)
             plain = made
         for output, tensors in zip(outputs, (made, plain), strict=True):
             output.write(block, tensors, [])
-    left = [one.module for one in demo.survey.projections if one.module not in encoded]
+    left = [one.module for one in original.survey.projections if one.module not in encoded]
     for output, config in zip(outputs, (encoder.config(encoded, left), {}), strict=True):
-        write_side_files(demo.source, output, config)
+        write_side_files(original.source, output, config)
         output.close()
     return Written(path, decoded, encoded, math.sqrt(lost / total))
 
 
-def measure(demo: Demo, original: Predictions, written: Written) -> dict[str, object]:
-    loaded = load(written.path, original.backend)
-    meant = Predictions.of(written.decoded, original.pieces[:PIECES])
-    plainest = reference.create(torch.device("cpu"), threads=None, dtype=None)
-    exact = Predictions.of(written.decoded, original.pieces[:1], plainest)
+def measure(original: Original, predicted: Predictions, written: Written) -> dict[str, object]:
+    backend = predicted.backend
+    loaded = load(written.path, backend)
+    meant = Predictions.of(written.decoded, predicted.pieces[:PIECES], backend)
+    plainest = _plainest(backend.device)
+    exact = Predictions.of(written.decoded, predicted.pieces[:1], plainest)
     return {
         "blocks": len({one.rpartition(".layers.")[2].split(".")[0] for one in written.encoded}),
         "weight_error": written.error,
-        "largest_difference": difference(written, demo.survey.projections),
-        "problems": verified(str(written.path)),
-        **original.compare(loaded),
+        "largest_difference": difference(written, original.survey.projections),
+        "problems": problems(written.path, backend.device),
+        **predicted.compare(loaded),
         "divergence_from_decoded": meant.compare(loaded)["divergence"],
         "divergence_from_decoded_by_the_reference": exact.compare(
             load(written.path, exact.backend)
         )["divergence"],
         "megabytes": size(written.path) / 1e6,
     }
+
+
+def problems(path: Path, device: torch.device) -> str:
+    """What `inspect --verify` has against a checkpoint on a device; empty: nothing."""
+    config = EngineConfig(model=str(path), device=str(device))
+    return "; ".join(inspect_checkpoint(path, config, lambda done, total: None).problems)
 
 
 def difference(written: Written, projections: tuple[Projection, ...]) -> float:
@@ -165,31 +187,30 @@ def difference(written: Written, projections: tuple[Projection, ...]) -> float:
     return largest
 
 
+def _plainest(device: torch.device) -> Backend:
+    return reference.create(device, threads=None, dtype=torch.float32)
+
+
 def table(rows: Mapping[str, Mapping[str, float]]) -> str:
     """As Markdown, and what was largest of all."""
-    titles = [
-        "format",
-        "blocks",
-        "error of weights",
-        "perplexity",
-        "KL",
-        "KL from the decoded",
-        "MB",
-    ]
-    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    for name, row in sorted(rows.items()):
-        perplexity = row["perplexity"]
-        cells = [name, f"{row['blocks']}", f"{row['weight_error']:.3f}"]
-        cells += [f"{perplexity:.3f}" if perplexity < 100 else f"{perplexity:.0f}"]
-        cells += [
-            f"{max(0.0, row[kind]):.4f}" for kind in ("divergence", "divergence_from_decoded")
+    kinds = ("divergence", "divergence_from_decoded")
+    cells = [
+        [
+            name,
+            f"{row['blocks']}",
+            f"{row['weight_error']:.3f}",
+            markdown.perplexity(row["perplexity"]),
+            *(f"{max(0.0, row[kind]):.4f}" for kind in kinds),
+            f"{row['megabytes']:.0f}",
         ]
-        lines.append("| " + " | ".join([*cells, f"{row['megabytes']:.0f}"]) + " |")
+        for name, row in sorted(rows.items())
+    ]
+    titles = ["format", "blocks", "error of weights", "perplexity", "KL", "KL from the decoded"]
     most = {
         kind: max(abs(row[kind]) for row in rows.values())
         for kind in ("largest_difference", "divergence_from_decoded_by_the_reference")
     }
-    return "\n".join([*lines, "", json.dumps(most)])
+    return f"{markdown.table([*titles, 'MB'], cells)}\n\n{json.dumps(most)}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from typing import Self
 import torch
 from aphrodite_engine.config import EngineConfig
 from aphrodite_engine.loading.model import LoadedModel, load_model, open_model
-from aphrodite_engine.loading.source import find_model_path
 from aphrodite_engine.loading.text import load_text
 from aphrodite_engine.quantizing.corpus import read_corpus
 from aphrodite_engine.quantizing.sequences import input_of
@@ -41,18 +40,17 @@ class Predictions:
         return cls(loaded, backend, pieces, [_hidden(loaded, backend, piece) for piece in pieces])
 
     @classmethod
-    def of_demo(cls, pieces: int) -> Self:
-        """What the demo model predicts on the first pieces of the held-out text."""
-        path = find_model_path("demo", None, None)
+    def of_text(cls, path: Path, pieces: int, backend: Backend | None = None) -> Self:
+        """What the checkpoint predicts on the first pieces of the held-out text."""
         tokenizer = load_text(EngineConfig(model=str(path)), lambda line: None).tokenizer
-        return cls.of(path, read_corpus(None, tokenizer, 1, LENGTH).held_out[:pieces])
+        return cls.of(path, read_corpus(None, tokenizer, 1, LENGTH).held_out[:pieces], backend)
 
     @torch.inference_mode()
     def compare(self, other: LoadedModel) -> dict[str, float]:
         """Perplexities, mean KL(this, other) in nats, how often both find the same likeliest."""
         surprise, divergence, same, count = [0.0, 0.0], 0.0, 0, 0
         for piece, expected in zip(self.pieces, self.hidden, strict=True):
-            wanted = piece[1:, None]
+            wanted = piece[1:, None].to(expected.device)
             before = self.loaded.model.logits(expected).float().log_softmax(1)
             told = other.model.logits(_hidden(other, self.backend, piece))
             after = told.float().log_softmax(1)

@@ -39,8 +39,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("quality-checkpoints"))
     parser.add_argument("--pieces", type=int, default=8, help="of the held-out text")
     options = parser.parse_args()
-    original = Predictions.of_demo(options.pieces)
-    file = RESULTS / f"{find_model_path('demo', None, None).stem}.json"
+    path = find_model_path("demo", None, None)
+    original = Predictions.of_text(path, options.pieces)
+    file = RESULTS / f"{path.stem}.json"
     program = "benchmarks/quality/run.py"
     for name in options.formats or ([] if options.checkpoint else JOBS):
         record(file, name, _measured(original, _written(name, options.folder)), [program, name])

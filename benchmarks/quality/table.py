@@ -1,4 +1,4 @@
-"""Rows of the tables in docs/quantization.md, from what run.py recorded.
+"""The tables in docs/quantization.md, from what run.py recorded.
 
     python3 benchmarks/quality/table.py NAME [...]
 
@@ -7,9 +7,10 @@ A NAME is one of a row, or begins several and ends in a star; rows are sorted by
 
 import argparse
 import json
-import math
 from fnmatch import fnmatchcase
 from pathlib import Path
+
+import markdown
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "quality"
 MODEL = "SmolLM2-135M-Instruct.Q4_1"
@@ -23,12 +24,17 @@ def main() -> None:
     wanted = {
         name: row for name, row in rows.items() if any(fnmatchcase(name, one) for one in names)
     }
-    for name, row in sorted(wanted.items(), key=lambda item: item[1]["divergence"]):
-        digits = max(0, 3 - int(math.log10(row["perplexity"])))
-        print(
-            f"| {name} | {row['perplexity']:.{digits}f} | {row['divergence']:.4f} "
-            f"| {row['same_likeliest']:.1%} | {row['megabytes']:.0f} |".replace("%", " %")
-        )
+    cells = [
+        [
+            name,
+            markdown.perplexity(row["perplexity"]),
+            f"{row['divergence']:.4f}",
+            markdown.share(row["same_likeliest"]),
+            f"{row['megabytes']:.0f}",
+        ]
+        for name, row in sorted(wanted.items(), key=lambda item: item[1]["divergence"])
+    ]
+    print(markdown.table(["format", "perplexity", "KL", "same token", "MB"], cells))
 
 
 if __name__ == "__main__":
