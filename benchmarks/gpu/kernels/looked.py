@@ -28,6 +28,7 @@ from aphrodite_kernels.layouts import Lookup, PackedWeight
 from aphrodite_kernels.layouts.codebook import Book, Codebook
 from aphrodite_kernels.layouts.grouped import pack_codes
 from aphrodite_kernels.layouts.lattice import Lattice
+from aphrodite_kernels.layouts.outlying import Entries, Outlying, Sparse
 from aphrodite_kernels.layouts.rotated import Rotated, Rotation
 from aphrodite_kernels.layouts.row_grouped import RowGrouped
 from aphrodite_kernels.layouts.runs import Runs
@@ -93,6 +94,14 @@ def tables() -> Lookup:
     return Lookup(codes, torch.randn(ROWS, 16) / 4, None, COLUMNS)
 
 
+def outlying() -> Outlying:
+    """0.45 % of a matrix, and ten whole rows."""
+    kept = torch.rand(ROWS, COLUMNS) < 0.0045
+    kept[torch.randperm(ROWS)[:10]] = True
+    entries = Entries(*kept.nonzero(as_tuple=True), torch.randn(int(kept.sum())) / 4)
+    return Outlying(tables(), Sparse.of([entries], ROWS, COLUMNS))
+
+
 KINDS: dict[str, Callable[[], PackedWeight]] = {
     "aqlm_1x16": lambda: codebook((1, 8), (1 << 16,)),
     "aqlm_2x8": lambda: codebook((1, 8), (256, 256)),
@@ -102,6 +111,7 @@ KINDS: dict[str, Callable[[], PackedWeight]] = {
     "e8p_e81b": lambda: lattice(residual=True),
     "quip": quip,
     "squeezellm": tables,
+    "squeezellm_outliers": outlying,
     "hqq_4_axis_0": lambda: row_grouped(4),
     "hqq_3_axis_0": lambda: row_grouped(3),
 }
