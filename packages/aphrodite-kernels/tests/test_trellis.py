@@ -95,7 +95,8 @@ def test_blocks_stay_whole():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"trellis": torch.zeros(8, 8, 40).short()}, r"b from 1 to 8, not \[8, 8, 40\]"),
+        ({"trellis": torch.zeros(8, 8, 72).short()}, r"1.5, 2.5 or 3.5, not \[8, 8, 72\]"),
+        ({"trellis": torch.zeros(8, 8, 40).short()}, "of 2.5 bits has the codebook mul1"),
         ({"trellis": torch.zeros(8, 8, 32)}, "not .* torch.float32"),
         ({"suh": torch.ones(64).half()}, r"suh of a trellis .* is \[128\] float16, not \[64\]"),
         ({"svh": torch.ones(128)}, "svh .* not .* torch.float32"),

@@ -7,7 +7,7 @@ from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts.hadamard import hadamard
 from aphrodite_kernels.layouts.trellis import Trellis, TrellisCodebook
 from aphrodite_kernels.testing.case import Rounding, assert_product_close
-from aphrodite_kernels.testing.kinds.trellis import random_trellis
+from aphrodite_kernels.testing.kinds.trellis import RATES, random_trellis
 
 if obstacle := device_obstacle():
     pytest.skip(f"no Triton kernel can run here: {obstacle}", allow_module_level=True)
@@ -28,8 +28,7 @@ def drawn(rows, columns, bits, codebook=TrellisCodebook.MUL1, seed=0):
     return random_trellis(rows, columns, bits, codebook, generator).to(DEVICE)
 
 
-@pytest.mark.parametrize("bits", range(1, 9))
-@pytest.mark.parametrize("codebook", TrellisCodebook)
+@pytest.mark.parametrize(("bits", "codebook"), RATES)
 def test_every_number_of_bits_decodes_to_what_its_stream_means(bits, codebook):
     weight = drawn(128, 256, bits, codebook)
     fields = TrellisFields.of(weight)
@@ -39,7 +38,7 @@ def test_every_number_of_bits_decodes_to_what_its_stream_means(bits, codebook):
     assert torch.equal(found, weight.decode()[64:])
 
 
-@pytest.mark.parametrize("bits", [1, 3, 7, 8])
+@pytest.mark.parametrize("bits", [1, 1.5, 2.5, 3, 3.5, 7, 8])
 def test_few_rows_of_every_width_of_fields(bits):
     weight = drawn(128, 384, bits)
     x = torch.randn(3, 384, device=DEVICE).to(DTYPE)

@@ -11,7 +11,7 @@ from aphrodite_quant.quantizers.exl3 import quantizer
 from aphrodite_quant.trellis.encode import encode
 from safetensors.torch import save_file
 
-RATE_BOUND = {1: 1.15, 2: 1.15, 3: 1.2, 4: 1.22, 6: 1.35}
+RATE_BOUND = {1: 1.15, 1.5: 1.15, 2: 1.15, 2.5: 1.17, 3: 1.2, 3.5: 1.2, 4: 1.22, 6: 1.35}
 """Bits -> most that the error of noise may be, in multiples of what any code of the rate leaves."""
 BACKEND = backend_for(torch.device("cpu"))
 
@@ -28,7 +28,7 @@ def test_noise_comes_near_the_bound_of_its_rate(bits):
     assert 4.0**-bits < error < RATE_BOUND[bits] * 4.0**-bits
 
 
-@pytest.mark.parametrize(("variant", "bits"), [("mcg", 2), ("3inst", 3), (None, 4)])
+@pytest.mark.parametrize(("variant", "bits"), [("mcg", 2), ("3inst", 3), (None, 4), ("mul1", 2.5)])
 def test_the_reader_finds_the_matrix(variant, bits, tmp_path):
     weight = noise(120, 100) * torch.linspace(0.5, 2, 120)[:, None]
     made = quantizer(Options(bits=bits, variant=variant), {(120, 100)}).on(BACKEND)
@@ -72,7 +72,9 @@ def test_input_features_of_all_sizes_keep_their_share():
 @pytest.mark.parametrize(
     ("options", "shape", "message"),
     [
-        ({"bits": 9}, (128, 128), "1 to 8 bits, not 9"),
+        ({"bits": 9}, (128, 128), "1 to 8 bits, and of 1.5, 2.5 and 3.5, not 9"),
+        ({"bits": 4.5}, (128, 128), "not 4.5"),
+        ({"bits": 2.5, "variant": "mcg"}, (128, 128), "exl3:mcg has no weights of 2.5 bits"),
         ({"variant": "5inst"}, (128, 128), "exl3:5inst is not known; present are exl3:3inst"),
         ({"group_size": 64}, (128, 128), "exl3 has no option group_size"),
     ],

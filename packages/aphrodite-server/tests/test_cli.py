@@ -238,6 +238,14 @@ def test_chat_tells_errors(url, engine, capsys):
             "/nowhere does not exist",
         ),
         (["quantize", "demo", "--format", "int9", "--output", "out"], "present are "),
+        (
+            ["quantize", "demo", "--format", "exl3", "--bits", "4.5", "--output", "out"],
+            "1 to 8 bits, and of 1.5, 2.5 and 3.5, not 4.5",
+        ),
+        (
+            ["quantize", "demo", "--format", "gptq", "--bits", "2.5", "--output", "out"],
+            "bits are 2, 3, 4 or 8, found 2.5",
+        ),
     ],
 )
 def test_what_cannot_be_quantised_is_said_in_a_line(

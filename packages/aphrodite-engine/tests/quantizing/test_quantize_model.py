@@ -116,6 +116,26 @@ def test_side_files_come_along(tiny, job):
     assert not (output / MANIFEST).exists()
 
 
+def test_what_each_module_stores_is_told_to_tools_that_ask(job):
+    done = job("exl3:mcg", bits=1, samples=1, evaluate=False)
+    quantize_model(done, ignore)
+    checkpoint = open_checkpoint(done.output)
+    told = json.loads((checkpoint.path / "quantization_config.json").read_text())
+    storage = told.pop("tensor_storage")
+    config = json.loads((checkpoint.path / "config.json").read_text())
+    assert told == config["quantization_config"]
+    names = [name for module in storage.values() for name in module["stored_tensors"]]
+    assert sorted(names) == sorted(checkpoint.store.names())
+    query = storage["model.layers.0.self_attn.q_proj"]
+    prefix = "model.layers.0.self_attn.q_proj"
+    trellis = {"shape": [8, 8, 16], "n_bytes": 2048, "dtype": "torch.int16"}
+    assert query["stored_tensors"][f"{prefix}.trellis"] == trellis
+    assert query["stored_tensors"][f"{prefix}.bias"]["shape"] == [64]
+    kind = (query["quant_format"], query["bits_per_weight"], query["mcg_multiplier"])
+    assert kind == ("exl3", 1, 0xCBAC1FED)
+    assert set(storage["model.norm"]) == {"stored_tensors"}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

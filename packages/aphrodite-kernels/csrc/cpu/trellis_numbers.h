@@ -9,17 +9,21 @@ enum class Codebook : int32_t { kInst3, kMcg, kMul1 };  // as Python numbers the
 
 constexpr int kRingHalves = 1 + 16 * 8 + 16;  // one in front, and what is read behind the end
 
-// Where the states of sixteen symbols lie in the halves that follow the one before their first bit.
-template <int bits>
+// Two symbols that follow each other have pair_bits, the first of an odd number the smaller part.
+
+// Where the states of sixteen symbols lie in the halves that follow the one before their first bit,
+// of which `skipped` bits belong to a symbol before.
+template <int pair_bits, int skipped>
 struct Windows {
-  static constexpr int kSecond = 9 * bits / 16;  // the half at which symbol 8 begins
+  static constexpr int end_of(int symbol) { return skipped + (symbol + 1) * pair_bits / 2; }
+  static constexpr int kSecond = end_of(8) / 16;  // the half in which symbol 8 ends
   uint16_t halves[32] = {};                      // the lower one of a word first
   int32_t shifts[16] = {};
   uint8_t bytes[2][32] = {};  // of eight words, from half 0 and from kSecond
   constexpr Windows() {
     for (int i = 0; i < 16; ++i) {
-      const int first = (i + 1) * bits / 16, from = first - (i < 8 ? 0 : kSecond);
-      shifts[i] = 16 - (i + 1) * bits % 16;
+      const int first = end_of(i) / 16, from = first - (i < 8 ? 0 : kSecond);
+      shifts[i] = 16 - end_of(i) % 16;
       halves[2 * i] = static_cast<uint16_t>(first + 1);
       halves[2 * i + 1] = static_cast<uint16_t>(first);
       for (int b = 0; b < 4; ++b)
@@ -27,23 +31,25 @@ struct Windows {
     }
   }
 };
-template <int bits>
-static constexpr Windows<bits> kWindows{};
+template <int pair_bits, int skipped>
+static constexpr Windows<pair_bits, skipped> kWindows{};
 
 // A tile's halves in the order of the stream, behind the last one of the ring.
-template <int bits>
+template <int pair_bits>
 APH_INLINE void unroll_ring(const uint8_t* tile, uint16_t* ring) {
 #if defined(__AVX2__)
-  for (int i = 0; i < bits; ++i) {
+  for (int i = 0; i < pair_bits / 2; ++i) {
     const __m256i words = _mm256_loadu_si256((const __m256i*)(tile + 32 * i));
     const __m256i turned = _mm256_or_si256(_mm256_slli_epi32(words, 16),
                                            _mm256_srli_epi32(words, 16));
     _mm256_storeu_si256((__m256i*)(ring + 1 + 16 * i), turned);
   }
+  constexpr int kUnrolled = pair_bits / 2 * 16;
 #else
-  for (int i = 0; i < 16 * bits; ++i) std::memcpy(ring + 1 + i, tile + 2 * (i ^ 1), 2);
+  constexpr int kUnrolled = 0;
 #endif
-  std::memcpy(ring, tile + 32 * bits - 4, 2);
+  for (int i = kUnrolled; i < 8 * pair_bits; ++i) std::memcpy(ring + 1 + i, tile + 2 * (i ^ 1), 2);
+  std::memcpy(ring, tile + 16 * pair_bits - 4, 2);
 }
 
 #if defined(__AVX512BW__)
@@ -54,12 +60,13 @@ APH_INLINE __m512i factors(uint32_t value) {
   asm("" : "+v"(all));
   return all;
 }
-template <int bits>
+template <int pair_bits, int skipped>
 APH_INLINE __m512i states(const uint16_t* at) {
+  constexpr const Windows<pair_bits, skipped>& windows = kWindows<pair_bits, skipped>;
   const __m256i near = _mm256_loadu_si256((const __m256i*)at);
-  const __m512i words = _mm512_permutexvar_epi16(_mm512_loadu_si512(kWindows<bits>.halves),
+  const __m512i words = _mm512_permutexvar_epi16(_mm512_loadu_si512(windows.halves),
                                                  _mm512_castsi256_si512(near));
-  return _mm512_and_si512(_mm512_srlv_epi32(words, _mm512_loadu_si512(kWindows<bits>.shifts)),
+  return _mm512_and_si512(_mm512_srlv_epi32(words, _mm512_loadu_si512(windows.shifts)),
                           _mm512_set1_epi32(0xffff));
 }
 APH_INLINE Floats as_half(Floats a) { return widen_half(narrow_half(a)); }
@@ -81,9 +88,9 @@ APH_INLINE Floats numbers_of(__m512i state) {
     return as_half(low + widen_half(_mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16))));
   }
 }
-template <int bits, Codebook book>
+template <int pair_bits, int skipped, Codebook book>
 APH_INLINE Floats numbers(const uint16_t* at) {
-  return numbers_of<book>(states<bits>(at));
+  return numbers_of<book>(states<pair_bits, skipped>(at));
 }
 
 #elif defined(__AVX2__)
@@ -94,11 +101,12 @@ APH_INLINE __m256i factors(uint32_t value) {
   asm("" : "+x"(all));
   return all;
 }
-template <int bits>
+template <int pair_bits, int skipped>
 APH_INLINE __m256i states(const uint16_t* at, int half) {
+  constexpr const Windows<pair_bits, skipped>& windows = kWindows<pair_bits, skipped>;
   const __m256i near = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)at));
-  const __m256i place = _mm256_loadu_si256((const __m256i*)kWindows<bits>.bytes[half]);
-  const __m256i shift = _mm256_loadu_si256((const __m256i*)(kWindows<bits>.shifts + 8 * half));
+  const __m256i place = _mm256_loadu_si256((const __m256i*)windows.bytes[half]);
+  const __m256i shift = _mm256_loadu_si256((const __m256i*)(windows.shifts + 8 * half));
   return _mm256_and_si256(_mm256_srlv_epi32(_mm256_shuffle_epi8(near, place), shift),
                           _mm256_set1_epi32(0xffff));
 }
@@ -127,10 +135,11 @@ APH_INLINE __m256 numbers_of(__m256i state) {
     return as_half(_mm256_add_ps(low, widen_words(_mm256_srli_epi32(mixed, 16))));
   }
 }
-template <int bits, Codebook book>
+template <int pair_bits, int skipped, Codebook book>
 APH_INLINE Floats numbers(const uint16_t* at) {
-  return {numbers_of<book>(states<bits>(at, 0)),
-          numbers_of<book>(states<bits>(at + Windows<bits>::kSecond, 1))};
+  const uint16_t* second = at + Windows<pair_bits, skipped>::kSecond;
+  return {numbers_of<book>(states<pair_bits, skipped>(at, 0)),
+          numbers_of<book>(states<pair_bits, skipped>(second, 1))};
 }
 
 #else
@@ -152,9 +161,9 @@ APH_INLINE float number_of(uint32_t state) {
   const Half low{static_cast<uint16_t>(mixed)}, high{static_cast<uint16_t>(mixed >> 16)};
   return as_half(widen(low) + widen(high));
 }
-template <int bits, Codebook book>
+template <int pair_bits, int skipped, Codebook book>
 APH_INLINE Floats numbers(const uint16_t* at) {
-  constexpr const Windows<bits>& windows = kWindows<bits>;
+  constexpr const Windows<pair_bits, skipped>& windows = kWindows<pair_bits, skipped>;
   return each([&](int i) {
     const uint32_t high = at[windows.halves[2 * i + 1]], low = at[windows.halves[2 * i]];
     return number_of<book>((high << 16 | low) >> windows.shifts[i] & 0xffff);
@@ -162,5 +171,12 @@ APH_INLINE Floats numbers(const uint16_t* at) {
 }
 
 #endif
+
+// Sixteen numbers of a tile, from those of vector v on; v is even or, if `odd`, one more.
+template <int pair_bits, Codebook book, bool odd>
+APH_INLINE Floats numbers_from(const uint16_t* ring, int v) {
+  constexpr int skipped = odd ? pair_bits % 2 * 8 : 0;
+  return numbers<pair_bits, skipped, book>(ring + (v * pair_bits) / 2);
+}
 
 }  // namespace aph::APH_LEVEL

@@ -199,11 +199,12 @@ class FindPaths(Protocol):
     The state of a symbol is the last 16 bits of the ring up to and with its own.
     """
 
-    def __call__(self, targets: Tensor, bits: int, numbers: Tensor) -> Tensor:
+    def __call__(self, targets: Tensor, bits: float, numbers: Tensor) -> Tensor:
         """targets [n, 256], numbers of the states [65536], float32 -> symbols [n, 256] uint8.
 
-        Symbols have 1 to 8 bits. The path has the least sum of squared errors of all that have its
-        bits at the seam; those are the best path's of the targets near it.
+        Symbols have 1 to 8 bits; of 1.5, 2.5 and 3.5 the first has half a bit less, the second half
+        a bit more, and so on. The path has the least sum of squared errors of all with its bits
+        at the seam; those are the best path's of the targets near it.
         """
         ...
 

@@ -6,13 +6,14 @@ under `formats/` reads it again.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from aphrodite_kernels.backend import Backend
 from torch import Tensor
 
+from aphrodite_quant.containers.store import TensorInfo
 from aphrodite_quant.errors import FormatError
 
 _GROUPS = (128, 64, 32)
@@ -24,7 +25,7 @@ class Options:
 
     variant: str | None = None
     """What stands behind a colon in the format's name: fp8:block."""
-    bits: int | None = None
+    bits: float | None = None
     group_size: int | None = None
     """Input features that share a scale; -1: all of them."""
     symmetric: bool | None = None
@@ -75,6 +76,15 @@ class Quantizer(ABC):
     @abstractmethod
     def config(self, plain: Sequence[str]) -> dict[str, Any]:
         """The `quantization_config` of a checkpoint; its linear modules `plain` were left alone."""
+
+    def side_files(
+        self, config: Mapping[str, Any], tensors: Collection[TensorInfo]
+    ) -> dict[str, dict[str, Any]]:
+        """What other tools want beside config.json: names of files and the JSON that they hold.
+
+        `config` is what config.json says of the format, `tensors` are all that were written.
+        """
+        return {}
 
     @abstractmethod
     def quantize(self, weight: Tensor, statistics: Statistics | None) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Name of a file under `quantizers/`, perhaps with a variant behind a colon."""
     output: str
     """Directory to write."""
-    bits: int | None = None
+    bits: float | None = None
     group_size: int | None = None
     symmetric: bool | None = None
     act_order: bool | None = None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from aphrodite_quant import TensorStore
+from aphrodite_quant import TensorInfo, TensorStore
 from aphrodite_quant.containers.safetensors import open_safetensors, write_safetensors
 from aphrodite_quant.location import INDEX
 from torch import Tensor
@@ -86,11 +86,16 @@ class Output:
         text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
         (self.path / name).write_text(text + "\n", encoding="utf-8")
 
+    def tensors(self) -> list[TensorInfo]:
+        """What is written, all blocks being finished."""
+        stores = [self.stored(block) for block in self.blocks]
+        return [store.info(name) for store in stores for name in store.names()]
+
     def close(self) -> int:
         """Write the index, forget the manifest; the bytes of all tensors."""
-        stores = {self.file_of(block): self.stored(block) for block in self.blocks}
-        places = {name: file.name for file, store in stores.items() for name in store.names()}
-        size = sum(store.info(name).nbytes for store in stores.values() for name in store.names())
+        tensors = self.tensors()
+        places = {info.name: info.file.name for info in tensors}
+        size = sum(info.nbytes for info in tensors)
         self.write_json(INDEX, {"metadata": {"total_size": size}, "weight_map": places})
         (self.path / MANIFEST).unlink()
         return size

@@ -1,10 +1,11 @@
 """What lies beside the weights of a Hugging Face directory: configuration, tokenizer, template."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from aphrodite_quant import Quantizer
 
 from aphrodite_engine.loading.model import OpenModel
 from aphrodite_engine.quantizing.output import MANIFEST, Output
@@ -16,6 +17,7 @@ _OWN = (
     "config.json",
     "quantize_config.json",
     "quant_config.json",
+    "quantization_config.json",
     "quanto_qmap.json",
     "model.safetensors.index.json",
 )
@@ -31,13 +33,20 @@ def plain_dtype(source: OpenModel) -> torch.dtype:
     return known.get(str(stated), torch.bfloat16)
 
 
-def write_side_files(source: OpenModel, output: Output, quantization: Mapping[str, Any]) -> None:
+def write_side_files(
+    source: OpenModel, output: Output, quantizer: Quantizer, plain: Sequence[str]
+) -> None:
     """Copy them from a directory, or write what the metadata of a GGUF file say.
+
+    Linear modules `plain` were left alone; all tensors are written.
 
     Raises:
         ModelError: the file's tokenizer is not one that is known.
     """
-    output.write_json("config.json", _config(source) | {"quantization_config": dict(quantization)})
+    quantization = quantizer.config(plain)
+    output.write_json("config.json", _config(source) | {"quantization_config": quantization})
+    for name, value in quantizer.side_files(quantization, output.tensors()).items():
+        output.write_json(name, value)
     if source.gguf is None:
         for file in source.checkpoint.path.iterdir():
             if file.suffix in _SUFFIXES and file.name not in (*_OWN, MANIFEST):

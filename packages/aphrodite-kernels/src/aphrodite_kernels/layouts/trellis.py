@@ -1,7 +1,8 @@
 """Trellis-coded weights (EXL3): one to eight bits each, between two Hadamard transforms.
 
 A tile of 16 x 16 weights is a ring of 256 b bits; the state of each weight is the 16 bits that
-end with its own b, and a codebook computes the number from the state. W is the decoded matrix,
+end with its own b, and a codebook computes the number from the state. With one codebook b is also
+1.5, 2.5 or 3.5: every other weight has one bit more than the one before. W is the decoded matrix,
 turned by an orthonormal 128-point Hadamard transform along either axis and scaled per channel.
 """
 
@@ -21,6 +22,8 @@ from aphrodite_kernels.layouts.hadamard import sylvester
 
 TRELLIS_BLOCK = 128
 """Channels that one transform mixes; both dimensions are multiples of it."""
+TRELLIS_HALVES = (16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
+"""Words of 16 bits that a tile of 256 weights may have."""
 _TILE = 16
 _DECODED_AT_ONCE = 1 << 21
 
@@ -51,15 +54,13 @@ class Trellis(PackedWeight):
 
     def __post_init__(self) -> None:
         shape = tuple(self.trellis.shape)
-        if (
-            self.trellis.dtype != torch.int16
-            or len(shape) != 3
-            or shape[2] not in range(16, 129, 16)
-        ):
+        if self.trellis.dtype != torch.int16 or len(shape) != 3 or shape[2] not in TRELLIS_HALVES:
             raise LayoutError(
-                "a trellis is [K / 16, N / 16, 16 b] int16 with b from 1 to 8, not "
-                f"{list(shape)} {self.trellis.dtype}"
+                "a trellis is [K / 16, N / 16, 16 b] int16 with b from 1 to 8, 1.5, 2.5 or 3.5, "
+                f"not {list(shape)} {self.trellis.dtype}"
             )
+        if shape[2] % _TILE and self.codebook != TrellisCodebook.MUL1:
+            raise LayoutError(f"a trellis of {self.bits} bits has the codebook mul1")
         for name, scale, tiles in (("suh", self.suh, shape[0]), ("svh", self.svh, shape[1])):
             if scale.dtype != torch.float16 or tuple(scale.shape) != (tiles * _TILE,):
                 raise LayoutError(
@@ -72,9 +73,14 @@ class Trellis(PackedWeight):
                 )
 
     @property
-    def bits(self) -> int:
+    def bits(self) -> float:
         """Bits of one weight."""
-        return self.trellis.shape[2] // _TILE
+        return self.pair_bits / 2
+
+    @property
+    def pair_bits(self) -> int:
+        """Bits of two weights that follow each other; of 5, the first has 2."""
+        return self.trellis.shape[2] * 2 // _TILE
 
     @property
     def in_features(self) -> int:
@@ -178,14 +184,14 @@ class Trellis(PackedWeight):
 
     def _decoded(self) -> Iterator[Tensor]:
         """D from its first row to its last, so many whole blocks of rows at a time."""
-        word, shift = _windows(self.bits)
+        word, shift = _windows(self.pair_bits)
         word, shift = word.to(self.device), shift.to(self.device)
         numbers = trellis_numbers(self.codebook, self.device)
         blocks = max(1, _DECODED_AT_ONCE // (TRELLIS_BLOCK * len(self.suh)))
         height, end = blocks * TRELLIS_BLOCK // _TILE, self.trellis.shape[1]
         for start in range(0, end, height):
             halves = self.trellis[:, start : start + height].int() & 0xFFFF
-            high, low = halves[..., word], halves[..., _behind(word, self.bits)]
+            high, low = halves[..., word], halves[..., _behind(word, self.pair_bits)]
             state = (high << 16 | low) >> shift & 0xFFFF
             number = numbers[state.int()].unflatten(2, (_TILE, _TILE))  # [K/16, N/16, in, out]
             yield number.permute(1, 3, 0, 2).reshape(-1, len(self.suh))
@@ -204,20 +210,20 @@ def symbol_places() -> Tensor:
 
 
 @cache
-def _windows(bits: int) -> tuple[Tensor, Tensor]:
+def _windows(pair_bits: int) -> tuple[Tensor, Tensor]:
     """For each weight of a tile, in row-major order of (in, out): half-word and shift of its state.
 
     Weights follow each other as the operand of a tensor core's product has them in its lanes.
     """
-    start = ((torch.arange(256) + 1) * bits - 16) % (256 * bits)
+    start = ((torch.arange(256) + 1) * pair_bits // 2 - 16) % (128 * pair_bits)
     order = symbol_places().argsort()
     # The stream runs from the highest bit of a word of two halves, of which the low is first.
     return (start // 16 ^ 1)[order], (16 - start % 16)[order].int()
 
 
-def _behind(word: Tensor, bits: int) -> Tensor:
+def _behind(word: Tensor, pair_bits: int) -> Tensor:
     """The half-words that follow in the stream, a ring."""
-    return ((word ^ 1) + 1) % (16 * bits) ^ 1
+    return ((word ^ 1) + 1) % (8 * pair_bits) ^ 1
 
 
 def trellis_numbers(codebook: TrellisCodebook, device: torch.device) -> Tensor:

@@ -2,13 +2,14 @@
 
 `<prefix>.trellis` int16 [K / 16, N / 16, 16 b]; scales `suh` [K] and `svh` [N] float16, or in
 older files their signs alone, `su` and `sv`, int16 of 16 channels each, a set bit being -1. A
-scalar `mcg` or `mul1` chooses another codebook. N and K are multiples of 128: a layer of other
-sizes is padded, and cut where the model asks for it. Modules without a trellis are plain.
+scalar `mcg` or `mul1` chooses another codebook; with `mul1`, b may be 1.5, 2.5 or 3.5. N and K are
+multiples of 128: a layer of other sizes is padded, and cut where the model asks for it. Modules
+without a trellis are plain.
 """
 
 import torch
 from aphrodite_kernels.layouts import PackedWeight
-from aphrodite_kernels.layouts.trellis import Trellis, TrellisCodebook
+from aphrodite_kernels.layouts.trellis import TRELLIS_HALVES, Trellis, TrellisCodebook
 from torch import Tensor
 
 from aphrodite_quant.checkpoint import Checkpoint
@@ -52,10 +53,10 @@ def read(store: TensorStore, prefix: str) -> PackedWeight:
         return dense.read_left_alone(store, prefix)
     info = store.info(name)
     shape = info.shape
-    if info.type != torch.int16 or len(shape) != 3 or shape[2] not in range(16, 129, 16):
+    if info.type != torch.int16 or len(shape) != 3 or shape[2] not in TRELLIS_HALVES:
         raise TensorError(
             f"{info.file}: tensor {name!r} is {info}; expected int16 [K / 16, N / 16, 16 b], "
-            "b from 1 to 8"
+            "b from 1 to 8, 1.5, 2.5 or 3.5"
         )
     if shape[0] % 8 or shape[1] % 8 or 0 in shape:
         raise TensorError(
@@ -66,7 +67,13 @@ def read(store: TensorStore, prefix: str) -> PackedWeight:
         _scale(store, prefix, side, tiles * 16)
         for side, tiles in (("su", shape[0]), ("sv", shape[1]))
     )
-    return Trellis(store.read(name), suh, svh, _codebook(store, prefix, info))
+    book = _codebook(store, prefix, info)
+    if shape[2] % 16 and book != TrellisCodebook.MUL1:
+        raise TensorError(
+            f"{info.file}: tensor {name!r} has weights of {shape[2] / 16} bits, which only the "
+            f"codebook mul1 has, but its codebook is {book}; was {prefix + '.mul1'!r} lost?"
+        )
+    return Trellis(store.read(name), suh, svh, book)
 
 
 def _codebook(store: TensorStore, prefix: str, trellis: TensorInfo) -> TrellisCodebook:

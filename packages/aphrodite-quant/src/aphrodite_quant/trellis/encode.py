@@ -21,7 +21,10 @@ from aphrodite_quant.hessian import inverse_factor
 
 _TILE = 16
 _SIGNS = 0x5EED
-_SPREAD = {1: 1.1, 2: 0.98, 3: 0.92, 4: 0.88, 5: 0.85, 6: 0.82, 7: 0.79, 8: 0.76}
+_SPREAD: dict[float, float] = {
+    1: 1.1, 1.5: 1.03, 2: 0.98, 2.5: 0.96, 3: 0.92, 3.5: 0.93,
+    4: 0.88, 5: 0.85, 6: 0.82, 7: 0.79, 8: 0.76,
+}  # fmt: skip
 """Bits -> standard deviation of what is coded, in those of the codebook, that errs least.
 
 The more bits, the more a number beyond the codebook's largest would cost. Measured on normal
@@ -30,7 +33,7 @@ numbers; with spread 1, errors of four bits are 6 % larger, those of eight bits 
 
 
 def encode(
-    weight: Tensor, hessian: Tensor, bits: int, codebook: TrellisCodebook, find_paths: FindPaths
+    weight: Tensor, hessian: Tensor, bits: float, codebook: TrellisCodebook, find_paths: FindPaths
 ) -> Trellis:
     """A weight [N, K] float32 whose inputs x have the mean of x xᵀ `hessian` [K, K] float32.
 
@@ -92,7 +95,7 @@ def _turn(matrix: Tensor) -> Tensor:
 
 
 def _code(
-    turned: Tensor, upper: Tensor, bits: int, numbers: Tensor, find_paths: FindPaths
+    turned: Tensor, upper: Tensor, bits: float, numbers: Tensor, find_paths: FindPaths
 ) -> Tensor:
     """Symbols [K / 16, N / 16, 256] of a matrix [N, K], which is used up."""
     places = symbol_places().to(turned.device)
@@ -111,22 +114,26 @@ def _code(
     return torch.stack(coded)
 
 
-def ring_states(symbols: Tensor, bits: int) -> Tensor:
+def ring_states(symbols: Tensor, bits: float) -> Tensor:
     """The 16 bits of a ring that end with each symbol: [n, 256] int64."""
-    symbols = symbols.long()
+    symbols, pair_bits = symbols.long(), int(2 * bits)
+    place = torch.arange(256, device=symbols.device)
+    ends = (place + 1) * pair_bits // 2
     state = torch.zeros_like(symbols)
-    for back in range(-(-16 // bits)):
-        state |= symbols.roll(back, 1) << back * bits
+    for back in range(-(-16 // int(bits))):
+        state |= symbols.roll(back, 1) << (ends - (place + 1 - back) * pair_bits // 2)
     return state & 0xFFFF
 
 
-def _pack(symbols: Tensor, bits: int) -> Tensor:
+def _pack(symbols: Tensor, bits: float) -> Tensor:
     """[..., 256] -> [..., 16 bits] int16: a stream from the highest bit of words of two halves."""
-    shifts = torch.arange(bits - 1, -1, -1, dtype=torch.uint8, device=symbols.device)
-    stream = (symbols.unsqueeze(-1) >> shifts & 1).flatten(-2).unflatten(-1, (-1, 16))
+    pair_bits, of_second = int(2 * bits), int(2 * bits) - int(bits)
+    pairs = symbols[..., ::2].int() << of_second | symbols[..., 1::2]
+    shifts = torch.arange(pair_bits - 1, -1, -1, dtype=torch.int32, device=symbols.device)
+    stream = (pairs.unsqueeze(-1) >> shifts & 1).flatten(-2).unflatten(-1, (-1, 16))
     weights = 1 << torch.arange(15, -1, -1, device=symbols.device)
     halves = (stream * weights).sum(-1)
-    order = torch.arange(16 * bits, device=symbols.device) ^ 1
+    order = torch.arange(8 * pair_bits, device=symbols.device) ^ 1
     return halves[..., order].int().short()
 
 

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "--format", required=True, help="what to write; an unknown one lists those that there are"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="directory to write")
-    parser.add_argument("--bits", type=int, metavar="N", help="of a weight")
+    parser.add_argument("--bits", type=number, metavar="N", help="of a weight")
     parser.add_argument(
         "--group-size", type=int, metavar="N", help="input features of one scale; -1: all of them"
     )
@@ -102,6 +102,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
+
+
+def number(text: str) -> float:
+    """An argument's type: a whole number stays one."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _job(options: argparse.Namespace):  # noqa: ANN202 - its type is imported with the engine

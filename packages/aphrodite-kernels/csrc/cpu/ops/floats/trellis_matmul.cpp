@@ -13,7 +13,7 @@ struct aph_trellis_matmul_args {
   int64_t rows;
   aph_runtime* runtime;
   const float* x;          // [rows, columns]
-  const uint8_t* trellis;  // [depth / 16, width / 16, 32 bits]
+  const uint8_t* trellis;  // [depth / 16, width / 16, 16 pair_bits]
   const uint16_t* suh;     // [depth] float16
   const uint16_t* svh;     // [width] float16
   const float* bias;       // [outputs], or null
@@ -21,7 +21,7 @@ struct aph_trellis_matmul_args {
   int64_t x_stride, result_stride;
   int64_t depth, width;      // multiples of 128
   int64_t columns, outputs;  // those that are not padding
-  int32_t bits, codebook;
+  int32_t pair_bits, codebook;
 };
 
 namespace aph::APH_LEVEL {
@@ -100,14 +100,17 @@ static void multiply(const float* decoded, const float* x, float* sums) {
     for (int v = 0; v < 8; ++v) store(sums + r * kSums + v * kLanes, total[r][v]);
 }
 
-template <int bits, Codebook book>
+template <int pair_bits, Codebook book>
 static void decode_panel(const uint8_t* tile, int64_t step, int64_t ahead, float* decoded) {
   uint16_t ring[kRingHalves] = {};
   for (int t = 0; t < kPanel; ++t, tile += step) {
-    for (int line = 0; line < 32 * bits; line += 64) __builtin_prefetch(tile + ahead + line);
-    unroll_ring<bits>(tile, ring);
-    for (int v = 0; v < 16; ++v)
-      store(decoded + t * kNumbers + v * kLanes, numbers<bits, book>(ring + v * bits));
+    for (int line = 0; line < 16 * pair_bits; line += 64) __builtin_prefetch(tile + ahead + line);
+    unroll_ring<pair_bits>(tile, ring);
+    float* to = decoded + t * kNumbers;
+    for (int v = 0; v < 16; v += 2, to += 2 * kLanes) {
+      store(to, numbers_from<pair_bits, book, false>(ring, v));
+      store(to + kLanes, numbers_from<pair_bits, book, true>(ring, v + 1));
+    }
   }
 }
 
@@ -129,16 +132,16 @@ struct Piece {
   int64_t rows, column, columns;
 };
 
-template <int bits, Codebook book>
+template <int pair_bits, Codebook book>
 static void multiply_piece(const aph_trellis_matmul_args& args, const Piece& piece, float* sums) {
-  const int64_t panels = args.depth / kTransform, step = args.width / kSide * 32 * bits;
+  const int64_t panels = args.depth / kTransform, step = args.width / kSide * 16 * pair_bits;
   alignas(64) float decoded[kPanel * kNumbers];
   for (int64_t i = 0; i < piece.columns * piece.rows * kSums; ++i) sums[i] = 0.0f;
   for (int64_t panel = 0; panel < panels; ++panel)
     for (int64_t c = 0; c < piece.columns; ++c) {
-      const int64_t tile = panel * kPanel * step + (piece.column + c) * 32 * bits;
+      const int64_t tile = panel * kPanel * step + (piece.column + c) * 16 * pair_bits;
       const int64_t ahead = panel + 1 < panels ? kPanel * step : 0;
-      decode_panel<bits, book>(args.trellis + tile, step, ahead, decoded);
+      decode_panel<pair_bits, book>(args.trellis + tile, step, ahead, decoded);
       const float* x = piece.x + panel * piece.stride;
       float* sum = sums + c * piece.rows * kSums;
       int64_t row = 0;
@@ -154,13 +157,21 @@ static void multiply_piece(const aph_trellis_matmul_args& args, const Piece& pie
 
 using Multiply = void (*)(const aph_trellis_matmul_args& args, const Piece& piece, float* sums);
 
+// Null: no trellis has so many bits.
 template <Codebook book>
-static Multiply multiply_of(int32_t bits) {
-  static constexpr Multiply pieces[] = {multiply_piece<1, book>, multiply_piece<2, book>,
-                                       multiply_piece<3, book>, multiply_piece<4, book>,
-                                       multiply_piece<5, book>, multiply_piece<6, book>,
-                                       multiply_piece<7, book>, multiply_piece<8, book>};
-  return pieces[bits - 1];
+static Multiply multiply_of(int32_t pair_bits) {
+  static constexpr Multiply pieces[] = {multiply_piece<2, book>,  multiply_piece<4, book>,
+                                       multiply_piece<6, book>,  multiply_piece<8, book>,
+                                       multiply_piece<10, book>, multiply_piece<12, book>,
+                                       multiply_piece<14, book>, multiply_piece<16, book>};
+  if (pair_bits < 2 || pair_bits > 16) return nullptr;
+  if (pair_bits % 2 == 0) return pieces[pair_bits / 2 - 1];
+  if constexpr (book == Codebook::kMul1) {
+    if (pair_bits == 3) return multiply_piece<3, book>;
+    if (pair_bits == 5) return multiply_piece<5, book>;
+    if (pair_bits == 7) return multiply_piece<7, book>;
+  }
+  return nullptr;
 }
 
 static void multiply_chunk(const aph_trellis_matmul_args& args, int64_t start, int64_t rows,
@@ -188,11 +199,11 @@ static void multiply_chunk(const aph_trellis_matmul_args& args, int64_t start, i
 }
 
 int trellis_matmul(const aph_trellis_matmul_args& args) {
-  if (args.bits < 1 || args.bits > 8) return fail("a trellis has 1 to 8 bits, not %d", args.bits);
   const auto book = static_cast<Codebook>(args.codebook);
-  const Multiply multiply = book == Codebook::kInst3 ? multiply_of<Codebook::kInst3>(args.bits)
-                            : book == Codebook::kMcg ? multiply_of<Codebook::kMcg>(args.bits)
-                                                     : multiply_of<Codebook::kMul1>(args.bits);
+  const Multiply multiply = book == Codebook::kInst3 ? multiply_of<Codebook::kInst3>(args.pair_bits)
+                            : book == Codebook::kMcg ? multiply_of<Codebook::kMcg>(args.pair_bits)
+                                                     : multiply_of<Codebook::kMul1>(args.pair_bits);
+  if (!multiply) return fail("no trellis has %d bits for two weights", args.pair_bits);
   const int64_t most = args.rows < kChunk ? args.rows : kChunk;
   const size_t bytes = most * (2 * args.depth + args.width) * sizeof(float);
   float* memory = static_cast<float*>(scratch(args.runtime, -1, bytes));

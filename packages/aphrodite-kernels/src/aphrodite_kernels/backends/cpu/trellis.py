@@ -53,7 +53,7 @@ class TrellisMatmulArguments(Arguments):
         ("width", c_int64),
         ("columns", c_int64),
         ("outputs", c_int64),
-        ("bits", c_int32),
+        ("pair_bits", c_int32),
         ("codebook", c_int32),
     )
 
@@ -83,7 +83,7 @@ def trellis_matmul_on(runtime: Runtime) -> MatMul:
             width=len(source.svh),
             columns=weight.in_features,
             outputs=weight.out_features,
-            bits=source.bits,
+            pair_bits=source.pair_bits,
             codebook=_CODEBOOKS.index(source.codebook),
         )
         parts = (x, source.trellis, source.suh, source.svh, result)

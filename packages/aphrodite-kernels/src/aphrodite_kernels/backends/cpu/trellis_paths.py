@@ -17,7 +17,7 @@ class TrellisPathsArguments(Arguments):
         ("targets", c_void_p),
         ("numbers", c_void_p),
         ("symbols", c_void_p),
-        ("bits", c_int32),
+        ("pair_bits", c_int32),
     )
 
 
@@ -25,7 +25,7 @@ def find_paths_on(runtime: Runtime) -> FindPaths:
     """Each ring on a thread; at most 16 MB of memory for each of them."""
     run = runtime.op("trellis_paths")
 
-    def find_paths(targets: Tensor, bits: int, numbers: Tensor) -> Tensor:
+    def find_paths(targets: Tensor, bits: float, numbers: Tensor) -> Tensor:
         require_whole("targets", targets, None, 256)
         require_whole("numbers", numbers, 1 << 16)
         symbols = runtime.empty(*targets.shape, dtype=torch.uint8)
@@ -34,7 +34,7 @@ def find_paths_on(runtime: Runtime) -> FindPaths:
             targets=targets.data_ptr(),
             numbers=numbers.data_ptr(),
             symbols=symbols.data_ptr(),
-            bits=bits,
+            pair_bits=int(2 * bits),
         )
         run(arguments, targets, numbers, symbols)
         return symbols

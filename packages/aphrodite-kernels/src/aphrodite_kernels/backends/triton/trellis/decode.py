@@ -24,9 +24,9 @@ FLIPPED = tl.constexpr(0x3B603B60)
 
 
 @triton.constexpr_function
-def field_of(bits):
-    """Bytes of a field; `fields.py` has it for tensors."""
-    return max(bits, 2)
+def field_of(pair_bits):
+    """Bits of a field; `fields.py` has it for tensors, in digits of four."""
+    return max(4 * pair_bits, 16)
 
 
 @triton.constexpr_function
@@ -95,15 +95,16 @@ def numbers_of(states, BOOK: tl.constexpr, EMULATE: tl.constexpr):
 
 
 @triton.jit
-def loaded(records, lane, BITS: tl.constexpr):
+def loaded(records, lane, PAIR_BITS: tl.constexpr):
     """Words of records [WARPS, TILES], of `lane` [32]: each [32, WARPS, TILES], uint32."""
-    COUNT: tl.constexpr = 2 * field_of(BITS)
+    COUNT: tl.constexpr = field_of(PAIR_BITS) // 4
     words = ()
-    for block in tl.static_range((COUNT + 3) // 4):
-        if COUNT - 4 * block >= 4:
-            words += _four(records[None, :, :] + block * 128, lane)
-        else:
-            words += _two(records[None, :, :] + block * 128, lane)
+    for block in tl.static_range(COUNT // 4):
+        words += _four(records[None, :, :] + block * 128, lane)
+    if COUNT % 4 >= 2:
+        words += _two(records[None, :, :] + COUNT // 4 * 128, lane)
+    if COUNT % 2:
+        words += _one(records[None, :, :] + (COUNT - 1) * 32, lane)
     return words
 
 
@@ -122,6 +123,11 @@ def _four(block, lane):
 def _two(block, lane):
     place = block[:, :, :, None] + lane[:, None, None, None] * 2 + tl.arange(0, 2)
     return tl.split(tl.load(place).to(tl.uint32, bitcast=True))
+
+
+@triton.jit
+def _one(block, lane):
+    return (tl.load(block + lane[:, None, None]).to(tl.uint32, bitcast=True),)
 
 
 @triton.jit
@@ -160,15 +166,20 @@ def lowest(word, SHIFT: tl.constexpr, EMULATE: tl.constexpr):
 
 @triton.jit
 def state_of(
-    own, before, RUN: tl.constexpr, SYMBOL: tl.constexpr, BITS: tl.constexpr, EMULATE: tl.constexpr
+    own,
+    before,
+    RUN: tl.constexpr,
+    SYMBOL: tl.constexpr,
+    PAIR_BITS: tl.constexpr,
+    EMULATE: tl.constexpr,
 ):
     """The state of symbol SYMBOL of eight in the fields of tile RUN, of a lane and the one before.
 
     It is the 16 bits that end with the symbol's own, of which the field has END.
     """
-    FIELD: tl.constexpr = 8 * field_of(BITS)
-    FIRST: tl.constexpr = FIELD * (RUN + 1) - 8 * BITS
-    END: tl.constexpr = (SYMBOL + 1) * BITS
+    FIELD: tl.constexpr = field_of(PAIR_BITS)
+    FIRST: tl.constexpr = FIELD * (RUN + 1) - 4 * PAIR_BITS
+    END: tl.constexpr = (SYMBOL + 1) * PAIR_BITS // 2
     START: tl.constexpr = FIRST + END - 16
     if END >= 16 and START % 32 <= 16:
         return lowest(own[START // 32], 16 - START % 32, EMULATE)
@@ -181,34 +192,44 @@ def state_of(
 
 @triton.jit
 def _rows_and_columns(
-    own, before, RUN: tl.constexpr, HALF: tl.constexpr, BITS: tl.constexpr, EMULATE: tl.constexpr
+    own,
+    before,
+    RUN: tl.constexpr,
+    HALF: tl.constexpr,
+    PAIR_BITS: tl.constexpr,
+    EMULATE: tl.constexpr,
 ):
     """States of the symbols 4 hr + 2 hc + HALF, [..., hr, hc]."""
     near = tl.join(
-        state_of(own, before, RUN, HALF, BITS, EMULATE),
-        state_of(own, before, RUN, 4 + HALF, BITS, EMULATE),
+        state_of(own, before, RUN, HALF, PAIR_BITS, EMULATE),
+        state_of(own, before, RUN, 4 + HALF, PAIR_BITS, EMULATE),
     )
     far = tl.join(
-        state_of(own, before, RUN, 2 + HALF, BITS, EMULATE),
-        state_of(own, before, RUN, 6 + HALF, BITS, EMULATE),
+        state_of(own, before, RUN, 2 + HALF, PAIR_BITS, EMULATE),
+        state_of(own, before, RUN, 6 + HALF, PAIR_BITS, EMULATE),
     )
     return tl.join(near, far)
 
 
 @triton.jit
 def pair_numbers(
-    own, before, PAIR: tl.constexpr, BITS: tl.constexpr, BOOK: tl.constexpr, EMULATE: tl.constexpr
+    own,
+    before,
+    PAIR: tl.constexpr,
+    PAIR_BITS: tl.constexpr,
+    BOOK: tl.constexpr,
+    EMULATE: tl.constexpr,
 ):
     """float16 of tiles 2 PAIR and 2 PAIR + 1, [32, WARPS, TILES, 2, 2, 2, 2]: hr, hc, tile, half.
 
     The weight at output 8 hr + lane // 4 and input 16 tile + 8 hc + 2 (lane % 4) + half.
     """
     first = tl.join(
-        _rows_and_columns(own, before, 2 * PAIR, 0, BITS, EMULATE),
-        _rows_and_columns(own, before, 2 * PAIR + 1, 0, BITS, EMULATE),
+        _rows_and_columns(own, before, 2 * PAIR, 0, PAIR_BITS, EMULATE),
+        _rows_and_columns(own, before, 2 * PAIR + 1, 0, PAIR_BITS, EMULATE),
     )
     second = tl.join(
-        _rows_and_columns(own, before, 2 * PAIR, 1, BITS, EMULATE),
-        _rows_and_columns(own, before, 2 * PAIR + 1, 1, BITS, EMULATE),
+        _rows_and_columns(own, before, 2 * PAIR, 1, PAIR_BITS, EMULATE),
+        _rows_and_columns(own, before, 2 * PAIR + 1, 1, PAIR_BITS, EMULATE),
     )
     return numbers_of(tl.join(first, second), BOOK, EMULATE)

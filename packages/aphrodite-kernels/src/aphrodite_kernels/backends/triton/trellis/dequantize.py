@@ -26,24 +26,24 @@ def dense_kernel(
     first_record,
     records,
     K: tl.constexpr,
-    BITS: tl.constexpr,
+    PAIR_BITS: tl.constexpr,
     BOOK: tl.constexpr,
     RECORDS: tl.constexpr,
     EMULATE: tl.constexpr,
 ):
     """RECORDS of `records` records, from `first_record` on, into out [rows, K]."""
     UNITS: tl.constexpr = K // 128
-    RECORD: tl.constexpr = 64 * field_of(BITS)
+    RECORD: tl.constexpr = 8 * field_of(PAIR_BITS)
     lane = tl.arange(0, 32)
     index = tl.program_id(0) * RECORDS + tl.arange(0, RECORDS)
     index = tl.minimum(index, records - 1)  # the last is written again
     record = words + (first_record + index).to(tl.int64)[:, None] * RECORD
-    own = loaded(record, lane, BITS)
-    before = loaded(record, (lane + 31) % 32, BITS)
-    first = pair_numbers(own, before, 0, BITS, BOOK, EMULATE)
-    second = pair_numbers(own, before, 1, BITS, BOOK, EMULATE)
-    third = pair_numbers(own, before, 2, BITS, BOOK, EMULATE)
-    fourth = pair_numbers(own, before, 3, BITS, BOOK, EMULATE)
+    own = loaded(record, lane, PAIR_BITS)
+    before = loaded(record, (lane + 31) % 32, PAIR_BITS)
+    first = pair_numbers(own, before, 0, PAIR_BITS, BOOK, EMULATE)
+    second = pair_numbers(own, before, 1, PAIR_BITS, BOOK, EMULATE)
+    third = pair_numbers(own, before, 2, PAIR_BITS, BOOK, EMULATE)
+    fourth = pair_numbers(own, before, 3, PAIR_BITS, BOOK, EMULATE)
     every = tl.join(tl.join(first, third), tl.join(second, fourth))
     every = tl.reshape(every, (8, 4, RECORDS, 2, 2, 2, 2, 4))  # g t record hr hc tile half pair
     every = tl.reshape(tl.permute(every, (2, 3, 0, 7, 5, 4, 1, 6)), (RECORDS, 16, 128))
@@ -66,7 +66,7 @@ def decode(weight: TrellisFields, start: int, out: Tensor) -> None:
         start // TILE * units,
         records,
         K=weight.inner,
-        BITS=weight.bits,
+        PAIR_BITS=weight.pair_bits,
         BOOK=weight.codebook.value,
         RECORDS=together,
         EMULATE=emulate,
@@ -78,9 +78,9 @@ SPECIMENS = tuple(
     Specimen(
         dense_kernel,
         {"words": "*i32", "out": "*bf16", "first_record": "i32", "records": "i32"},
-        {"K": 4096, "BITS": bits, "BOOK": book, "RECORDS": _WARPS, "EMULATE": False},
+        {"K": 4096, "PAIR_BITS": int(2 * bits), "BOOK": book, "RECORDS": _WARPS, "EMULATE": False},
         num_warps=_WARPS,
         aligned=("words", "out"),
     )
-    for bits, book in ((4, "mul1"), (3, "3inst"), (6, "mcg"))
+    for bits, book in ((4, "mul1"), (1.5, "mul1"), (3, "3inst"), (6, "mcg"))
 )

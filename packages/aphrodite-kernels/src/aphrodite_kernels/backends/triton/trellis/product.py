@@ -58,7 +58,7 @@ def trellis_kernel(
     N: tl.constexpr,
     K: tl.constexpr,
     STARTS: tl.constexpr,
-    BITS: tl.constexpr,
+    PAIR_BITS: tl.constexpr,
     BOOK: tl.constexpr,
     DEEP: tl.constexpr,
     TILES: tl.constexpr,
@@ -73,7 +73,7 @@ def trellis_kernel(
     """
     UNITS: tl.constexpr = K // 128
     TURNS: tl.constexpr = (UNITS + DEEP - 1) // DEEP
-    RECORD: tl.constexpr = 64 * field_of(BITS)
+    RECORD: tl.constexpr = 8 * field_of(PAIR_BITS)
     warp = tl.arange(0, DEEP)
     lane = tl.arange(0, 32)
     tile = tl.program_id(0) * TILES + tl.arange(0, TILES)[None, :]
@@ -89,9 +89,9 @@ def trellis_kernel(
     inputs += lane[:, None, None, None] * 8 + tl.arange(0, 8)[None, None, None, :]
     if PDL:
         cuda.gdc_launch_dependents()
-    later = loaded(records + warp[:, None] * RECORD, lane, BITS)
+    later = loaded(records + warp[:, None] * RECORD, lane, PAIR_BITS)
     if HELD:
-        behind = loaded(records + warp[:, None] * RECORD, (lane + 31) % 32, BITS)
+        behind = loaded(records + warp[:, None] * RECORD, (lane + 31) % 32, PAIR_BITS)
     if PDL:
         cuda.gdc_wait()
     total = tl.zeros((DEEP, TILES * 16, EIGHTS * 8), tl.float32)
@@ -99,18 +99,18 @@ def trellis_kernel(
         own = later
         unit = turn * DEEP + warp
         following = tl.minimum(unit + DEEP, UNITS - 1)[:, None] * RECORD
-        later = loaded(records + following, lane, BITS)
+        later = loaded(records + following, lane, PAIR_BITS)
         if HELD:
             before = behind
-            behind = loaded(records + following, (lane + 31) % 32, BITS)
+            behind = loaded(records + following, (lane + 31) % 32, PAIR_BITS)
         else:
             current = tl.minimum(unit, UNITS - 1)[:, None] * RECORD
-            before = loaded(records + current, (lane + 31) % 32, BITS)
+            before = loaded(records + current, (lane + 31) % 32, PAIR_BITS)
         loads_end_here(turn, not EMULATE)
         part = inputs + unit[None, :, None, None] * 1024
         for pair in tl.static_range(4):
             right = input_operand(tl.load(part + pair * 256), DEEP, EIGHTS)
-            numbers = pair_numbers(own, before, pair, BITS, BOOK, EMULATE)
+            numbers = pair_numbers(own, before, pair, PAIR_BITS, BOOK, EMULATE)
             total = tl.dot(weight_operand(numbers, DEEP, TILES), right, total)
     result = tl.sum(total, 0)
     column = tl.program_id(0) * (TILES * 16) + tl.arange(0, TILES * 16)[:, None]
@@ -157,7 +157,7 @@ def product(
         N=outputs,
         K=weight.inner,
         STARTS=weight.starts,
-        BITS=weight.bits,
+        PAIR_BITS=weight.pair_bits,
         BOOK=weight.codebook.value,
         DEEP=shape.deep,
         TILES=tiles,
@@ -174,7 +174,7 @@ def product(
 
 
 def _specimen(
-    bits: int,
+    bits: float,
     book: str,
     shape: Shape,
     *,
@@ -188,7 +188,7 @@ def _specimen(
             "N": 4096,
             "K": 4096,
             "STARTS": starts,
-            "BITS": bits,
+            "PAIR_BITS": int(2 * bits),
             "BOOK": book,
             "DEEP": shape.deep,
             "TILES": shape.tiles,
@@ -210,6 +210,8 @@ SPECIMENS = (
     _specimen(4, "mcg", Shape(8, 1, 1, 128), starts=(0, 128, 192)),
     _specimen(3, "3inst", Shape(8, 1, 1, 128)),
     _specimen(6, "mul1", Shape(4, 1, 1, 128)),
+    _specimen(2.5, "mul1", Shape(8, 1, 1, 128)),
+    _specimen(3.5, "mul1", Shape(4, 1, 4, 128)),
     _specimen(4, "mul1", Shape(4, 1, 4, 128)),
     _specimen(4, "mul1", Shape(4, 1, 1, 128, held=True)),
     _specimen(4, "mul1", Shape(4, 2, 4, 168)),
