@@ -81,7 +81,8 @@ class Sparse:
 
     def added_to(self, dense: Tensor) -> Tensor:
         """The sum with a matrix [N, K] float32."""
-        return dense.index_put((self._row(), self.columns.long()), self.values, accumulate=True)
+        place = self._row() * self.width + self.columns
+        return dense.flatten().scatter_add(0, place, self.values).view_as(dense)
 
     def looked_up(self, index: Tensor) -> Tensor:
         """Rows `index` ([R] int64), [R, K] float32; once `longest` is known, without a wait."""
@@ -132,9 +133,10 @@ class Sparse:
         return replace(self, starts=starts, columns=columns, values=values)
 
     def _row(self) -> Tensor:
-        """[Z] int64: the row that each number is in."""
+        """[Z] int64: the row that each number is in, without a wait."""
         row = torch.arange(self.height, device=self.starts.device)
-        return row.repeat_interleave(self.starts.diff().long())
+        sizes = self.starts.diff().long()
+        return row.repeat_interleave(sizes, output_size=len(self.values))
 
 
 @dataclass(frozen=True, eq=False)
