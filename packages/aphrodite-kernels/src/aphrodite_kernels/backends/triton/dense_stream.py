@@ -2,10 +2,9 @@
 # pyright: reportCallIssue=false
 """Products of some rows with a dense weight, all processors busy to the end.
 
-The blocks of K of all tiles form one line, which is cut into equal shares, one per program: no
-program waits while others finish a last wave of tiles (stream-K, arXiv 2301.03598). Programs that
-share a tile write partial sums, and the last of them to arrive adds all of them, in the order of K.
-With a share of one tile, or of a part of one, this is the ordinary tiled or split-K product.
+Programs have equal shares of all tiles' K (`dense_shares.py`): none waits while others finish a
+last wave of tiles. With a share of one tile, or of a part of one, this is the ordinary tiled or
+split-K product.
 
 With a program for each tile a row's result is the same bits in any company: an output is the sum
 over K in steps of 16, one tensor core instruction after the other, whatever tile it lies in. The
@@ -19,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from aphrodite_kernels.backends.triton.dense_shares import gathered, shares
 from aphrodite_kernels.backends.triton.dense_tiles import (
     GROUP,
     NO_SCALES,
@@ -27,8 +27,6 @@ from aphrodite_kernels.backends.triton.dense_tiles import (
     Workspace,
     accumulate,
     operands,
-    publish,
-    slot_places,
     store_tile,
     tile_origin,
     tile_specimen,
@@ -62,11 +60,7 @@ def stream_kernel(
     DEPTH: tl.constexpr,
     DESCRIBED: tl.constexpr,
 ):
-    """Blocks [program * share, (program + 1) * share) of the line of all tiles' blocks of K.
-
-    A program writes at most two partial sums: a tile's end (slot 2 * program), another's start.
-    None if tiles are not SHARED: a share is a tile.
-    """
+    """Blocks [program * share, (program + 1) * share) of the line of all tiles' blocks of K."""
     program = tl.program_id(0)
     tiles = tl.cdiv(rows, BLOCK_T) * tl.cdiv(columns, BLOCK_N)
     begin = program * share
@@ -97,16 +91,10 @@ def stream_kernel(
             DEPTH,
             DESCRIBED,
         )
-        whole = not SHARED or last - first == k_blocks
-        if SHARED and not whole:
-            slot = 2 * program + (first == 0)
-            arrived = publish(total, partials, arrivals, slot, tile, BLOCK_T, BLOCK_N)
-            opener = start // share
-            closer = (start + k_blocks - 1) // share
-            if arrived == closer - opener:
-                total = sum_of_parts(partials, opener, closer, BLOCK_T, BLOCK_N)
-                tl.store(arrivals + tile, 0)
-                whole = True
+        total, whole = gathered(
+            total, partials, arrivals, program, tile, first, last, k_blocks, share,
+            BLOCK_T, BLOCK_N, SHARED,
+        )  # fmt: skip
         if whole:
             store_tile(
                 total,
@@ -126,17 +114,6 @@ def stream_kernel(
             )
 
 
-@triton.jit
-def sum_of_parts(partials, opener, closer, BLOCK_T: tl.constexpr, BLOCK_N: tl.constexpr):
-    """The whole tile, from the parts that the programs opener … closer have written."""
-    places = slot_places(partials, 2 * opener + 1, BLOCK_T, BLOCK_N)
-    total = tl.load(places, cache_modifier=".cg")
-    for program in tl.range(opener + 1, closer + 1, num_stages=1):
-        places = slot_places(partials, 2 * program, BLOCK_T, BLOCK_N)
-        total += tl.load(places, cache_modifier=".cg")
-    return total
-
-
 def stream(
     x: Tensor,
     weight: Tensor,
@@ -153,12 +130,7 @@ def stream(
     (rows, width), columns = x.shape, weight.shape[0]
     out = torch.empty((rows, columns), dtype=dtype or x.dtype, device=x.device)
     k_blocks = -(-width // tiling.block_k)
-    tiles = tiling.tiles(rows, columns)
-    wanted = tiles * tiling.split or workspace.processors * tiling.resident
-    share = -(-tiles * k_blocks // wanted)
-    programs = -(-tiles * k_blocks // share)
-    if share % k_blocks:
-        workspace.check(tiling, tiles=tiles, pieces=2 * programs)
+    programs, share = shares(tiling, workspace, rows=rows, columns=columns, blocks=k_blocks)
     inputs, weights, are_described = operands(x, weight, workspace, tiling)
     stream_kernel[(programs,)](
         inputs,

@@ -350,26 +350,3 @@ def store_tile(
     result = total.to(out.dtype.element_ty).T
     places = out + t[:, None].to(tl.int64) * columns + n[None, :]
     tl.store(places, result, (t[:, None] < rows) & (n[None, :] < columns))
-
-
-@triton.jit
-def publish(
-    total,
-    partials,
-    arrivals,
-    slot,
-    tile,
-    BLOCK_T: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
-    """Write a partial sum to its slot; how many programs had done so for this tile before."""
-    tl.store(slot_places(partials, slot, BLOCK_T, BLOCK_N), total)
-    tl.debug_barrier()  # every thread's part is written before one thread says so
-    return tl.atomic_add(arrivals + tile, 1, sem="acq_rel", scope="gpu")
-
-
-@triton.jit
-def slot_places(partials, slot, BLOCK_T: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Addresses of a partial sum [BLOCK_N, BLOCK_T]."""
-    inside = tl.arange(0, BLOCK_N)[:, None] * BLOCK_T + tl.arange(0, BLOCK_T)[None, :]
-    return partials + slot * (BLOCK_N * BLOCK_T) + inside

@@ -6,7 +6,7 @@
 Elements are made as `dequantize.py` makes them, with one rounding to the dtype of x, but in the
 registers from which tensor cores take them: lanes find in a record what they multiply, so W goes
 through no shared memory, and every element is made once for up to 256 rows. The units of K of all
-tiles form one line that programs share (`dense_stream.py`). None starts early: programs would pile
+tiles form one line that programs share (`dense_shares.py`). None starts early: programs would pile
 up where the kernel before has left room (H200, GPTQ at 256 rows: 15.1 ms a step instead of 11.4).
 
 Floor: the bytes of the records over the read bandwidth below about 40 rows, the arithmetic above.
@@ -18,12 +18,11 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import cuda
 
-from aphrodite_kernels.backends.triton.dense_stream import sum_of_parts
+from aphrodite_kernels.backends.triton.dense_shares import gathered, shares
 from aphrodite_kernels.backends.triton.dense_tiles import (
     GROUP,
     Tiling,
     Workspace,
-    publish,
     store_tile,
     tile_origin,
 )
@@ -251,16 +250,10 @@ def unpacked_kernel(
             x, records, rows, columns, row, column, first, last,
             K, ENCODING, BLOCK_T, BLOCK_N, EMULATE,
         )  # fmt: skip
-        whole = not SHARED or last - first == units
-        if SHARED and not whole:
-            slot = 2 * program + (first == 0)
-            arrived = publish(total, partials, arrivals, slot, tile, BLOCK_T, BLOCK_N)
-            opener = start // share
-            closer = (start + units - 1) // share
-            if arrived == closer - opener:
-                total = sum_of_parts(partials, opener, closer, BLOCK_T, BLOCK_N)
-                tl.store(arrivals + tile, 0)
-                whole = True
+        total, whole = gathered(
+            total, partials, arrivals, program, tile, first, last, units, share,
+            BLOCK_T, BLOCK_N, SHARED,
+        )  # fmt: skip
         if whole:
             store_tile(
                 total, None, None, bias, out, row, column, rows, columns,
@@ -318,12 +311,7 @@ def unpacked_product(
     rows, columns = len(x), weight.outputs
     out = torch.empty((rows, columns), dtype=x.dtype, device=x.device)
     units = -(-weight.inputs // UNIT)
-    tiles = tiling.tiles(rows, columns)
-    wanted = tiles * tiling.split or workspace.processors * tiling.resident
-    share = -(-tiles * units // wanted)
-    programs = -(-tiles * units // share)
-    if share % units:
-        workspace.check(tiling, tiles=tiles, pieces=2 * programs)
+    programs, share = shares(tiling, workspace, rows=rows, columns=columns, blocks=units)
     unpacked_kernel[(programs,)](
         ordered(x, overlapped=overlapped),
         weight.records,
