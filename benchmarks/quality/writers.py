@@ -227,7 +227,7 @@ WRITERS: dict[str, Callable[[Path, Path], None]] = {
     "llm-compressor:nvfp4": partial(_llm_compressor, recipe=partial(_observed, "NVFP4")),
     "modelopt:fp8": partial(_modelopt, config="FP8_DEFAULT_CFG"),
     "modelopt:nvfp4": partial(_modelopt, config="NVFP4_DEFAULT_CFG"),
-    **{f"quanto:{kind}": partial(_quanto, weights=kind) for kind in ("qint8", "qint4")},
+    **{f"quanto:{kind}": partial(_quanto, weights=kind) for kind in ("qint8", "qint4", "qfloat8")},
     **{f"quark:{scheme}": partial(_quark, scheme=scheme) for scheme in ("fp8", "int8", "mxfp4")},
 }
 
