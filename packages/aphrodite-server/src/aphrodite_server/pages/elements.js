@@ -12,6 +12,9 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
+/** Documentation without the line breaks of its source; paragraphs stay. */
+export const flowing = (docs) => docs.replace(/([^\n])\n(?!\n)/g, "$1 ");
+
 export const find = (id) => document.getElementById(id);
 
 /** Ask for a key when the server wants one; `retry` is called once there is a new one. */

@@ -1,7 +1,7 @@
 // The API's reference, drawn from /openapi.json: every path, and every field with its bounds.
 
 import * as api from "./api.js";
-import { clearError, element, find, showError, watchKey } from "./elements.js";
+import { clearError, element, find, flowing, showError, watchKey } from "./elements.js";
 
 const lastPart = (reference) => reference.split("/").at(-1);
 
@@ -28,7 +28,7 @@ function fieldRow(name, schema, required) {
     "div",
     { class: "parameter" },
     element("dt", {}, element("code", {}, name), element("small", {}, type)),
-    element("dd", {}, schema.description ?? ""),
+    element("dd", {}, flowing(schema.description ?? "")),
   );
 }
 
@@ -59,7 +59,7 @@ function operation(method, path, told, schemas) {
     "details",
     {},
     element("summary", {}, element("b", { class: method }, method.toUpperCase()), element("code", {}, path)),
-    element("p", { class: "docs" }, told.description ?? ""),
+    element("p", { class: "docs" }, flowing(told.description ?? "")),
     element("dl", {}, ...parameters),
     ...names.map((name, place) =>
       element("section", {}, ...(place ? [element("h3", {}, name)] : []), fields(schemas[name])),

@@ -1,6 +1,6 @@
 // The panel of samplers, drawn from what /v1/samplers tells: no sampler is named here.
 
-import { element } from "./elements.js";
+import { element, flowing } from "./elements.js";
 
 const STORE = "aphrodite.samplers";
 
@@ -64,7 +64,7 @@ export class SamplerPanel {
       "details",
       { class: "sampler" },
       element("summary", {}, element("span", { class: "name" }, sampler.name), state),
-      element("p", { class: "docs" }, sampler.docs),
+      element("p", { class: "docs" }, flowing(sampler.docs)),
       ...fields.map((field) => field.box),
     );
     const text = [sampler.name, ...sampler.fields.flatMap((f) => [f.name, ...(f.aliases ?? [])])];
@@ -85,7 +85,7 @@ export class SamplerPanel {
     const box = element(
       "div",
       { class: "field" },
-      element("label", { for: id, title: field.docs }, field.name),
+      element("label", { for: id, title: flowing(field.docs) }, field.name),
       element("span", { class: "inputs" }, ...inputs, reset),
       note,
     );
