@@ -1,10 +1,13 @@
 """Layouts of codes and scales as the records of the Triton backend."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from aphrodite_kernels.backends.triton import device_obstacle
 from aphrodite_kernels.errors import LayoutError
 from aphrodite_kernels.layouts import Grouped, Lookup, Microscaled
+from aphrodite_kernels.testing.kinds.microscaled import random_six_bits
 
 if obstacle := device_obstacle():
     pytest.skip(f"no Triton kernel can run here: {obstacle}", allow_module_level=True)
@@ -90,9 +93,24 @@ def test_floats_of_four_bits_are_whole_when_doubled(scale):
     assert torch.equal(packed.dequantize(), weight.dequantize())
 
 
-def test_floats_of_eight_bits_stay_as_they_are():
-    elements = torch.ones(16, 64).to(torch.float8_e4m3fn)
-    weight = Microscaled(elements, torch.ones(16, 2).to(torch.float8_e8m0fnu), 32)
+def eight_bits(patterns):
+    scale = 2.0 ** torch.arange(-3, 5).view(4, 2)
+    return Microscaled(patterns.view(torch.float8_e4m3fn), scale.to(torch.float8_e8m0fnu), 128)
+
+
+def test_floats_of_eight_bits_are_records():
+    patterns = torch.arange(256, dtype=torch.int16).repeat(4, 1).to(torch.uint8)
+    weight = eight_bits(patterns.where(patterns & 127 != 127, 0))
+    packed = pack_microscaled(weight)
+    assert isinstance(packed, Fragments)
+    assert torch.equal(packed.dequantize(), weight.dequantize())
+
+
+@pytest.mark.parametrize("pattern", [0x7F, 0xFF])
+def test_floats_of_which_one_is_no_number_stay_as_they_are(pattern):
+    patterns = torch.zeros(4, 256, dtype=torch.uint8)
+    patterns[2, 77] = pattern
+    weight = eight_bits(patterns)
     assert pack_microscaled(weight) is weight
 
 
@@ -113,3 +131,14 @@ def test_codes_into_one_table():
 def test_tables_of_rows_stay_as_they_are():
     weight = lookup(own=True)
     assert pack_lookup(weight) is weight
+
+
+@pytest.mark.parametrize("floats", [(3, 2), (2, 3)], ids=["E3M2", "E2M3"])
+def test_floats_of_six_bits_are_records(floats):
+    weight = random_six_bits(40, 576, torch.Generator().manual_seed(0), floats)
+    packed = pack_lookup(weight)
+    assert isinstance(packed, Fragments)
+    assert packed.encoding.floats == floats
+    assert torch.equal(packed.dequantize(), weight.dequantize())
+    other = replace(weight, table=weight.table.flip(1))
+    assert pack_lookup(other) is other

@@ -26,6 +26,12 @@ def code_assembly(run: int, encoding: Encoding, *, half: bool) -> str:
         lines += values(run % 4, encoding.table, half=half)
     elif encoding.signed:
         lines += [f"shr.b32 a, $1, {8 * (run % 2)};", *_from_bytes(half=half)]
+    elif encoding.floats:
+        lines += [f"shr.b32 a, $1, {low * (run % (16 // low))};"]
+        if high:
+            lines.append(f"and.b32 a, a, {((1 << low) - 1) * 0x00010001};")
+            lines += _high_bits(high * (run % (16 // high)) - low, ((1 << high) - 1) << low)
+        lines += _from_floats(*encoding.floats, half=half)
     else:
         shift, mask = low * (run % (16 // low)), ((1 << low) - 1) * 0x00010001
         lines += [f"shr.b32 a, $1, {shift};", f"lop3.b32 a, a, {mask}, s, 0x6A;"]
@@ -68,6 +74,29 @@ def _from_bytes(*, half: bool) -> list[str]:
         "mov.b32 d, 0xBF80BF80;",
         "fma.rn.bf16x2 $0, c, d, b;",
     ]
+
+
+@triton.constexpr_function
+def _from_floats(exponent: int, mantissa: int, *, half: bool) -> list[str]:
+    """$0 = the small floats in the lowest bits of both halves of a.
+
+    Their bits, put where the larger format has its own, are the number but for a power of two: the
+    difference of both biases. Subnormal numbers, too.
+    """
+    wide, bias = (10, 15) if half else (7, 127)
+    own = exponent + mantissa
+    shift = bias - (2 ** (exponent - 1) - 1)
+    pattern = (bias + shift << wide) * 0x00010001
+    lines = [
+        f"shl.b32 b, a, {wide - mantissa};",
+        f"and.b32 b, b, {((1 << own) - 1 << wide - mantissa) * 0x00010001};",
+        f"shl.b32 a, a, {15 - own};",
+        "lop3.b32 a, a, 0x80008000, b, 0xEA;",
+        f"mov.b32 c, {pattern};",
+    ]
+    if half:
+        return [*lines, "mul.rn.f16x2 $0, a, c;"]
+    return [*lines, "mov.b32 d, 0x80008000;", "fma.rn.bf16x2 $0, a, c, d;"]
 
 
 @triton.constexpr_function

@@ -1,8 +1,9 @@
 """Canonical layouts whose elements are codes of few bits times float32 scales, as fragments.
 
 Codes of 1 to 8 bits with zero points (`Grouped`), floats of four bits (`Microscaled`: doubled they
-are whole) and codes of four bits into one table of any numbers (`Lookup`). Scales stay as exact as
-they come: each is a float32 in the header, for as many columns as its group has within a unit.
+are whole), of six (`Lookup`, whose table says so) and eight, and codes of four bits into one table
+of any numbers (`Lookup`). Scales stay as exact as they come: each is a float32 in the header, for
+as many columns as its group has within a unit.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,11 @@ from torch import Tensor
 
 from aphrodite_kernels.backends.triton.ggml.codes import Fields
 from aphrodite_kernels.backends.triton.ggml.encoding import UNIT, Encoding
-from aphrodite_kernels.backends.triton.ggml.fragments import Fragments, records_of
+from aphrodite_kernels.backends.triton.ggml.fragments import (
+    Fragments,
+    records_of,
+    small_floats,
+)
 from aphrodite_kernels.layouts import Grouped, Lookup, Microscaled, PackedWeight
 from aphrodite_kernels.layouts.grouped import unpack_codes
 from aphrodite_kernels.layouts.microscaled import E2M1
@@ -30,6 +35,9 @@ _NARROWEST = 16
 
 _LARGEST = 65504.0
 """Of a table, that float16 holds."""
+
+_SIX_BITS = ((3, 2), (2, 3))
+"""Bits of exponent and mantissa of the floats of six bits (OCP MX specification 1.0, 5.3.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,13 @@ class _Headers:
         return cls(entry, group // entry) if entry >= _NARROWEST else None
 
     def encoding(
-        self, bits: int, zero: int | None, *, signed: bool = False, table: tuple[float, ...] = ()
+        self,
+        bits: int,
+        zero: int | None,
+        *,
+        signed: bool = False,
+        table: tuple[float, ...] = (),
+        floats: tuple[int, int] | None = None,
     ) -> Encoding:
         """With a bias for each group unless there is a zero."""
         low, high = PLANES[bits]
@@ -63,6 +77,7 @@ class _Headers:
             each * UNIT // self.entry,
             signed=signed,
             table=table,
+            floats=floats,
             span=self.entry // group,
         )
 
@@ -97,21 +112,26 @@ def pack_grouped(weight: PackedWeight) -> PackedWeight:
 
 
 def pack_lookup(weight: PackedWeight) -> PackedWeight:
-    """Codes of four bits into one table as records; other tables stay as they are.
+    """Codes of four bits into one table, and floats of six, as records; others stay as they are.
 
     Kernels round the table to the dtype of activations, as they would the elements.
     """
     assert isinstance(weight, Lookup), f"bound to {type(weight).__name__}"
     headers = _Headers.of(weight.group)
-    if headers is None or len(weight.table) > 1 or weight.bits != 4:
+    if headers is None or len(weight.table) > 1:
         return weight
-    table = tuple(cast("list[float]", weight.table[0].tolist()))
-    if not all(abs(value) <= _LARGEST for value in table):
+    if weight.bits == 4:
+        table = tuple(cast("list[float]", weight.table[0].tolist()))
+        if not all(abs(value) <= _LARGEST for value in table):
+            return weight
+        encoding = headers.encoding(4, 0, table=table)
+    elif floats := _floats_in(weight.table[0]):
+        encoding = headers.encoding(weight.bits, 0, floats=floats)
+    else:
         return weight
-    encoding = headers.encoding(4, 0, table=table)
 
     def fields(start: int, stop: int) -> Fields:
-        codes = unpack_codes(weight.codes[start:stop], 4)
+        codes = unpack_codes(weight.codes[start:stop], weight.bits)
         if weight.scale is None:
             scale = torch.ones(stop - start, 1, device=weight.device)
         else:
@@ -123,18 +143,37 @@ def pack_lookup(weight: PackedWeight) -> PackedWeight:
 
 
 def pack_microscaled(weight: PackedWeight) -> PackedWeight:
-    """Floats of four bits as records; those of eight stay as they are."""
+    """Floats as records; those of eight bits of which one is no number stay as they are."""
     assert isinstance(weight, Microscaled), f"bound to {type(weight).__name__}"
-    headers = _Headers.of(weight.group)
-    if headers is None or weight.elements.dtype != torch.uint8:
+    headers, elements = _Headers.of(weight.group), weight.elements
+    halved = elements.dtype == torch.uint8
+    if headers is None or not (halved or _are_numbers(elements)):
         return weight
-    encoding = headers.encoding(4, 0, table=tuple(2 * number for number in E2M1))
+    if halved:
+        encoding = headers.encoding(4, 0, table=tuple(2 * number for number in E2M1))
+    else:
+        encoding = headers.encoding(8, 0, floats=(4, 3))
 
     def fields(start: int, stop: int) -> Fields:
-        scale = weight.scale[start:stop].float() / 2
+        scale = weight.scale[start:stop].float() / (2 if halved else 1)
         if weight.row_scale is not None:
             scale = scale * weight.row_scale[start:stop]
-        return unpack_codes(weight.elements[start:stop], 4), headers.written(scale, None)
+        part = elements[start:stop]
+        codes = unpack_codes(part, 4) if halved else part.view(torch.uint8)
+        return codes, headers.written(scale, None)
 
     records = records_of(weight, encoding, fields)
     return Fragments(records, encoding, weight.out_features, weight.in_features)
+
+
+def _floats_in(table: Tensor) -> tuple[int, int] | None:
+    """Bits of exponent and mantissa, if a table has the number of each pattern of six bits."""
+    for kind in _SIX_BITS:
+        if torch.equal(table, small_floats(*kind).to(table.device)):
+            return kind
+    return None
+
+
+def _are_numbers(elements: Tensor) -> bool:
+    """Whether none of float8_e4m3fn is NaN, whose pattern would be a number to kernels."""
+    return not bool((elements.view(torch.uint8) & 127 == 127).any())

@@ -72,10 +72,21 @@ def _emulated(low, high, RUN: tl.constexpr, ENCODING: tl.constexpr, DTYPE: tl.co
         return value
     elif ENCODING.signed:
         return (code ^ 128) - 128
+    elif ENCODING.floats:
+        return _float_of(code, ENCODING.floats[0], ENCODING.floats[1])
     elif ENCODING.zero is None:
         return code + offset_of(DTYPE, ENCODING)
     else:
         return code - ENCODING.zero
+
+
+@triton.jit
+def _float_of(code, EXPONENT: tl.constexpr, MANTISSA: tl.constexpr):
+    """The small floats that codes are, float32."""
+    OWN: tl.constexpr = EXPONENT + MANTISSA
+    SHIFT: tl.constexpr = 2.0 ** (128 - 2 ** (EXPONENT - 1))
+    pattern = (code & ((1 << OWN) - 1)) << (23 - MANTISSA)
+    return (pattern | code >> OWN << 31).to(tl.float32, bitcast=True) * SHIFT
 
 
 @triton.jit

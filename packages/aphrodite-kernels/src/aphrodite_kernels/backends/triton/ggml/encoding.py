@@ -1,9 +1,10 @@
 """How weights are written for the kernels: planes of bits, a header, and what they mean.
 
 Every ggml type, and what `coded.py` makes of other layouts, is codes q with, per group of 16 or 32
-along K, a scale s and perhaps a bias b: w = s * (q - zero), s * q + b, or s * table[q]. Weights lie
-in records of 16 rows by 256 columns (`fragments.py`), in which a code of five bits is one plane of
-four and one of a single bit. Kernels are compiled with an `Encoding` and take all in one way.
+along K, a scale s and perhaps a bias b: w = s * (q - zero), s * q + b, s * table[q], or s * q where
+q is the pattern of a small float. Weights lie in records of 16 rows by 256 columns
+(`fragments.py`), in which a code of five bits is one plane of four and one of a single bit. Kernels
+are compiled with an `Encoding` and take all in one way.
 """
 
 from collections.abc import Mapping
@@ -58,6 +59,11 @@ class Encoding:
     """Of sixteen numbers, whose indices codes are; empty: codes are numbers themselves.
 
     Kernels round what is no integer in a signed byte to the dtype in which they multiply.
+    """
+    floats: tuple[int, int] | None = None
+    """Codes are floats with a sign, so many bits of exponent and of mantissa; none is special.
+
+    The bias of exponents is that of IEEE 754. None: codes are whole numbers, or indices.
     """
     span: int = 1
     """Groups that share a scale, of a unit."""
@@ -117,5 +123,9 @@ GROUPED = (
     Encoding(4, 0, None, 32, "floats", 4, span=4),
     Encoding(8, 0, None, 32, "floats", 4, signed=True, span=4),
     Encoding(4, 0, 0, 32, "float", 4, table=tuple(code / 7.5 - 1 for code in range(16)), span=2),
+    Encoding(8, 0, 0, 32, "float", 8, floats=(4, 3)),
+    Encoding(4, 2, 0, 32, "float", 8, floats=(3, 2)),
 )
-"""What `coded.py` makes of the usual groups of four and eight bits, and of a table."""
+"""What `coded.py` makes of the usual groups of four and eight bits, of a table, and of floats of
+eight and six bits.
+"""

@@ -215,12 +215,23 @@ def decoded(codes: Tensor, header: Tensor, encoding: Encoding) -> Tensor:
         q = values[codes.int()]
     elif encoding.signed:
         q = codes.view(torch.int8).float()
+    elif encoding.floats:
+        q = small_floats(*encoding.floats).to(codes.device)[codes.int()]
     else:
         q = codes.float() - (encoding.zero or 0)
     elements = q.view(-1, UNIT // encoding.group, encoding.group) * scales.unsqueeze(-1)
     if bias is not None:
         elements = elements + bias.unsqueeze(-1)
     return elements.view(rows, columns)
+
+
+def small_floats(exponent: int, mantissa: int) -> Tensor:
+    """The number of each pattern of a sign and so many bits of exponent and mantissa, float32."""
+    own = exponent + mantissa
+    code = torch.arange(2 << own, dtype=torch.int64)
+    pattern = (code & (1 << own) - 1) << 23 - mantissa | code >> own << 31
+    bits = torch.where(pattern < 1 << 31, pattern, pattern - (1 << 32)).int()
+    return bits.view(torch.float32) * 2.0 ** (128 - 2 ** (exponent - 1))
 
 
 def _scales(header: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor | None]:
