@@ -1,12 +1,13 @@
-"""Products with codebooks, lattices, tables and groups of rows on one GPU, timed.
+"""Products with codebooks, lattices, tables, small floats and groups of rows on one GPU, timed.
 
     PYTHONPATH=packages/aphrodite-kernels/src python3 benchmarks/gpu/kernels/looked.py
 
---only picks kinds of weights; --sweep times other blockings as well; --warm compiles and times
-nothing, so that several processes can do it. A line is one kind at one number of rows: what is
-chosen, `few` (decoded on its way), `dense` (made dense by a kernel) and `torch` (dequantised by
-torch ops, as without kernels), in microseconds of a call inside a CUDA graph. The floor is the
-weight's bytes over the read bandwidth.
+--only picks kinds of weights; --sweep times other shapes as well; --warm compiles and times
+nothing, so that several processes can do it; --half multiplies in float16. A line is one kind at
+one number of rows: what is chosen, and how many times the floor that is, `few` (multiplied as it
+is), `blocks` (the same by blocks that any decoder fills), `dense` (made dense by a kernel) and
+`torch` (dequantised by torch ops, as without kernels), in microseconds of a call inside a CUDA
+graph. The floor is the weight's bytes over the read bandwidth.
 """
 
 import argparse
@@ -17,14 +18,13 @@ from functools import partial
 import torch
 from aphrodite_kernels.backends.triton import create
 from aphrodite_kernels.backends.triton.dense import dequantised_matmul
-from aphrodite_kernels.backends.triton.ggml import PartWorkspace
-from aphrodite_kernels.backends.triton.looked.frame import (
-    Blocking,
-    Looked,
-    by_dense_parts,
-    few_rows,
-)
-from aphrodite_kernels.layouts import Lookup, PackedWeight
+from aphrodite_kernels.backends.triton.ggml import Fragments, PartWorkspace
+from aphrodite_kernels.backends.triton.ggml.matmul import by_parts, shape_for
+from aphrodite_kernels.backends.triton.ggml.product import product as fragments_product
+from aphrodite_kernels.backends.triton.looked.frame import Looked, by_dense_parts, few_rows
+from aphrodite_kernels.backends.triton.looked.lanes import Lanes, lanes_product
+from aphrodite_kernels.backends.triton.looked.vectors import LookedVectors
+from aphrodite_kernels.layouts import Lookup, Microscaled, PackedWeight
 from aphrodite_kernels.layouts.codebook import Book, Codebook
 from aphrodite_kernels.layouts.grouped import pack_codes
 from aphrodite_kernels.layouts.lattice import Lattice
@@ -32,19 +32,21 @@ from aphrodite_kernels.layouts.outlying import Entries, Outlying, Sparse
 from aphrodite_kernels.layouts.rotated import Rotated, Rotation
 from aphrodite_kernels.layouts.row_grouped import RowGrouped
 from aphrodite_kernels.layouts.runs import Runs
+from aphrodite_kernels.testing.kinds.microscaled import random_six_bits
 from gauge import DEVICE, READ, Allowance, run_sections, timed
 
 ROWS, COLUMNS = 4096, 14336
-COUNTS = (1, 8, 32, 64, 256)
+COUNTS = (1, 8, 16, 32, 64, 256)
 ALLOWANCE = Allowance(100)
 SWEEP = (
-    Blocking(64, 128, 4, 1, 4),
-    Blocking(64, 128, 4, 1, 8),
-    Blocking(64, 128, 4, 3, 4),
-    Blocking(64, 64, 4, 2, 6),
-    Blocking(64, 64, 4, 1, 8),
-    Blocking(128, 64, 8, 2, 3),
-    Blocking(64, 256, 8, 1, 3),
+    Lanes(1, 4, 4),
+    Lanes(1, 8, 2),
+    Lanes(1, 8, 4),
+    Lanes(1, 16, 1),
+    Lanes(2, 8, 2),
+    Lanes(2, 16, 1),
+    Lanes(4, 8, 1),
+    Lanes(4, 8, 2),
 )
 
 
@@ -102,6 +104,12 @@ def outlying() -> Outlying:
     return Outlying(tables(), Sparse.of([entries], ROWS, COLUMNS))
 
 
+def eight_bits() -> Microscaled:
+    elements = (100 * torch.randn(ROWS, COLUMNS)).clamp(-448, 448).to(torch.float8_e4m3fn)
+    powers = torch.randint(112, 117, (ROWS, COLUMNS // 32)).to(torch.uint8)
+    return Microscaled(elements, powers.view(torch.float8_e8m0fnu), 32)
+
+
 KINDS: dict[str, Callable[[], PackedWeight]] = {
     "aqlm_1x16": lambda: codebook((1, 8), (1 << 16,)),
     "aqlm_2x8": lambda: codebook((1, 8), (256, 256)),
@@ -114,38 +122,49 @@ KINDS: dict[str, Callable[[], PackedWeight]] = {
     "squeezellm_outliers": outlying,
     "hqq_4_axis_0": lambda: row_grouped(4),
     "hqq_3_axis_0": lambda: row_grouped(3),
+    "mxfp8": eight_bits,
+    "mxfp6": lambda: random_six_bits(ROWS, COLUMNS, torch.Generator(), (3, 2)),
 }
 
 
 def ways(
-    weight: PackedWeight, blockings: tuple[Blocking, ...], rows: int
+    weight: PackedWeight, sweep: tuple[Lanes, ...], rows: int, dtype: torch.dtype
 ) -> Iterator[tuple[str, Callable[[torch.Tensor], torch.Tensor]]]:
     """The ways to multiply by a weight, by name."""
-    backend = create(DEVICE, threads=None, dtype=torch.bfloat16)
+    backend = create(DEVICE, threads=None, dtype=dtype)
     prepared = backend.prepare(weight)
     matmul = backend.matmul_for(prepared)
     yield "chosen", lambda x: matmul(x, prepared)
     inner = prepared
-    while not isinstance(inner, Looked):
+    while not isinstance(inner, Looked | Fragments):
         inner = inner.parts[0] if isinstance(inner, Runs) else inner.weight
     parts = PartWorkspace(DEVICE)
-    if rows <= 64:
-        yield "few", lambda x: few_rows(x, inner, None)
-        for b in blockings:
-            name = f"{b.outputs}x{b.inputs}w{b.num_warps}s{b.num_stages}r{b.resident}"
-            yield name, lambda x, b=b: few_rows(x, inner, None, b)
-    yield "dense", lambda x: by_dense_parts(x, inner, None, parts)
+    if isinstance(inner, Fragments):
+        if rows <= 64:
+            shape = shape_for(rows, len(inner.records), inner.inputs)
+            yield "few", lambda x: fragments_product(x, inner, None, shape)
+        yield "dense", lambda x: by_parts(x, inner, None, parts)
+    else:
+        if rows <= 64:
+            yield "few", lambda x: inner.few_rows(x, None)
+            yield "blocks", lambda x: few_rows(x, inner, None)
+        if isinstance(inner, LookedVectors) and inner.kind.by_lanes:
+            for lanes in sweep:
+                name = f"t{lanes.tiles}w{lanes.warps}r{lanes.resident}"
+                yield name, lambda x, lanes=lanes: lanes_product(x, inner, None, lanes)
+        yield "dense", lambda x: by_dense_parts(x, inner, None, parts)
     moved = weight.to(DEVICE)
     yield "torch", lambda x: dequantised_matmul(x, moved)
 
 
-def measure(kind: str, *, sweep: bool, warm: bool) -> None:
+def measure(kind: str, dtype: torch.dtype, *, sweep: bool, warm: bool) -> None:
     weight = KINDS[kind]()
     dense = weight.to(DEVICE).dequantize(torch.float32)
+    floor = 1e6 * weight.nbytes / READ
     for rows in COUNTS:
-        x = torch.randn(rows, COLUMNS, device=DEVICE, dtype=torch.bfloat16)
+        x = torch.randn(rows, COLUMNS, device=DEVICE, dtype=dtype)
         line: list[str] = []
-        for name, call in ways(weight, SWEEP if sweep and rows in (1, 32) else (), rows):
+        for name, call in ways(weight, SWEEP if sweep and rows <= 32 else (), rows, dtype):
             if warm and name != "torch":
                 call(x)
             if warm or not ALLOWANCE.left:
@@ -154,8 +173,10 @@ def measure(kind: str, *, sweep: bool, warm: bool) -> None:
                 expected = x.float() @ dense.T
                 error = float((call(x).float() - expected).norm() / expected.norm())
                 line.append(f"error {error:.1e}")
-            line.append(f"{name} {timed([partial(call, x)] * (2 if name == 'torch' else 8)):.1f}")
-        floor = 1e6 * weight.nbytes / READ
+            took = timed([partial(call, x)] * (2 if name == "torch" else 8))
+            line.append(f"{name} {took:.1f}")
+            if name == "chosen":
+                line.append(f"{took / floor:.1f} times")
         print(f"{kind}, {rows} rows, floor {floor:.1f} us: {', '.join(line)}", flush=True)
 
 
@@ -163,8 +184,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--warm", action="store_true")
+    parser.add_argument("--half", action="store_true")
     known, _ = parser.parse_known_args()
-    sections = {kind: partial(measure, kind, sweep=known.sweep, warm=known.warm) for kind in KINDS}
+    dtype = torch.float16 if known.half else torch.bfloat16
+    sections = {
+        kind: partial(measure, kind, dtype, sweep=known.sweep, warm=known.warm) for kind in KINDS
+    }
     run_sections(__doc__, sections, ALLOWANCE, parser)
 
 

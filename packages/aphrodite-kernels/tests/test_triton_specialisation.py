@@ -14,6 +14,8 @@ from aphrodite_kernels.backends.triton import create, device_obstacle
 from aphrodite_kernels.layouts import Dense, GgmlType, Grouped, Scaled
 from aphrodite_kernels.layouts.trellis import TrellisCodebook
 from aphrodite_kernels.testing import random_blocks
+from aphrodite_kernels.testing.kinds.codebook import random_lattice
+from aphrodite_kernels.testing.kinds.runs import random_vector_runs
 from aphrodite_kernels.testing.kinds.trellis import random_trellis
 
 if obstacle := device_obstacle():
@@ -161,8 +163,10 @@ def grouped():
         lambda: random_blocks(GgmlType.Q8_0, WIDTH, WIDTH, torch.Generator().manual_seed(0)),
         grouped,
         lambda: random_trellis(WIDTH, WIDTH, 4, TrellisCodebook.MUL1, torch.Generator()),
+        lambda: random_vector_runs(WIDTH, WIDTH, torch.Generator()),
+        lambda: random_lattice(WIDTH, WIDTH, torch.Generator()),
     ],
-    ids=["dense", "channels", "blocks", "Q4_K", "Q8_0", "grouped", "trellis"],
+    ids=["dense", "channels", "blocks", "Q4_K", "Q8_0", "grouped", "trellis", "runs", "lattice"],
 )
 def test_products(compiled, weight, mode):
     ops = backend() if mode == "fast" else backend().steady()

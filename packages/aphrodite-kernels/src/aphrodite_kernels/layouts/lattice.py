@@ -41,27 +41,39 @@ def lattice_points(lattice: Lattice, device: torch.device) -> Tensor:
 
 
 @cache
-def lattice_sizes(device: torch.device) -> Tensor:
-    """[256] int32, by the high half of a code of E8P: two bits of each number's absolute value less
-    a half; bit 16: the last number has another sign than the code says.
+def lattice_words(device: torch.device) -> Tensor:
+    """[2, 256] int32: words of the high half of a code of E8P, and of the low half.
+
+    Both together, by exclusive or, are eight fields of four bits; w in one of them is the number
+    w / 2 - 15 / 4. The fields are of numbers 0, 2, 4, 6, then 1, 3, 5, 7, from the lowest bits up:
+    a number's size is 8 + 2 * (absolute value - 1 / 2) + 1, a sign flips the three high bits, and
+    where a quarter is taken away instead of added, the lowest.
     """
-    sizes = _absolute()
-    bits = (sizes - 0.5).int() << 2 * torch.arange(_SIZE, dtype=torch.int32)
-    return (bits.sum(1) | (sizes.sum(1) % 2).int() << 16).int().to(device)
+    sizes, code = _absolute(), torch.arange(1 << _SIZE)
+    high = 8 + 2 * (sizes - 0.5).long() + 1
+    high[:, -1] ^= 14 * (sizes.sum(1) % 2).long()
+    negative, odd = _signs(code)
+    low = 14 * negative ^ odd[:, None]
+    places = 4 * torch.tensor([number // 2 + number % 2 * 4 for number in range(_SIZE)])
+    words = (torch.stack((high, low)) << places).sum(2)
+    return torch.where(words < 1 << 31, words, words - (1 << 32)).int().to(device)
 
 
 def _two_bits() -> Tensor:
     sizes = _absolute()  # [256, 8]
-    code = torch.arange(1 << _SIZE)
-    bits = code[:, None] >> torch.arange(_SIZE) & 1
-    odd = bits.sum(1) % 2
-    signs = bits.clone()
-    signs[:, 0] ^= odd
-    negative = signs[:, list(_SIGN_BITS)]  # [256, 8]
+    negative, odd = _signs(torch.arange(1 << _SIZE))
     vectors = sizes[:, None] * (1 - 2 * negative)[None]
     # The last number also makes the sum even.
     vectors[..., -1] *= (1 - 2 * (sizes.sum(1) % 2))[:, None]
     return (vectors + 0.25 - 0.5 * odd[None, :, None]).flatten(0, 1)
+
+
+def _signs(code: Tensor) -> tuple[Tensor, Tensor]:
+    """Of low halves [n] whether each number is negative [n, 8], and whether odd bits are set."""
+    signs = code[:, None] >> torch.arange(_SIZE) & 1
+    odd = signs.sum(1) % 2
+    signs[:, 0] ^= odd
+    return signs[:, list(_SIGN_BITS)], odd
 
 
 def _absolute() -> Tensor:

@@ -77,6 +77,10 @@ class Looked(Sourced):
     def spec(self) -> Any:
         """What it is compiled for; has `height`, `padded` and `width`."""
 
+    def few_rows(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """x [T, K] Wᵀ (+ bias), T up to FEW."""
+        return few_rows(x, self, bias)
+
 
 @triton.jit(do_not_specialize=["rows", "share", "blocks"])
 def few_rows_kernel(
@@ -170,7 +174,7 @@ def looked_matmul(workspace: PartWorkspace) -> MatMul:
     def matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
         looked = _checked(x, weight)
         if len(x) <= FEW:
-            return few_rows(x, looked, bias)
+            return looked.few_rows(x, bias)
         return by_dense_parts(x, looked, bias, workspace)
 
     return matmul
@@ -212,8 +216,14 @@ def few_rows(
         num_warps=blocking.num_warps,
         num_stages=blocking.num_stages,
     )
-    out = torch.empty((rows, outputs), dtype=x.dtype, device=x.device)
-    order, block = weight.order, 1024
+    return summed(sums, bias, weight.order, x.dtype)
+
+
+def summed(sums: Tensor, bias: Tensor | None, order: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The sums [shares, T, N] of all shares (+ bias) [T, N]; order: the place of each output."""
+    shares, rows, outputs = sums.shape
+    out = torch.empty((rows, outputs), dtype=dtype, device=sums.device)
+    block = 1024
     add_shares_kernel[(rows, triton.cdiv(outputs, block))](
         sums,
         bias,

@@ -12,10 +12,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from aphrodite_kernels.backends.triton.looked.entries import RUN
 from aphrodite_kernels.backends.triton.looked.frame import Looked, looked_specimens
+from aphrodite_kernels.backends.triton.looked.lanes import lanes_for, lanes_product, lanes_specimen
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.codebook import Book, Codebook
-from aphrodite_kernels.layouts.lattice import Lattice, lattice_sizes
+from aphrodite_kernels.layouts.lattice import Lattice, lattice_words
 
 _MOST_STACKS = 2
 
@@ -30,8 +32,22 @@ class VectorSpec:
     counts: tuple[int, int]
     """Books of each stack; the second may have none."""
     entries: tuple[int, int]
-    """Of a book; 0: the points of E8P, which are computed."""
+    """Of a book; 0: the points of E8P, which are made of words."""
     factors: tuple[float, float]
+
+    @property
+    def units(self) -> tuple[float, float]:
+        """What `lanes.py` multiplies the sums of each stack by."""
+        first, second = (
+            factor if entries else factor / 4
+            for factor, entries in zip(self.factors, self.entries, strict=True)
+        )
+        return first, second
+
+    @property
+    def by_lanes(self) -> bool:
+        """Whether entries are eight inputs of an output."""
+        return (self.height, self.width) == (1, RUN)
 
     @property
     def padded(self) -> int:
@@ -40,57 +56,47 @@ class VectorSpec:
 
 
 @triton.jit
-def table_entries(codes, table, at, there, H: tl.constexpr, P: tl.constexpr, W: tl.constexpr):
-    """Of each code [V, A] its entry [V, A, P, W], of which H rows count."""
+def table_entries(codes, table, at, there, P: tl.constexpr, W: tl.constexpr):
+    """Of each code [V, A] its entry [V, A, P, W]."""
     code = tl.load(codes + at, there, 0).to(tl.int32) & 0xFFFF
     h = tl.arange(0, P)[None, None, :, None]
     w = tl.arange(0, W)[None, None, None, :]
-    place = code[:, :, None, None] * (H * W) + (h * W + w)
-    if P == H:  # noqa: SIM108
-        entry = tl.load(table + place)
-    else:
-        entry = tl.load(table + place, h < H, 0.0)
-    return entry.to(tl.float32)
+    place = code[:, :, None, None] * (P * W) + (h * W + w)
+    return tl.load(table + place).to(tl.float32)
 
 
 @triton.jit
-def lattice_entries(codes, sizes, at, there):
-    """Of each code [V, A] the point of E8P [V, A, 1, 8]: `lattice_sizes`, signs and a quarter."""
+def lattice_entries(codes, words, at, there):
+    """Of each code [V, A] the point of E8P [V, A, 1, 8]: fields of `lattice_words`."""
     code = tl.load(codes + at, there, 0).to(tl.int32) & 0xFFFF
-    size = tl.load(sizes + (code >> 8))
-    low = code & 0xFF
-    odd = low ^ (low >> 4)
-    odd = odd ^ (odd >> 2)
-    odd = (odd ^ (odd >> 1)) & 1
-    signs = low ^ odd ^ (size >> 16)
-    shift = 0.25 - 0.5 * odd.to(tl.float32)
+    word = tl.load(words + (code >> 8)) ^ tl.load(words + 256 + (code & 0xFF))
     j = tl.arange(0, 8)[None, None, None, :]
-    sign = 7 - ((j & 4) | ((j & 1) << 1) | ((j >> 1) & 1))
-    number = ((size[:, :, None, None] >> (2 * j)) & 3).to(tl.float32) + 0.5
-    negative = (signs[:, :, None, None] >> sign) & 1
-    return tl.where(negative != 0, -number, number) + shift[:, :, None, None]
+    field = (word[:, :, None, None] >> ((j // 2 + j % 2 * 4) * 4)) & 15
+    return field.to(tl.float32) * 0.5 - 3.75
 
 
 @triton.jit
 def stack_entries(
-    codes, table, at, there, size, COUNT: tl.constexpr, ENTRIES: tl.constexpr, H: tl.constexpr,
-    P: tl.constexpr, W: tl.constexpr,
+    codes, table, at, there, size, COUNT: tl.constexpr, ENTRIES: tl.constexpr, P: tl.constexpr,
+    W: tl.constexpr,
 ):  # fmt: skip
     """The sum of the entries of a stack's books, whose codes are `size` apart."""
     if ENTRIES == 0:
         total = lattice_entries(codes, table, at, there)
     else:
-        total = table_entries(codes, table, at, there, H, P, W)
+        total = table_entries(codes, table, at, there, P, W)
         for book in tl.static_range(1, COUNT):
-            entries = table + book * (ENTRIES * H * W)
-            total += table_entries(codes + book * size, entries, at, there, H, P, W)
+            entries = table + book * (ENTRIES * P * W)
+            total += table_entries(codes + book * size, entries, at, there, P, W)
     return total
 
 
 @triton.jit
 def decode_vectors(parts, v, a, SPEC: tl.constexpr):
-    """A decoder. parts: vectors, across, scales, then codes and table of each stack."""
-    H: tl.constexpr = SPEC.height
+    """A decoder. parts: vectors, across, scales, then codes and table of each stack.
+
+    Entries have `padded` rows.
+    """
     P: tl.constexpr = SPEC.padded
     W: tl.constexpr = SPEC.width
     vectors, across = parts[0], parts[1]
@@ -98,13 +104,13 @@ def decode_vectors(parts, v, a, SPEC: tl.constexpr):
     there = (v < vectors)[:, None] & (a < across)[None, :]
     size = vectors * across
     total = stack_entries(
-        parts[3], parts[4], at, there, size, SPEC.counts[0], SPEC.entries[0], H, P, W
+        parts[3], parts[4], at, there, size, SPEC.counts[0], SPEC.entries[0], P, W
     )
     if SPEC.factors[0] != 1.0:
         total = total * SPEC.factors[0]
     if SPEC.counts[1] > 0:
         more = stack_entries(
-            parts[5], parts[6], at, there, size, SPEC.counts[1], SPEC.entries[1], H, P, W
+            parts[5], parts[6], at, there, size, SPEC.counts[1], SPEC.entries[1], P, W
         )
         total += more * SPEC.factors[1]
     if SPEC.scaled:
@@ -117,7 +123,7 @@ def decode_vectors(parts, v, a, SPEC: tl.constexpr):
 
 @dataclass(frozen=True, eq=False)
 class LookedVectors(Looked):
-    """Codes, and tables of float numbers or sizes of E8P, of each stack in one tensor."""
+    """Codes, and tables of float numbers or words of E8P, of each stack in one tensor."""
 
     source: Codebook
     kind: VectorSpec
@@ -129,6 +135,12 @@ class LookedVectors(Looked):
     @property
     def spec(self) -> VectorSpec:
         return self.kind
+
+    def few_rows(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        lanes = lanes_for(len(x), self.kind.entries) if self.kind.by_lanes else None
+        if lanes is None or x.dtype == torch.float32:
+            return super().few_rows(x, bias)
+        return lanes_product(x, self, bias, lanes)
 
     @classmethod
     def of(cls, source: PackedWeight) -> Self | None:
@@ -149,15 +161,7 @@ class LookedVectors(Looked):
             counts[i], factors[i] = len(stack), stack[0].factor
             entries[i] = 0 if lattice else len(stack[0].table)
             books += [replace(b, codes=codes[j]) for j, b in enumerate(stack)]
-            if lattice:
-                table = lattice_sizes(source.device)
-            else:
-                table = torch.stack([book.table for book in stack])
-                if not isinstance(stack[0].entries, Lattice):
-                    books[-len(stack) :] = [
-                        replace(b, entries=table[j]) for j, b in enumerate(books[-len(stack) :])
-                    ]
-            tensors += [codes, table]
+            tensors += [codes, lattice_words(source.device) if lattice else _tables(stack)]
         scale = source.scale if source.scale is not None else tensors[0]
         kind = VectorSpec(
             source.height,
@@ -170,6 +174,13 @@ class LookedVectors(Looked):
         vectors, across = source.books[0].codes.shape
         kept = replace(source, books=tuple(books), place=None)
         return cls(kept, (vectors, across, scale, *tensors), None, kind)
+
+
+def _tables(stack: list[Book]) -> Tensor:
+    """The entries [books, E, padded, width] of a stack of one kind."""
+    table = torch.stack([book.table for book in stack])
+    missing = (1 << (table.shape[2] - 1).bit_length()) - table.shape[2]
+    return torch.nn.functional.pad(table, (0, 0, 0, missing)).contiguous()
 
 
 def _kind(book: Book) -> tuple[object, ...]:
@@ -207,8 +218,15 @@ _SPECS: tuple[tuple[VectorSpec, tuple[str, ...]], ...] = (
     ),
 )
 
-SPECIMENS = tuple(
-    specimen
-    for spec, types in _SPECS
-    for specimen in looked_specimens(decode_vectors, spec, ("i32", "i32", "*fp16", *types))
+_BESIDE = ("i32", "i32", "*fp16")
+SPECIMENS = (
+    *(
+        specimen
+        for spec, types in _SPECS
+        for specimen in looked_specimens(decode_vectors, spec, (*_BESIDE, *types))
+    ),
+    *(
+        lanes_specimen(_SPECS[place][0], (*_BESIDE, *_SPECS[place][1]), rows)
+        for place, rows in ((0, 1), (1, 8), (4, 1))
+    ),
 )
