@@ -4,10 +4,11 @@
     PYTHON benchmarks/quality/readers.py TOOL FILE NAME=PATH [...] --folder DIR
     python3 -m uv run python benchmarks/quality/readers.py here FILE NAME=PATH [...] --folder DIR
 
-TOOL is llama.cpp, transformers or gptqmodel. First, the first 512 held-out tokens of the default
-text are written. Then the tool, in the environment of PYTHON, which needs nothing of this
-repository, reads the checkpoints on a CPU and leaves its predictions in the folder. At last they
-are compared with those of this engine; rows are added to benchmarks/results/quality/readers.json.
+TOOL is llama.cpp, transformers, gptqmodel or exllamav3. First, the first 512 held-out tokens of the
+default text are written; small_model.py writes such a file for its model. Then the tool, in the
+environment of PYTHON, which needs nothing of this repository, reads the checkpoints on a CPU
+(exllamav3: on a GPU) and leaves its predictions in the folder. At last they are compared with those
+of this engine on --device; rows are added to benchmarks/results/quality/readers.json.
 """
 
 import argparse
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("tokens", type=Path, metavar="FILE")
     parser.add_argument("checkpoints", nargs="*", metavar="NAME=PATH")
     parser.add_argument("--folder", type=Path, default=Path("predictions"))
+    parser.add_argument("--device", default="cpu", help="of this engine (default %(default)s)")
     options = parser.parse_args()
     if options.what == "tokens":
         options.tokens.write_text(json.dumps(_held_out()))
@@ -41,7 +43,9 @@ def main() -> None:
     for name, _, path in (one.partition("=") for one in options.checkpoints):
         file = options.folder / f"{name.replace(':', '-')}.npz"
         if options.what == "here":
-            _record(name, _compared(_here(path, tokens), file, tokens))
+            _record(
+                name, _compared(_here(path, tokens, options.device), file, tokens), options.device
+            )
         else:
             told = _log_softmax(TOOLS[options.what](path, tokens))
             numpy.savez(file, predictions=told.astype(numpy.float32), tool=options.what)
@@ -59,17 +63,17 @@ def _held_out() -> list[int]:
     return read_corpus(None, tokenizer, 1, LENGTH).held_out[0].tolist()
 
 
-def _here(path: str, tokens: list[int]) -> Any:
+def _here(path: str, tokens: list[int], device: str) -> Any:
     import torch
     from aphrodite_engine.loading.model import load_model, open_model
     from aphrodite_engine.quantizing.sequences import input_of
     from aphrodite_kernels.backend import backend_for
 
-    backend = backend_for(torch.device("cpu"))
+    backend = backend_for(torch.device(device))
     loaded = load_model(open_model(Path(path)), backend, LENGTH, lambda read, total: None)
     step = input_of(torch.tensor([tokens]), loaded.source.config, backend)
     with torch.inference_mode():
-        return loaded.model.logits(loaded.model.forward(step)[:-1]).float().numpy()
+        return loaded.model.logits(loaded.model.forward(step)[:-1]).float().cpu().numpy()
 
 
 def _llama_cpp(path: str, tokens: list[int]) -> Any:
@@ -96,6 +100,18 @@ def _gptqmodel(path: str, tokens: list[int]) -> Any:
     return _torch_logits(model, torch.tensor([tokens]))
 
 
+def _exllamav3(path: str, tokens: list[int]) -> Any:
+    import torch
+    from exllamav3 import Config, Model
+
+    model = Model.from_config(Config.from_directory(path))
+    model.load(device="cuda:0")
+    logits = model.forward(torch.tensor([tokens]), {"attn_mode": "flash_attn_nc"})
+    told = logits[0, :-1, : model.config.vocab_size].float().cpu().numpy()
+    model.unload()
+    return told
+
+
 def _torch_logits(model: Any, tokens: Any) -> Any:
     import torch
 
@@ -107,6 +123,7 @@ TOOLS: dict[str, Callable[[str, list[int]], Any]] = {
     "llama.cpp": _llama_cpp,
     "transformers": _transformers,
     "gptqmodel": _gptqmodel,
+    "exllamav3": _exllamav3,
 }
 
 
@@ -132,11 +149,13 @@ def _compared(logits: Any, file: Path, tokens: list[int]) -> dict[str, Any]:
     }
 
 
-def _record(name: str, row: dict[str, Any]) -> None:
+def _record(name: str, row: dict[str, Any], device: str) -> None:
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     arguments = ["benchmarks/quality/readers.py", "here", "FILE", f"{name}=PATH"]
+    arguments += [] if device == "cpu" else ["--device", device]
     command = "python3 -m uv run python " + shlex.join(arguments)
     found[name] = row | {"command": command, "date": datetime.date.today().isoformat()}
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(found, indent=2) + "\n")
     print(name, json.dumps(row), file=sys.stderr, flush=True)
 

@@ -15,6 +15,8 @@ import argparse
 import importlib.metadata
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -89,6 +91,20 @@ def _tokenizer(folder: Path) -> Any:
 def _copy_tokenizer(folder: Path, output: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(folder / "original" / name, output / name)
+
+
+def _exllamav3(folder: Path, output: Path, bits: float, codebook: str = "mul1") -> None:
+    """Tried with exllamav3 1.6.5, whose search for paths needs a GPU."""
+    import torch
+    from safetensors.torch import save_file
+
+    _tell("exllamav3")
+    pieces = folder / "calibration.safetensors"
+    save_file({"input_ids": torch.tensor(_pieces(folder), dtype=torch.int32)}, pieces)
+    places = ["-i", folder / "original", "-o", output, "-w", folder / f"{output.name}-work"]
+    rates = ["-b", bits, "-hb", 6, "-cb", codebook, "-cd", pieces, "-cr", PIECES, "-cc", LENGTH]
+    program = [sys.executable, "-m", "exllamav3.conversion.convert_model"]
+    subprocess.run([*program, *(str(one) for one in (*places, *rates))], check=True)
 
 
 def _tell(*packages: str) -> None:
@@ -228,6 +244,8 @@ WRITERS: dict[str, Callable[[Path, Path], None]] = {
     "modelopt:fp8": partial(_modelopt, config="FP8_DEFAULT_CFG"),
     "modelopt:nvfp4": partial(_modelopt, config="NVFP4_DEFAULT_CFG"),
     **{f"quanto:{kind}": partial(_quanto, weights=kind) for kind in ("qint8", "qint4", "qfloat8")},
+    **{f"exllamav3:{bits}": partial(_exllamav3, bits=bits) for bits in (2, 3, 4, 1.5, 2.5, 3.5)},
+    **{f"exllamav3:4:{b}": partial(_exllamav3, bits=4, codebook=b) for b in ("mcg", "3inst")},
     **{f"quark:{scheme}": partial(_quark, scheme=scheme) for scheme in ("fp8", "int8", "mxfp4")},
 }
 
