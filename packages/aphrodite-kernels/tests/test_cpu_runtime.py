@@ -105,15 +105,22 @@ def test_a_library_of_another_version_says_so():
         cpu.Runtime(1).op("frobnicate")
 
 
-def test_a_library_of_other_sources_says_so(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("file", "struct"),
+    [
+        ("ops/floats/argmax.cpp", "aph_argmax_args {"),
+        ("ops/dense_matmul.cpp", "aph_dense_matmul_args : aph_product {"),
+        ("product.h", "aph_product {"),
+    ],
+)
+def test_a_library_of_other_sources_says_so(monkeypatch, tmp_path, file, struct):
     """Its number is that of the sources; one more argument of an op makes another."""
     number = library.interface_of(library._SOURCES)
     assert library.open_library().aph_interface() == number
     shutil.copytree(library._SOURCES, tmp_path, dirs_exist_ok=True)
     assert library.interface_of(tmp_path) == number
-    op = tmp_path / "ops" / "floats" / "argmax.cpp"
-    changed = op.read_text().replace("aph_argmax_args {", "aph_argmax_args {\n  int64_t more;")
-    op.write_text(changed)
+    source = tmp_path / file
+    source.write_text(source.read_text().replace(struct, f"{struct}\n  int64_t more;"))
     monkeypatch.setattr(library, "_SOURCES", tmp_path)
     found = (
         rf"has interface {number:08x}, but its sources have {library.interface_of(tmp_path):08x}"

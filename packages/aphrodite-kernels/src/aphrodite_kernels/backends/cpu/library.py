@@ -18,7 +18,7 @@ LEVELS = ("generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16")
 _NAME = "*aphrodite_cpu.*"
 _SOURCES = Path(__file__).parents[4] / "csrc" / "cpu"
 """Of the library, where the package lies among them; a wheel has a library made with it."""
-_INTERFACE = re.compile(rb"(?:struct aph_[a-z_]+|enum [A-Za-z_: ]+) {[^}]*}|APH_EXPORT [^{;]*")
+_INTERFACE = re.compile(rb"(?:struct aph_[a-z_: ]+|enum [A-Za-z_: ]+) {[^}]*}|APH_EXPORT [^{;]*")
 """What both sides must agree on, as CMakeLists.txt finds it."""
 
 
