@@ -97,7 +97,11 @@ class Attention(Protocol):
     def __call__(
         self, q: Tensor, cache: KVCache, meta: AttentionMeta, spec: AttentionSpec
     ) -> Tensor:
-        """q [T, H, D] -> [T, H, D]. Head h reads KV head h * Hkv // H. Accumulates in float32."""
+        """q [T, H, D] -> [T, H, D]. Head h reads KV head h * Hkv // H. Accumulates in float32.
+
+        Keys or values that are not finite spoil the results of the queries that may look at them,
+        and no others.
+        """
         ...
 
 
