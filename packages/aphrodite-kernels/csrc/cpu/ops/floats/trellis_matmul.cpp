@@ -7,18 +7,13 @@
 #include "runtime.h"
 
 #include "hadamard.h"
+#include "product.h"
 #include "trellis_numbers.h"
 
-struct aph_trellis_matmul_args {
-  int64_t rows;
-  aph_runtime* runtime;
-  const float* x;          // [rows, columns]
+struct aph_trellis_matmul_args : aph_product {
   const uint8_t* trellis;  // [depth / 16, width / 16, 16 pair_bits]
   const uint16_t* suh;     // [depth] float16
   const uint16_t* svh;     // [width] float16
-  const float* bias;       // [outputs], or null
-  float* result;           // [rows, outputs]
-  int64_t x_stride, result_stride;
   int64_t depth, width;      // multiples of 128
   int64_t columns, outputs;  // those that are not padding
   int32_t pair_bits, codebook;

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor
 
-from aphrodite_kernels.backends.cpu.runtime import Arguments, Runtime
-from aphrodite_kernels.backends.cpu.tensors import require_rows, require_whole
+from aphrodite_kernels.backends.cpu.product import Operand, ProductArguments, product_on
+from aphrodite_kernels.backends.cpu.runtime import Runtime
 from aphrodite_kernels.layouts.base import PackedWeight
 from aphrodite_kernels.layouts.sourced import Sourced
 from aphrodite_kernels.layouts.trellis import Trellis, TrellisCodebook
@@ -37,18 +36,13 @@ class Unrolled(Sourced):
         return cls(Trellis(trellis, suh, svh, source.codebook, picked, source.width))
 
 
-class TrellisMatmulArguments(Arguments):
+class TrellisMatmulArguments(ProductArguments):
     """Of csrc/cpu/ops/floats/trellis_matmul.cpp."""
 
     _fields_ = (
-        ("x", c_void_p),
         ("trellis", c_void_p),
         ("suh", c_void_p),
         ("svh", c_void_p),
-        ("bias", c_void_p),
-        ("result", c_void_p),
-        ("x_stride", c_int64),
-        ("result_stride", c_int64),
         ("depth", c_int64),
         ("width", c_int64),
         ("columns", c_int64),
@@ -60,34 +54,21 @@ class TrellisMatmulArguments(Arguments):
 
 def trellis_matmul_on(runtime: Runtime) -> MatMul:
     """The product with a trellis, in float32, for any number of rows."""
-    run = runtime.op("trellis_matmul")
+    return product_on(runtime, "trellis_matmul", TrellisMatmulArguments, _operand_of)
 
-    def trellis_matmul(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
-        assert isinstance(weight, Unrolled), f"bound to {type(weight).__name__}"
-        source = weight.source
-        require_rows("x", x, None, weight.in_features)
-        if bias is not None:
-            require_whole("bias", bias, weight.out_features)
-        result = runtime.empty(x.shape[0], weight.out_features)
-        arguments = TrellisMatmulArguments(
-            rows=x.shape[0],
-            x=x.data_ptr(),
-            trellis=source.trellis.data_ptr(),
-            suh=source.suh.data_ptr(),
-            svh=source.svh.data_ptr(),
-            bias=None if bias is None else bias.data_ptr(),
-            result=result.data_ptr(),
-            x_stride=x.stride(0),
-            result_stride=weight.out_features,
-            depth=len(source.suh),
-            width=len(source.svh),
-            columns=weight.in_features,
-            outputs=weight.out_features,
-            pair_bits=source.pair_bits,
-            codebook=_CODEBOOKS.index(source.codebook),
-        )
-        parts = (x, source.trellis, source.suh, source.svh, result)
-        run(arguments, *parts, *(() if bias is None else (bias,)))
-        return result
 
-    return trellis_matmul
+def _operand_of(weight: PackedWeight) -> Operand:
+    assert isinstance(weight, Unrolled), f"bound to {type(weight).__name__}"
+    source = weight.source
+    fields = {
+        "trellis": source.trellis.data_ptr(),
+        "suh": source.suh.data_ptr(),
+        "svh": source.svh.data_ptr(),
+        "depth": len(source.suh),
+        "width": len(source.svh),
+        "columns": weight.in_features,
+        "outputs": weight.out_features,
+        "pair_bits": source.pair_bits,
+        "codebook": _CODEBOOKS.index(source.codebook),
+    }
+    return Operand((source.trellis, source.suh, source.svh), fields)
