@@ -246,6 +246,23 @@ def test_chat_tells_errors(url, engine, capsys):
             ["quantize", "demo", "--format", "gptq", "--bits", "2.5", "--output", "out"],
             "bits are 2, 3, 4 or 8, found 2.5",
         ),
+        (
+            ["quantize", "demo", "--format", "gptq", "--bits", "inf", "--output", "out"],
+            "bits are 2, 3, 4 or 8, found inf",
+        ),
+        (
+            [
+                "quantize",
+                "demo",
+                "--format",
+                "compressed_tensors",
+                "--bits",
+                "nan",
+                "--output",
+                "out",
+            ],
+            "bits are 4 or 8, found nan",
+        ),
     ],
 )
 def test_what_cannot_be_quantised_is_said_in_a_line(

@@ -26,9 +26,9 @@ _VARIANTS = (None, "rtn")
 def quantizer(options: Options, shapes: Collection[tuple[int, int]]) -> Quantizer:
     """FormatError if variant, bits, group size or a shape are none of the format's."""
     options.only("compressed_tensors", "variant", "bits", "group_size", "symmetric")
-    bits = int(options.bits or 4)
     if options.bits not in (None, *_BITS):
         raise FormatError(f"format compressed_tensors: bits are 4 or 8, found {options.bits}")
+    bits = int(options.bits or 4)
     if options.variant not in _VARIANTS:
         raise FormatError(
             f"compressed_tensors:{options.variant} is not known; present are compressed_tensors "

@@ -23,9 +23,9 @@ _BITS = (2, 3, 4, 8)
 def quantizer(options: Options, shapes: Collection[tuple[int, int]]) -> Quantizer:
     """FormatError if bits, group size or a shape are none of the format's."""
     options.only("gptq", "bits", "group_size", "symmetric", "act_order")
-    bits = int(options.bits or 4)
     if options.bits not in (None, *_BITS):
         raise FormatError(f"format gptq: bits are 2, 3, 4 or 8, found {options.bits}")
+    bits = int(options.bits or 4)
     for rows, columns in shapes:
         if rows * bits % 32 or columns * bits % 32:
             raise FormatError(
