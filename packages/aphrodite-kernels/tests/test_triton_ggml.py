@@ -23,6 +23,7 @@ from aphrodite_kernels.backends.triton.ggml.dequantize import dequantize
 from aphrodite_kernels.backends.triton.ggml.encoding import ENCODINGS, Encoding
 from aphrodite_kernels.backends.triton.ggml.single import pick_assembly, single_product
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 KINDS = pytest.mark.parametrize("kind", sorted(ENCODINGS), ids=lambda kind: kind.name)
 
 
@@ -87,9 +88,9 @@ def test_packed_weights_are_split_and_stacked_by_whole_records():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_an_element_is_made_dense_with_one_rounding(kind, dtype):
     blocks = blocks_of(kind, 48, 512)
-    dense = torch.empty(48, 512, dtype=dtype)
-    dequantize(pack_fragments(blocks), 0, dense)
-    assert torch.equal(dense, blocks.dequantize(torch.float64).to(dtype))
+    dense = torch.empty(48, 512, dtype=dtype, device=DEVICE)
+    dequantize(pack_fragments(blocks).to(DEVICE), 0, dense)
+    assert torch.equal(dense.cpu(), blocks.dequantize(torch.float64).to(dtype))
 
 
 @KINDS
@@ -140,11 +141,13 @@ def test_assembly_picks_a_pair_by_its_column():
 def test_one_row_is_multiplied_by_many_warps(kind):
     blocks = blocks_of(kind, 40, 2304)
     dense = blocks.dequantize(torch.float64)
-    x, bias = torch.randn(1, 2304, generator=torch.Generator().manual_seed(1)), torch.arange(40.0)
-    out = single_product(x.half(), pack_fragments(blocks), bias, deep=8, tiles=2)
-    expected = x.half().double() @ dense.T + bias
+    x = torch.randn(1, 2304, generator=torch.Generator().manual_seed(1)).half()
+    bias = torch.arange(40.0)
+    packed = pack_fragments(blocks).to(DEVICE)
+    out = single_product(x.to(DEVICE), packed, bias.to(DEVICE), deep=8, tiles=2)
+    expected = x.double() @ dense.T + bias
     typical = dense.square().sum(1).sqrt()
-    assert ((out.double() - expected).abs() <= 1e-3 * (typical + expected.abs())).all()
+    assert ((out.cpu().double() - expected).abs() <= 1e-3 * (typical + expected.abs())).all()
 
 
 def field(words, run, bits):
