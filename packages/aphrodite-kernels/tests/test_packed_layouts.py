@@ -90,6 +90,23 @@ def test_other_layouts_do_not_stack(label):
             type(weight).stack([weight, other])
 
 
+def test_rows_of_one_rotated_weight_are_put_together_again():
+    weight = made("rotated")
+    dense, parts = weight.dequantize(), [weight.rows(torch.arange(n, n + 4)) for n in (0, 4, 8)]
+    first = Rotated.stack(parts[:2])
+    assert torch.equal(first.dequantize(), dense[:8])
+    whole = Rotated.stack([first, parts[2]])
+    assert whole.picked is None and torch.equal(whole.dequantize(), dense)
+    turned = Rotated.stack(parts[::-1])
+    assert torch.equal(turned.dequantize(), dense[[8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3]])
+    assert torch.equal(
+        Rotated.stack([weight, parts[1]]).dequantize(), dense[[*range(12), *range(4, 8)]]
+    )
+    other = replace(parts[1], left=replace(weight.left, scale=weight.left.scale.clone()))
+    with pytest.raises(LayoutError, match="each of them stays a product alone"):
+        Rotated.stack([parts[0], other])
+
+
 def test_tables_of_other_numbers_stack_row_by_row():
     shared = [made("lookup_shared"), replace(made("lookup_shared"), table=torch.rand(1, 16))]
     for parts in (shared, [made("lookup_by_row"), made("lookup_by_row", 6)]):

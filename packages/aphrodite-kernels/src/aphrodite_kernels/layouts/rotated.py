@@ -132,7 +132,20 @@ class Rotated(PackedWeight):
 
     @classmethod
     def stack(cls, weights: Sequence[PackedWeight]) -> Self:
-        raise LayoutError("rotated weights mix all their rows, each of them stays a product alone")
+        """Of rows that were picked from one weight: all of them, in that order."""
+        first, *others = parts = cls.all_of(weights)
+        sides = (first.weight, first.left, first.right)
+        if any(
+            mine is not own
+            for part in others
+            for mine, own in zip((part.weight, part.left, part.right), sides, strict=True)
+        ):
+            raise LayoutError(
+                "rotated weights mix all their rows, each of them stays a product alone"
+            )
+        every = torch.arange(len(first.left.scale), device=first.device)
+        picked = torch.cat([every if part.picked is None else part.picked for part in parts])
+        return replace(first, picked=None if torch.equal(picked, every) else picked)
 
     def to(self, device: torch.device) -> Self:
         picked = None if self.picked is None else self.picked.to(device)
