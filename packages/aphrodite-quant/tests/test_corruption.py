@@ -35,10 +35,12 @@ class Specimen:
     """What the metadata of the file say of the weight, or of its module."""
     joint: str = "."
     """Between the name of the module and those of its tensors."""
+    stated_in: str = "quantization_config"
+    """Where config.json has the configuration."""
 
     def weights(self):
         named = {f"layer{self.joint}{leaf}": tensor for leaf, tensor in self.tensors.items()}
-        stated = {"quantization_config": self.config}
+        stated = {self.stated_in: self.config}
         said = dict.fromkeys(("layer", "layer.weight"), json.dumps(self.described))
         said = said if self.described else {}
         store = MemoryStore(FILE, named)
@@ -112,6 +114,11 @@ def quip():
         "SV": random((64,)).half(), "Wscale": random(()),
     }  # fmt: skip
     return Specimen(tensors, {"quant_method": "QUiP", "codebook": "E8P12", "use_rand": True})
+
+
+def quip_sharp(case):
+    whole = golden("quip-sharp", case)
+    return replace(whole, stated_in="quip_params")
 
 
 def vptq():
@@ -216,6 +223,8 @@ SPECIMENS = {
         },
     ),
     "quip": quip,
+    "quip_sharp": partial(quip_sharp, "e8p12"),
+    "quip_sharp scaled": partial(quip_sharp, "e8p12-scaled"),
     "squeezellm": squeezellm,
     "torchao int4": partial(torchao, "torchao", "int4-plain"),
     "torchao tiles": partial(torchao, "torchao-blocks", "int4-tile"),

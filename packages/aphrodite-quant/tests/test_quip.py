@@ -154,13 +154,6 @@ def test_settings_that_are_not_read(write_module, change, message):
         write_module(CONFIG | change, made()[0])
 
 
-def test_checkpoints_of_another_tool_are_refused(tmp_path):
-    save_file({"layer.Qidxs_0": torch.zeros(32, 2).long()}, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text('{"quip_params": {"codebook": "E8P12"}}')
-    with pytest.raises(FormatError, match=r"quip_params in its config .* quip-sharp itself"):
-        Weights.of(open_checkpoint(tmp_path))
-
-
 def test_the_scale_of_residuals_is_nothing_to_a_codebook_without(write_module):
     tensors, dense = made()
     found = write_module(CONFIG | {"opt_resid_scale": -1}, tensors).packed("layer").dequantize()

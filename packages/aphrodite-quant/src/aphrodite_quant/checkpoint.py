@@ -26,9 +26,11 @@ _SIDE_FILES = (
     ("quantization_config.json", "codesz", "quip"),
 )
 """Of files that older tools wrote beside the weights: name, a field of theirs, the method."""
-_UNSTATED = ((".W_q", "hqq"), (".Qidxs", "quip"), (".Qidxs_0", "quip"))
+_UNSTATED = ((".W_q", "hqq"), (".Qidxs", "quip"))
 """Of checkpoints of tools that state nothing at all: how a name of a tensor ends, the method."""
 _MODELOPT = "hf_quant_config.json"
+QUIP_SHARP = "quip_params"
+"""Where quip-sharp puts its settings into config.json."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +49,16 @@ class Checkpoint:
     @cached_property
     def quant_config(self) -> Mapping[str, Any] | None:
         """What config.json says of quantisation, or a side file in its place, if anything."""
-        stated = self.config.get("quantization_config") or self.config.get("compression_config")
+        field, beside = "quantization_config", {}
+        stated = self.config.get(field) or self.config.get("compression_config")
+        if stated is None and QUIP_SHARP in self.config:
+            field, beside = QUIP_SHARP, {"quant_method": "quip_sharp"}
+            stated = self.config[field]
         if stated is not None and not isinstance(stated, dict):
-            raise CheckpointError(f"{self.path}: quantization_config is {stated!r}, not an object")
-        return self._side_config() if stated is None else cast("dict[str, Any]", stated)
+            raise CheckpointError(f"{self.path}: {field} is {stated!r}, not an object")
+        if stated is None:
+            return self._side_config()
+        return beside | cast("dict[str, Any]", stated)
 
     def _side_config(self) -> Mapping[str, Any] | None:
         for name, field, method in _SIDE_FILES:

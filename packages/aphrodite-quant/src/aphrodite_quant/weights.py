@@ -80,9 +80,12 @@ class Weights:
         return self.store.read(stored).float()
 
     def _file(self, module: str) -> Path:
-        """The file of the first tensor of a stored module that has been read."""
-        of_module = (name for name in self.store.names() if name.startswith(f"{module}."))
-        return self.store.info(next(of_module)).file
+        """The file of the first tensor of a stored module, or of what holds it: it may be fused."""
+        names = self.store.names()
+        while module and not any(name.startswith(f"{module}.") for name in names):
+            module = module.rpartition(".")[0]
+        start = f"{module}." if module else ""
+        return self.store.info(next(name for name in names if name.startswith(start))).file
 
     def _path(self, name: str) -> str:
         return f"{self.prefix}.{name}" if self.prefix else name

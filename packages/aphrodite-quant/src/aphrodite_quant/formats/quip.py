@@ -38,8 +38,6 @@ _POINT = 8
 _FACTORS = {"E8P12": 1.0, "E8P12RVQ3B": 1 / 2.04, "E8P12RVQ4B": 1 / 3.45}
 """Of each codebook: what its residual points are multiplied by."""
 _PLAIN = "modules_to_not_convert"
-_ELSEWHERE = "quip_params"
-"""What quip-sharp itself puts into a config; its codes lie in another order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +58,6 @@ def reader(checkpoint: Checkpoint) -> Reader:
     """Weights as `read` has them, of the stated codebook."""
     stated: Mapping[str, Any] = checkpoint.quant_config or {}
     where, codebook = checkpoint.path, stated.get("codebook")
-    if _ELSEWHERE in checkpoint.config:
-        raise FormatError(
-            f"{where}: {_ELSEWHERE} in its config says that quip-sharp itself wrote it, with fused "
-            "projections and codes in the order of its kernel; only QuIP-for-all's are read, "
-            "quantise the model again with that"
-        )
     if codebook not in tuple(_FACTORS):
         raise FormatError(f"{where}: codebook is one of {', '.join(_FACTORS)}, found {codebook!r}")
     if stated.get("rescale_WH"):
