@@ -93,7 +93,7 @@ def stack_sums(
     COUNT: tl.constexpr = SPEC.counts[STACK]
     ENTRIES: tl.constexpr = SPEC.entries[STACK]
     size = parts[0].to(tl.int64) * parts[1]
-    for book in tl.static_range(COUNT):
+    for book in range(COUNT):
         codes = parts[3 + 2 * STACK] + (turn + book * size)
         table = parts[4 + 2 * STACK] + book * (ENTRIES * 8)
         total = book_sums(
@@ -180,10 +180,11 @@ def lanes_kernel(
             total, parts, at, there, inputs + turn * 8, turn, start, last, rows, row, x_stride,
             0, SPEC, TILES, EIGHTS, WARPS, WHOLE, DTYPE, EMULATE,
         )  # fmt: skip
-        more = stack_sums(
-            more, parts, at, there, inputs + turn * 8, turn, start, last, rows, row, x_stride,
-            1, SPEC, TILES, EIGHTS, WARPS, WHOLE, DTYPE, EMULATE,
-        )  # fmt: skip
+        if SPEC.counts[1]:
+            more = stack_sums(
+                more, parts, at, there, inputs + turn * 8, turn, start, last, rows, row, x_stride,
+                1, SPEC, TILES, EIGHTS, WARPS, WHOLE, DTYPE, EMULATE,
+            )  # fmt: skip
     for tile in tl.static_range(TILES):
         stored(
             total[tile * EIGHTS : (tile + 1) * EIGHTS], more[tile * EIGHTS : (tile + 1) * EIGHTS],
