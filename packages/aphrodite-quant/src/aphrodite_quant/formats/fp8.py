@@ -41,7 +41,7 @@ def reader(checkpoint: Checkpoint) -> Reader:
     scheme = stated.get("activation_scheme", "dynamic")
     if scheme not in ("dynamic", "static"):
         raise FormatError(f"{where}: activation_scheme is dynamic or static, found {scheme!r}")
-    block, plain = _block(where, stated), named_modules(where, stated, *_LISTS)
+    block, plain = block_size(where, stated), named_modules(where, stated, *_LISTS)
 
     def read_module(store: TensorStore, prefix: str) -> PackedWeight:
         weight = read(store, prefix, block)
@@ -68,8 +68,8 @@ def read(store: TensorStore, prefix: str, block: tuple[int, int] = _BLOCK) -> Pa
     return scaled(store, weight, names[0], block)
 
 
-def _block(where: Path, stated: Mapping[str, Any]) -> tuple[int, int]:
-    """Rows and columns that share a scale."""
+def block_size(where: Path, stated: Mapping[str, Any]) -> tuple[int, int]:
+    """Rows and columns that share a scale; FormatError if they are not two numbers."""
     value = stated.get("weight_block_size")
     if value is None:
         return _BLOCK
