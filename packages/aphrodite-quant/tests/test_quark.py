@@ -17,6 +17,7 @@ INTEGERS = torch.from_numpy(RANDOM.integers(-128, 128, (ROWS, COLUMNS)).astype(n
 CODES = RANDOM.integers(0, 16, (ROWS, COLUMNS))
 
 ONE = {"qscheme": "per_tensor", "ch_axis": None}
+OF_SCALES = {"is_scale_quant": True}
 EACH = {"qscheme": "per_channel", "ch_axis": 0}
 MX = {"qscheme": "per_group", "ch_axis": -1, "group_size": 32, "scale_format": "e8m0"}
 
@@ -64,7 +65,7 @@ def test_every_kind_is_decoded(write_module, name):
     "case",
     [
         "uint4-group", "uint4-group-order", "int4-group", "uint4-channel", "int8-group",
-        "uint8-channel", "fp6-e2m3", "fp6-e3m2", "mxfp4", "int8-static",
+        "uint8-channel", "fp6-e2m3", "fp6-e3m2", "mxfp4", "int8-static", "nvfp4",
     ],
 )  # fmt: skip
 def test_what_the_tool_wrote_is_what_the_tool_decodes(opened, case):
@@ -120,6 +121,13 @@ def test_what_is_wrong_is_named(write_module, name, changes, message):
         weights.packed("layer")
 
 
+def test_scales_of_activations_and_of_scales_are_numbers(opened):
+    for name, value in (("input_scale_2", -1.0), ("weight_scale_2", float("nan"))):
+        weights, _ = opened("quark:nvfp4", **{name: torch.tensor(value)})
+        with pytest.raises(TensorError, match=f"layer.{name}' holds {value}"):
+            weights.packed("layer")
+
+
 def test_a_weight_of_which_nothing_is_stated(write_module):
     with pytest.raises(TensorError, match=r"'layer.weight' is .* states no weight for this module"):
         write_module(config(None), MADE["fp8"][1][0]).packed("layer")
@@ -138,7 +146,15 @@ def test_a_weight_of_which_nothing_is_stated(write_module):
             "scale_format 'float32', expecte",
         ),
         ({"dtype": "fp4"} | MX | {"group_size": None}, {}, "group_size of strategy group is None"),
-        ([{}, {}], {}, "weight is .*, expected an object: one rounding"),
+        (3, {}, "weight is 3, expected an object or a list"),
+        ([], {}, "weight is rounded in steps, none, which is not supported"),
+        ([{"dtype": "fp4"} | MX, {"dtype": "int4"} | EACH], {}, "fp4 per_group and int4 per_chan"),
+        ([{"dtype": "fp4"} | MX, {"dtype": "fp8_e4m3"} | ONE], {}, "and fp8_e4m3 per_tensor, wh"),
+        (
+            [{"dtype": "fp4"} | MX | {"ch_axis": 0}, {"dtype": "fp8_e4m3"} | ONE | OF_SCALES],
+            {},
+            "has ch_axis 0, expected 1",
+        ),
         (None, {"global_quant_config": 3}, "global_quant_config is 3, expected an object"),
         (None, {"layer_quant_config": [3]}, r"layer_quant_config is \[3\], expected an object"),
         (None, {"layer_type_quant_config": {"Linear": {}}}, "layer_type_quant_config has Linear"),

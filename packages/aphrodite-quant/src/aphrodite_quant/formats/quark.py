@@ -1,9 +1,11 @@
-"""Weights that Quark wrote (`quant_method: quark`): integers of 4 and 8 bits, MXFP4, MXFP6 and fp8.
+"""Weights that Quark wrote (`quant_method: quark`): integers, MXFP4, MXFP6, NVFP4, fp8.
 
 `layer_quant_config` states what the modules of its patterns are, `global_quant_config` what the
 others are but those of `exclude`. The tensors are ModelOpt's: `<prefix>.weight` float8_e4m3fn or
 int8 [N, K] times `weight_scale`, one ([]) or one for each row ([N]); or `weight` uint8 [N, K / 2]
-of E2M1 (fp4), or float8_e4m3fn [N, K], times `weight_scale` uint8 [N, K / 32], powers of two.
+of E2M1 (fp4), or float8_e4m3fn [N, K], times `weight_scale` uint8 [N, K / 32], powers of two, or,
+where the scales themselves are rounded (two steps: fp4, then fp8_e4m3 with `is_scale_quant`),
+float8_e4m3fn [N, K / 16], and times `weight_scale_2`, one number.
 `weight_zero_point` holds zeros.
 
 Other integers (int4, uint4, uint8, and int8 in groups) have scales and zero points for each row
@@ -12,9 +14,10 @@ four bits, zero points too, are eight to an int32, lowest first, `pack_method: r
 of AWQ. MXFP6 (fp6_e2m3, fp6_e3m2) is uint8 [N, K * 6 / 8], each row a stream of codes from the
 lowest bits up, times powers of two as above.
 
-Scales and zero points of activations (`input_scale`, `input_zero_point`) are checked and not used.
-Activations that are rotated before they meet a weight, weights that were rounded twice, and classes
-of modules with a way of their own (`layer_type_quant_config`) are refused.
+Scales and zero points of activations (`input_scale`, `input_scale_2`, `input_zero_point`) are
+checked and not used. Activations that are rotated before they meet a weight, weights that were
+rounded twice, and classes of modules with a way of their own (`layer_type_quant_config`) are
+refused.
 """
 
 from collections.abc import Mapping
@@ -210,8 +213,10 @@ def _scheme(where: str, group: object) -> _Rounding | None:
     weight = cast("dict[str, object]", group).get("weight")
     if weight is None:
         return None
+    if isinstance(weight, list):
+        return _in_steps(where, cast("list[object]", weight))
     if not isinstance(weight, dict):
-        raise FormatError(f"{where}.weight is {weight!r}, expected an object: one rounding")
+        raise FormatError(f"{where}.weight is {weight!r}, expected an object or a list of them")
     stated = cast("dict[str, Any]", weight)
     dtype, shared = stated.get("dtype"), stated.get("qscheme")
     strategy = _SHARED.get(str(shared))
@@ -233,6 +238,23 @@ def _scheme(where: str, group: object) -> _Rounding | None:
     return _Rounding(str(dtype), Scheme.of(where, fields))
 
 
+def _in_steps(where: str, steps: list[object]) -> _Rounding:
+    """Four-bit floats whose scales are rounded, too: the only ones of several steps."""
+    stated = [cast("dict[str, Any]", step) for step in steps if isinstance(step, dict)]
+    named = [f"{step.get('dtype')} {step.get('qscheme')}" for step in stated]
+    last = {} if not stated else stated[-1]
+    if named != ["fp4 per_group", "fp8_e4m3 per_tensor"] or not last.get("is_scale_quant"):
+        raise FormatError(
+            f"{where}.weight is rounded in steps, {' and '.join(named) or 'none'}, which is not "
+            "supported; present is fp4 per_group whose scales become fp8_e4m3 per_tensor"
+        )
+    axis, group = stated[0].get("ch_axis"), stated[0].get("group_size")
+    if axis not in (1, -1):
+        raise FormatError(f"{where}.weight has ch_axis {axis!r}, expected 1")
+    fields = {"type": "float", "num_bits": 4, "strategy": "tensor_group", "group_size": group}
+    return _Rounding("fp4", Scheme.of(where, fields))
+
+
 def _check_zero(store: TensorStore, prefix: str, scheme: Scheme) -> None:
     """No zero point but 0."""
     zero = f"{prefix}.weight_zero_point"
@@ -249,8 +271,9 @@ def _check_beside(store: TensorStore, prefix: str) -> None:
             f"{info.file}: tensor {turned!r} is {info}, which turns activations and is not "
             "supported"
         )
-    scale, zero = f"{prefix}.input_scale", f"{prefix}.input_zero_point"
-    if scale in store.names():
-        positive(store, scale)
+    zero = f"{prefix}.input_zero_point"
+    for scale in (f"{prefix}.input_scale", f"{prefix}.input_scale_2"):
+        if scale in store.names():
+            positive(store, scale)
     if zero in store.names() and not bool(store.read(zero).isfinite().all()):
         raise TensorError(f"{store.info(zero).file}: tensor {zero!r} is not finite")
