@@ -17,7 +17,7 @@ the CPU, or of another --model, go to --output.
 import argparse
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,14 +35,14 @@ from aphrodite_engine.quantizing.survey import REST, Survey, survey_model
 from aphrodite_kernels.backend import Backend, backend_for
 from aphrodite_kernels.backends import reference
 from aphrodite_quant import Weights
-from encoders import aqlm, awq, bitnet, exl2, marlin, quip, squeezellm, vptq
-from encoders.shared import Encoder
+from encoders import aqlm, awq, bitnet, exl2, marlin, quip, quip_sharp, squeezellm, vptq
+from encoders.shared import Encoded, Encoder
 from predictions import RESULTS, Predictions, load, record, size
 from torch import Tensor
 
 ENCODERS: dict[str, Encoder] = {
     name: encoder
-    for family in (aqlm, vptq, quip, squeezellm, exl2, marlin, bitnet, awq)
+    for family in (aqlm, vptq, quip, quip_sharp, squeezellm, exl2, marlin, bitnet, awq)
     for name, encoder in family.ENCODERS.items()
 }
 FILE = RESULTS / "encoded.json"
@@ -123,18 +123,21 @@ def write(original: Original, encoder: Encoder, path: Path) -> Written:
     encoded: dict[str, tuple[int, int]] = {}
     for number, block in enumerate(blocks):
         made, plain = original.vectors(block), original.vectors(block)
-        for one in original.survey.projections_in(block):
-            weight = original.matrix(one.module, one.shape)
+        for module, parts in modules(encoder, block, original.survey.projections_in(block)).items():
+            weights = [original.matrix(one.module, one.shape) for one in parts]
             if encoder.blocks is not None and number >= encoder.blocks:
-                left = {f"{one.module}.weight": weight.to(original.dtype)}
+                named = zip(parts, weights, strict=True)
+                left = {f"{one.module}.weight": each.to(original.dtype) for one, each in named}
                 made, plain = made | left, plain | left
                 continue
-            found = encoder.encode(weight)
-            made |= {f"{one.module}.{leaf}": tensor for leaf, tensor in found.tensors.items()}
-            plain[f"{one.module}.weight"] = found.decoded
-            lost += float((found.decoded - weight).square().sum())
-            total += float(weight.square().sum())
-            encoded[one.module] = one.shape
+            found = encoded_as(encoder, weights)
+            made |= {f"{module}.{leaf}": tensor for leaf, tensor in found.tensors.items()}
+            meant = found.decoded.split([len(weight) for weight in weights])
+            for one, weight, decoded_part in zip(parts, weights, meant, strict=True):
+                plain[f"{one.module}.weight"] = decoded_part.contiguous()
+                lost += float((decoded_part - weight).square().sum())
+                total += float(weight.square().sum())
+                encoded[one.module] = one.shape
         if block == REST:
             for module, shape in original.survey.matrices.items():
                 made[f"{module}.weight"] = original.matrix(module, shape).to(original.dtype)
@@ -142,10 +145,32 @@ def write(original: Original, encoder: Encoder, path: Path) -> Written:
         for output, tensors in zip(outputs, (made, plain), strict=True):
             output.write(block, tensors, [])
     left = [one.module for one in original.survey.projections if one.module not in encoded]
-    for output, config in zip(outputs, (encoder.config(encoded, left), {}), strict=True):
-        write_side_files(original.source, output, config)
+    stated = {encoder.stated_in: encoder.config(encoded, left)}
+    for output, config in zip(outputs, (stated, {}), strict=True):
+        write_side_files(original.source, output, config, {})
         output.close()
     return Written(path, decoded, encoded, math.sqrt(lost / total))
+
+
+def modules(
+    encoder: Encoder, block: str, projections: Sequence[Projection]
+) -> dict[str, list[Projection]]:
+    """Of a block: what is stored under which name, fused or alone."""
+    known = {one.module: one for one in projections}
+    found: dict[str, list[Projection]] = {}
+    for name, parts in encoder.fused.items():
+        place = f"{block}.{name}".rpartition(".")[0]
+        if all(f"{place}.{part}" in known for part in parts):
+            found[f"{block}.{name}"] = [known.pop(f"{place}.{part}") for part in parts]
+    return found | {module: [one] for module, one in known.items()}
+
+
+def encoded_as(encoder: Encoder, weights: Sequence[Tensor]) -> Encoded:
+    """Matrices of one module."""
+    if len(weights) == 1:
+        return encoder.encode(weights[0])
+    assert encoder.encode_fused is not None, "it has modules that hold several"
+    return encoder.encode_fused(weights)
 
 
 def measure(original: Original, predicted: Predictions, written: Written) -> dict[str, object]:

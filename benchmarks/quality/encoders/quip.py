@@ -19,7 +19,8 @@ _NORM_12 = (
 _AT_ONCE = 1 << 11
 _INPUT_SCALE = 1.03
 """Of normally distributed numbers, for E8P."""
-_RESIDUALS = {"E8P12": 0.0, "E8P12RVQ3B": 1 / 2.04, "E8P12RVQ4B": 1 / 3.45}
+RESIDUALS = {"E8P12": 0.0, "E8P12RVQ3B": 1 / 2.04, "E8P12RVQ4B": 1 / 3.45}
+"""Of codebooks: what residual points are multiplied by."""
 
 
 def encode(weight: Tensor, codebook: str) -> Encoded:
@@ -30,13 +31,13 @@ def encode(weight: Tensor, codebook: str) -> Encoded:
     inner = left.T @ (weight * rows * columns) @ right.T
     scale = inner.square().mean().sqrt() / _INPUT_SCALE
     points = (inner / scale).view(-1, 8)
-    code, decoded = _e8p(points)
-    factor = _RESIDUALS[codebook]
+    code, decoded = e8p(points, _BITS)
+    factor = RESIDUALS[codebook]
     if codebook == "E8P12":
         stored = signed(code, torch.int16).view(len(weight), -1)
     else:
         rest = (points - decoded) / factor
-        more, residual = _e8p(rest) if codebook == "E8P12RVQ4B" else _e81b(rest)
+        more, residual = e8p(rest, _BITS) if codebook == "E8P12RVQ4B" else e81b(rest)
         decoded += factor * residual
         bits = 16 if codebook == "E8P12RVQ4B" else 8
         stored = stream((code << bits | more).view(len(weight), -1), 16 + bits)
@@ -65,13 +66,16 @@ def _sizes() -> Tensor:
     return torch.cat((torch.tensor(short), torch.tensor(long)))
 
 
-def _e8p(points: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes [V] of the nearest points, and those points [V, 8]."""
-    found = [_e8p_part(part) for part in points.split(_AT_ONCE)]
+def e8p(points: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes [V] of the nearest points, and those points [V, 8].
+
+    `bits` [8] are those of a code that negate its numbers.
+    """
+    found = [_e8p_part(part, bits) for part in points.split(_AT_ONCE)]
     return torch.cat([code for code, _ in found]), torch.cat([point for _, point in found])
 
 
-def _e8p_part(points: Tensor) -> tuple[Tensor, Tensor]:
+def _e8p_part(points: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
     sizes = _sizes()
     odd = sizes.sum(1) % 2 == 1  # sizes of which an odd number is negative in every point
     made: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -87,7 +91,7 @@ def _e8p_part(points: Tensor) -> tuple[Tensor, Tensor]:
         point = sizes[best] * torch.where(negative, -1, 1) + (-0.25 if lowered else 0.25)
         flips = negative.clone()
         flips[:, 7] ^= odd[best]  # counted from a point whose last number has the sign it needs
-        code = best << 8 | (flips.long() << _BITS).sum(1) ^ int(lowered)
+        code = best << 8 | (flips.long() << bits).sum(1) ^ int(lowered)
         made.append((code, point, (points - point).square().sum(1)))
     (code, point, lost), (low_code, low_point, low_lost) = made
     lower = low_lost < lost
@@ -104,7 +108,8 @@ def _short_points() -> Tensor:
     return torch.cat((even, axes, -axes[:7]))
 
 
-def _e81b(points: Tensor) -> tuple[Tensor, Tensor]:
+def e81b(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes [V] of the nearest points of one bit, and those points [V, 8]."""
     code = nearest(points, _short_points())
     return code, _short_points()[code]
 
@@ -120,7 +125,7 @@ def _encoder(codebook: str, blocks: int | None = None) -> Encoder:
             "idx_dtype": f"torch.int{16 if codebook == 'E8P12' else 32}",
             "merge_suv": False,
             "per_channel": False,
-            "opt_resid_scale": _RESIDUALS[codebook] or -1,
+            "opt_resid_scale": RESIDUALS[codebook] or -1,
             "modules_to_not_convert": list(plain),
         }
 

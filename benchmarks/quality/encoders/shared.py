@@ -1,7 +1,7 @@
 """What encoders share: a matrix in a format, codebooks, rounding, bit streams."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
@@ -33,9 +33,15 @@ class Encoder:
     encode: Callable[[Tensor], Encoded]
     """Of a matrix [N, K] float32."""
     config: Callable[[Shapes, Sequence[str]], dict[str, Any]]
-    """quantization_config, of the modules that are encoded and of those that are left plain."""
+    """What config.json states, of the modules that are encoded and of those that are left plain."""
     blocks: int | None = None
     """Of the model's blocks so many are encoded, as more take too long; None: all."""
+    stated_in: str = "quantization_config"
+    """Where config.json has the configuration."""
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Of a block: modules that hold several, from the first rows to the last."""
+    encode_fused: Callable[[Sequence[Tensor]], Encoded] | None = None
+    """Of matrices [N, K] float32 that become one such module."""
 
 
 def nearest(points: Tensor, entries: Tensor) -> Tensor:

@@ -95,7 +95,9 @@ def _write(plan: _Plan, output: Output, progress: Progress) -> None:
         quantize_alone(writer)
     writer.write_rest()
     recorded.check_all_read(tied_head=source.config.tied)
-    write_side_files(source, output, plan.quantizer, _PLAIN)
+    quantization = plan.quantizer.config(_PLAIN)
+    beside = plan.quantizer.side_files(quantization, output.tensors())
+    write_side_files(source, output, {"quantization_config": quantization}, beside)
 
 
 def _check_room(plan: _Plan, output: Output) -> None:

@@ -1,11 +1,10 @@
 """What lies beside the weights of a Hugging Face directory: configuration, tokenizer, template."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from aphrodite_quant import Quantizer
 
 from aphrodite_engine.loading.model import OpenModel
 from aphrodite_engine.quantizing.output import MANIFEST, Output
@@ -21,7 +20,7 @@ _OWN = (
     "quanto_qmap.json",
     "model.safetensors.index.json",
 )
-_STATED = ("quantization_config", "compression_config")
+_STATED = ("quantization_config", "compression_config", "quip_params")
 _TEMPLATE = "tokenizer.chat_template"
 
 
@@ -34,18 +33,17 @@ def plain_dtype(source: OpenModel) -> torch.dtype:
 
 
 def write_side_files(
-    source: OpenModel, output: Output, quantizer: Quantizer, plain: Sequence[str]
+    source: OpenModel, output: Output, stated: Mapping[str, Any], beside: Mapping[str, Any]
 ) -> None:
     """Copy them from a directory, or write what the metadata of a GGUF file say.
 
-    Linear modules `plain` were left alone; all tensors are written.
+    `stated` is what config.json says of the format, `beside` are JSON files of its own, by name.
 
     Raises:
         ModelError: the file's tokenizer is not one that is known.
     """
-    quantization = quantizer.config(plain)
-    output.write_json("config.json", _config(source) | {"quantization_config": quantization})
-    for name, value in quantizer.side_files(quantization, output.tensors()).items():
+    output.write_json("config.json", _config(source) | dict(stated))
+    for name, value in beside.items():
         output.write_json(name, value)
     if source.gguf is None:
         for file in source.checkpoint.path.iterdir():
