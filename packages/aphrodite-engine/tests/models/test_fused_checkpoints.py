@@ -4,6 +4,8 @@ import json
 
 import pytest
 import torch
+from aphrodite_engine.config import EngineConfig
+from aphrodite_engine.inspecting.facts import inspect_checkpoint
 from aphrodite_kernels.layouts.rotated import Rotated
 from aphrodite_quant import Weights, open_checkpoint
 from safetensors.torch import load_file, save_file
@@ -86,3 +88,16 @@ def test_parts_are_one_product_with_a_kernel(make_checkpoint, native):
         place = "self_attn" if "q_proj" in names else "mlp"
         whole = Rotated.stack([weights.packed(f"{place}.{name}") for name in names])
         assert native.multiplies(native.prepare(whole))
+
+
+def test_inspection_finds_it_sound_and_names_its_kernel(make_checkpoint):
+    from transformers import AutoConfig
+
+    path, model = make_checkpoint(AutoConfig.for_model("llama", **CONFIG))
+    written(path, model, "E8P12RVQ4B")
+    config = EngineConfig(model=str(path), device="cpu", max_num_seqs=1)
+    found = inspect_checkpoint(path, config, lambda done, total: None)
+    assert found.format == "quip_sharp" and found.problems == []
+    kinds = {kind.name: kind for kind in found.kinds}
+    fused = kinds["model.layers.*.mlp.upgate_proj"]
+    assert (fused.shape, fused.layout, fused.kernel) == ([384, 128], "Rotated", "cpu Rotated")

@@ -160,9 +160,10 @@ def _kind(group: Sequence[StoredModule], weight: PackedWeight | None, backend: B
 
 def _kernel(weight: PackedWeight, backend: Backend) -> str:
     """The backend and its layout; `reference` where it has no product of its own."""
-    rows = torch.arange(min(_SAMPLE, weight.out_features), device=weight.device)
+    few = weight.rows(torch.arange(min(_SAMPLE, weight.out_features), device=weight.device))
     try:
-        prepared = backend.prepare(weight.rows(rows))
+        # Where transforms mix all rows, a few need the others as well, and have no kernel.
+        prepared = backend.prepare(few if few.nbytes < weight.nbytes else weight)
     except KernelError:
         return "reference"
     if not backend.multiplies(prepared):
