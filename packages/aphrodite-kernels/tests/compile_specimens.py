@@ -59,7 +59,7 @@ def compiled(specimen: Specimen, capability: int) -> bytes:
     source = ASTSource(
         fn=specimen.kernel,
         signature={name: specimen.signature.get(name, "constexpr") for name in names},
-        constexprs={(names.index(name),): value for name, value in specimen.constants.items()},
+        constexprs=constants_of(specimen, names),
         attrs={path_of(name, names): [["tt.divisibility", 16]] for name in specimen.aligned},
     )
     options = {
@@ -69,6 +69,16 @@ def compiled(specimen: Specimen, capability: int) -> bytes:
     }
     target = GPUTarget("cuda", capability, 32)
     return triton.compile(source, target=target, options=options).asm["cubin"]
+
+
+def constants_of(specimen: Specimen, names: list[str]) -> dict[tuple[int, ...], object]:
+    """By place; what is a constant in a tuple is None."""
+    given = {path_of(name, names): value for name, value in specimen.constants.items()}
+    for name, kinds in specimen.signature.items():
+        if isinstance(kinds, tuple):
+            absent = (place for place, kind in enumerate(kinds) if kind == "constexpr")
+            given |= {(names.index(name), place): None for place in absent}
+    return given
 
 
 def path_of(argument: str, names: list[str]) -> tuple[int, ...]:

@@ -26,23 +26,28 @@ from triton.language.extra import cuda
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.backends.triton.attention_arguments import (
     VARYING,
+    arguments,
     constants,
-    numbers,
-    pointers,
     specimen,
-    strides,
 )
 from aphrodite_kernels.backends.triton.attention_folded import key_order, walk_folded
 from aphrodite_kernels.backends.triton.attention_meeting import Meeting, leave, merge
-from aphrodite_kernels.backends.triton.attention_tile import LOWEST, attend, finish, fitted, kept
+from aphrodite_kernels.backends.triton.attention_tile import (
+    attend,
+    empty_run,
+    finish,
+    fitted,
+    kept,
+    scale_up,
+)
 from aphrodite_kernels.backends.triton.attention_walks import (
     Walk,
     folded_walk,
     plain_walk,
     walk_for,
 )
+from aphrodite_kernels.backends.triton.paged import place_of, scale_place_of
 from aphrodite_kernels.backends.triton.specimen import Specimen
-from aphrodite_kernels.backends.triton.store_kv import check_strides
 from aphrodite_kernels.errors import ShapeError
 
 _EARLY = 2
@@ -55,10 +60,9 @@ _REQUESTS = (32, 256)
 @triton.jit
 def walk_piece(
     query,
-    key,
-    value,
-    key_scale,
-    value_scale,
+    cache,
+    strides,
+    head,
     table,
     first,
     last,
@@ -66,10 +70,6 @@ def walk_piece(
     window,
     scale,
     cap,
-    block_stride,
-    slot_stride,
-    scale_block_stride,
-    scale_slot_stride,
     SIZE: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     TILE: tl.constexpr,
@@ -78,23 +78,23 @@ def walk_piece(
     UP: tl.constexpr,
 ):
     """The run over tiles [first, last) of a request, for one KV head."""
-    top = tl.full((query.shape[0],), LOWEST, tl.float32)
-    total = tl.zeros((query.shape[0],), tl.float32)
-    values = tl.zeros(query.shape, tl.float32)
+    key = cache.key + head * strides.head
+    value = cache.value + head * strides.head
+    top, total, values = empty_run(query.shape[0], query.shape[1])
     for tile in tl.range(first, last):
         position = tile * TILE + tl.arange(0, TILE)
         seen = position < seq_len
         if WINDOWED:
             seen &= position >= seq_len - window
-        block = tl.load(table + position // BLOCK_SIZE, seen, 0).to(tl.int64)
+        block = tl.load(table + position // BLOCK_SIZE, seen, 0)
         inside = position % BLOCK_SIZE
-        place = block * block_stride + inside * slot_stride
+        place = place_of(block, inside, strides)
         k_scale = 1.0
         v_scale = 1.0
         if UP:
-            scale_place = block * scale_block_stride + inside * scale_slot_stride
-            k_scale = tl.load(key_scale + scale_place, seen, 0.0)
-            v_scale = tl.load(value_scale + scale_place, seen, 0.0)
+            scale_place = scale_place_of(block, inside, strides)
+            k_scale = tl.load(cache.key_scale + head + scale_place, seen, 0.0)
+            v_scale = tl.load(cache.value_scale + head + scale_place, seen, 0.0)
         top, total, values = attend(
             query,
             kept(key, place, seen, SIZE, query.shape[1]),
@@ -135,27 +135,19 @@ def put(
 @triton.jit(do_not_specialize=[*VARYING, "least"])
 def decode_kernel(
     q,
-    key,
-    value,
-    key_scale,
-    value_scale,
+    out,
+    sinks,
     block_tables,
     seq_lens,
     query_starts,
-    sinks,
-    out,
     requests,
+    table_stride,
     window,
     scale,
     cap,
-    q_stride,
-    q_head_stride,
-    table_stride,
-    block_stride,
-    slot_stride,
-    head_stride,
-    scale_block_stride,
-    scale_slot_stride,
+    q_strides,
+    cache,
+    strides,
     partials,
     arrivals,
     least,
@@ -196,7 +188,7 @@ def decode_kernel(
     row = tl.arange(0, ROWS)[:, None]
     column = tl.arange(0, BLOCK)[None, :]
     if FOLDED:
-        column = key_order(BLOCK, key.dtype.element_ty.primitive_bitwidth // 8)[None, :]
+        column = key_order(BLOCK, cache.key.dtype.element_ty.primitive_bitwidth // 8)[None, :]
     walk: tl.constexpr = walk_folded if FOLDED else walk_piece
     for request in tl.range(first_request, last_request + 1):
         count = tiles_of(
@@ -205,7 +197,7 @@ def decode_kernel(
         if count > 0:
             seq_len = tl.load(seq_lens + request)
             token = tl.load(query_starts + request).to(tl.int64)
-            place = q + token * q_stride + (head * GROUP + row) * q_head_stride + column
+            place = q + token * q_strides[0] + (head * GROUP + row) * q_strides[1] + column
             query = tl.load(place, (row < GROUP) & (column < SIZE), 0.0)
             query, factor = fitted(query, scale, UP)
             skipped = tl.maximum(seq_len - window, 0) // TILE if WINDOWED else 0
@@ -213,10 +205,9 @@ def decode_kernel(
             last = tl.minimum(end - start, count)
             top, total, values = walk(
                 query,
-                key + head * head_stride,
-                value + head * head_stride,
-                key_scale + head if UP else None,
-                value_scale + head if UP else None,
+                cache,
+                strides,
+                head,
                 block_tables + request * table_stride,
                 skipped + first,
                 skipped + last,
@@ -224,10 +215,6 @@ def decode_kernel(
                 window,
                 factor,
                 cap,
-                block_stride,
-                slot_stride,
-                scale_block_stride,
-                scale_slot_stride,
                 SIZE,
                 BLOCK_SIZE,
                 TILE,
@@ -294,7 +281,6 @@ def decode_attention(
 ) -> None:
     """Write to out [T, H, D] the rows of requests with one query; the others are left alone."""
     key = cache.key
-    check_strides(cache)
     (_, heads, size), pairs, requests = q.shape, key.shape[2], len(meta.seq_lens)
     group = heads // pairs
     walk = walk or walk_for(
@@ -316,9 +302,7 @@ def decode_attention(
     settings = constants(q, cache, spec, overlapped=overlapped)
     settings["launch_pdl"] &= requests * pairs <= _EARLY * meeting.processors
     decode_kernel[(pairs, shares)](
-        *pointers(q, cache, meta, spec, out),
-        *numbers(meta, spec),
-        *strides(q, cache, meta),
+        *arguments(q, cache, meta, spec, out),
         meeting.partials,
         meeting.arrivals,
         walk.least,
@@ -328,6 +312,7 @@ def decode_attention(
         TILE=walk.tile,
         FOLDED=walk.folded,
         PIECES=walk.pieces(held, size),
+        UP=scale_up(key.dtype),
         num_warps=walk.num_warps,
         num_stages=walk.num_stages,
         **settings,
@@ -352,6 +337,7 @@ def _specimen(
         "TILE": walk.tile,
         "FOLDED": walk.folded,
         "PIECES": walk.pieces(held, size),
+        "UP": scale_up(dtype),
     }
     launched = walk.num_warps, walk.num_stages
     return specimen(decode_kernel, dtype, own, constants, launched, size, block_size)

@@ -19,6 +19,7 @@ import triton.language as tl
 
 from aphrodite_kernels.backends.triton.attention_bytes import float16_of
 from aphrodite_kernels.backends.triton.attention_tile import LOG2E, LOWEST, soften, widened
+from aphrodite_kernels.backends.triton.paged import place_of, scale_place_of
 
 
 @triton.constexpr_function
@@ -104,18 +105,18 @@ def scales_of(
     position,
     start,
     end,
-    key_scale,
-    value_scale,
+    cache,
+    strides,
+    head,
     table,
-    block_stride,
-    slot_stride,
     BLOCK_SIZE: tl.constexpr,
 ):
     """Of the keys and values of each position in [start, end)."""
     there = (position >= start) & (position < end)
-    block = tl.load(table + position // BLOCK_SIZE, there, 0).to(tl.int64)
-    place = block * block_stride + position % BLOCK_SIZE * slot_stride
-    return tl.load(key_scale + place, there, 0.0), tl.load(value_scale + place, there, 0.0)
+    block = tl.load(table + position // BLOCK_SIZE, there, 0)
+    place = head + scale_place_of(block, position % BLOCK_SIZE, strides)
+    key_scale = tl.load(cache.key_scale + place, there, 0.0)
+    return key_scale, tl.load(cache.value_scale + place, there, 0.0)
 
 
 @triton.jit
@@ -160,10 +161,9 @@ def attend_columns(
 @triton.jit
 def walk_folded(
     query,
-    key,
-    value,
-    key_scale,
-    value_scale,
+    cache,
+    strides,
+    head,
     table,
     first,
     last,
@@ -171,10 +171,6 @@ def walk_folded(
     window,
     scale,
     cap,
-    block_stride,
-    slot_stride,
-    scale_block_stride,
-    scale_slot_stride,
     SIZE: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     TILE: tl.constexpr,
@@ -187,7 +183,7 @@ def walk_folded(
     query: columns in the order of `key_order`. Scales are read a tile before they are needed: they
     change threads by way of shared memory, and no read is moved across that.
     """
-    ITEMSIZE: tl.constexpr = key.dtype.element_ty.primitive_bitwidth // 8
+    ITEMSIZE: tl.constexpr = cache.key.dtype.element_ty.primitive_bitwidth // 8
     BLOCK: tl.constexpr = query.shape[1]
     VECTOR: tl.constexpr = vector_of(BLOCK, ITEMSIZE)
     ROWS: tl.constexpr = query.shape[0]
@@ -198,6 +194,8 @@ def walk_folded(
     query = query.T
     if UP and DTYPE != tl.float32:
         scale = scale.T
+    key = cache.key + head * strides.head
+    value = cache.value + head * strides.head
     four, eight, vector = along(4, 0), along(8, 1), along(VECTOR, 5)
     sixteens = along(TILE // 16, 2)
     k_inside = along(2, 3) * 8 + eight
@@ -210,25 +208,25 @@ def walk_folded(
         start = seq_len - window if WINDOWED else 0
         end = tl.minimum(seq_len, last * TILE)
         position = first * TILE + tl.arange(0, TILE)
-        scales = key_scale, value_scale, table, scale_block_stride, scale_slot_stride
-        k_scale, v_scale = scales_of(position, start, end, *scales, BLOCK_SIZE)
+        k_scale, v_scale = scales_of(position, start, end, cache, strides, head, table, BLOCK_SIZE)
     for tile in tl.range(first, last):
         begin = tile * TILE + sixteens * 16
         begun = begin < seq_len
         if WINDOWED:
             begun &= begin + 16 > seq_len - window
-        block = tl.load(table + begin // BLOCK_SIZE, begun, 0).to(tl.int64) * block_stride
+        block = tl.load(table + begin // BLOCK_SIZE, begun, 0)
         slot = begin % BLOCK_SIZE
         k_seen = visible(begin + k_inside, seq_len, window, WINDOWED)
         v_seen = visible(begin + v_inside, seq_len, window, WINDOWED)
         if BLOCK != SIZE:
             k_seen &= k_column < SIZE
             v_seen &= v_column < SIZE
-        k = tl.load(key + (block + (slot + k_inside) * slot_stride) + k_column, k_seen, 0.0)
-        v = tl.load(value + (block + (slot + v_inside) * slot_stride) + v_column, v_seen, 0.0)
+        k = tl.load(key + place_of(block, slot + k_inside, strides) + k_column, k_seen, 0.0)
+        v = tl.load(value + place_of(block, slot + v_inside, strides) + v_column, v_seen, 0.0)
         position = tile * TILE + tl.arange(0, TILE)
         if UP:
-            following = scales_of(position + TILE, start, end, *scales, BLOCK_SIZE)
+            beyond = position + TILE
+            following = scales_of(beyond, start, end, cache, strides, head, table, BLOCK_SIZE)
         top, total, values = attend_columns(
             query,
             widened(folded_keys(k, VECTOR, ITEMSIZE), DTYPE),

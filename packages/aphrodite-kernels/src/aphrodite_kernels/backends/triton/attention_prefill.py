@@ -16,8 +16,7 @@ whole cache) instead of all threads, each with the addresses of its rows.
 Floor: 4 * H * D operations for each pair of a query and a key it sees.
 """
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -27,15 +26,17 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
-from aphrodite_kernels.backends.triton.attention_arguments import VARYING
-from aphrodite_kernels.backends.triton.attention_tile import kept, soften, widened
+from aphrodite_kernels.backends.triton.attention_arguments import (
+    VARYING,
+    arguments,
+    constants,
+    specimen,
+)
+from aphrodite_kernels.backends.triton.attention_tile import LOG2E, LOWEST, kept, soften, widened
 from aphrodite_kernels.backends.triton.descriptors import described
+from aphrodite_kernels.backends.triton.paged import KINDS, place_of, scale_place_of
 from aphrodite_kernels.backends.triton.specimen import Specimen
-from aphrodite_kernels.backends.triton.store_kv import check_strides
 
-_LOG2E = tl.constexpr(math.log2(math.e))
-_LOWEST = tl.constexpr(-1e30)
-"""Below every score, yet finite: differences from it are numbers."""
 _REQUESTS = 256
 """Requests that a program looks at together for its own."""
 
@@ -123,10 +124,10 @@ def attend_tile(
     distance [ROWS, TILE]: query's position less the key's; looked at if `partial`.
     """
     score = tl.dot(query, k.T, input_precision="ieee")
-    factor = scale * _LOG2E
+    factor = scale * LOG2E
     if CAPPED:
         score = soften(score * scale, cap)
-        factor = _LOG2E
+        factor = LOG2E
     if partial:
         seen = distance >= 0
         if WINDOWED:
@@ -163,9 +164,8 @@ def restored(x, scales, scale_here, kind: tl.constexpr):
 
 @triton.jit
 def walk(
-    query, position, first, last, top, total, window, scale, cap, table, head,
-    key, value, key_scale, value_scale, key_tiles, value_tiles,
-    block_stride, slot_stride, scale_block_stride, scale_slot_stride,
+    query, position, first, last, top, total, window, scale, cap, table,
+    cache, strides, head, key_tiles, value_tiles,
     SIZE: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr,
     WINDOWED: tl.constexpr, CAPPED: tl.constexpr,
 ):  # fmt: skip
@@ -176,6 +176,8 @@ def walk(
     finite; without, the nearest that one sees stands in for them, and the table is read a tile
     ahead.
     """
+    key = cache.key + head * strides.head
+    value = cache.value + head * strides.head
     BLOCK: tl.constexpr = query.shape[1]
     offset = tl.arange(0, TILE)
     values = tl.zeros(query.shape, tl.float32)
@@ -191,8 +193,8 @@ def walk(
     for start in tl.range(begin, last + 1, TILE):
         if key_tiles is None:
             inside = at % BLOCK_SIZE
-            here = block * block_stride + inside * slot_stride
-            scale_here = block * scale_block_stride + inside * scale_slot_stride
+            here = place_of(block, inside, strides)
+            scale_here = head + scale_place_of(block, inside, strides)
             k = kept(key, here, None, SIZE, BLOCK)
             v = kept(value, here, None, SIZE, BLOCK)
             at = tl.minimum(tl.maximum(start + TILE + offset, lowest), last)
@@ -200,12 +202,11 @@ def walk(
         else:
             whole = tl.load(table + start // BLOCK_SIZE)
             first_inside = start % BLOCK_SIZE
-            scale_here = whole.to(tl.int64) * scale_block_stride
-            scale_here += (first_inside + offset) * scale_slot_stride
+            scale_here = head + scale_place_of(whole, first_inside + offset, strides)
             k = key_tiles.load([whole, first_inside, head, 0]).reshape(TILE, BLOCK)
             v = value_tiles.load([whole, first_inside, head, 0]).reshape(TILE, BLOCK)
-        k = restored(k, key_scale, scale_here, query.dtype)
-        v = restored(v, value_scale, scale_here, query.dtype)
+        k = restored(k, cache.key_scale, scale_here, query.dtype)
+        v = restored(v, cache.value_scale, scale_here, query.dtype)
         partial = (start + TILE > first + 1) | (start < full_from)
         distance = position[:, None] - (start + offset)[None, :]
         top, total, values = attend_tile(
@@ -216,14 +217,11 @@ def walk(
 
 @triton.jit(do_not_specialize=VARYING)
 def prefill_kernel(
-    q, key, value, key_scale, value_scale, key_tiles, value_tiles,
-    block_tables, seq_lens, query_starts, sinks, out, requests, window, scale, cap,
-    q_stride, q_head_stride, table_stride,
-    block_stride, slot_stride, head_stride, scale_block_stride, scale_slot_stride,
+    q, out, sinks, block_tables, seq_lens, query_starts, requests, table_stride,
+    window, scale, cap, q_strides, cache, strides, key_tiles, value_tiles,
     SIZE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_SIZE: tl.constexpr, GROUP: tl.constexpr,
     ROWS: tl.constexpr, TILE: tl.constexpr, REQUESTS: tl.constexpr, LEAST: tl.constexpr,
-    WINDOWED: tl.constexpr, CAPPED: tl.constexpr, QUANTIZED: tl.constexpr,
-    HAS_SINKS: tl.constexpr, PDL: tl.constexpr,
+    WINDOWED: tl.constexpr, CAPPED: tl.constexpr, HAS_SINKS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Slot program_id(1), KV head program_id(0), of the requests with at least LEAST queries."""
     if PDL:
@@ -243,24 +241,20 @@ def prefill_kernel(
         column = tl.arange(0, BLOCK)[None, :]
         there = (row < count * GROUP)[:, None] & (column < SIZE)
         token = (begin + number).to(tl.int64)
-        place = token * q_stride + member * q_head_stride
+        place = token * q_strides[0] + member * q_strides[1]
         query = tl.load(q + place[:, None] + column, there, 0.0)
-        if QUANTIZED and query.dtype != tl.float32:
+        if cache.key_scale is not None and query.dtype != tl.float32:
             query = query.to(tl.float16)
-        top = tl.full((ROWS,), _LOWEST, tl.float32)
+        top = tl.full((ROWS,), LOWEST, tl.float32)
         total = tl.zeros((ROWS,), tl.float32)
         if HAS_SINKS:
-            sink = tl.load(sinks + member) * _LOG2E
+            sink = tl.load(sinks + member) * LOG2E
             top = tl.maximum(sink, top)
             total = tl.exp2(sink - top)
         first = before + tile * ROWS // GROUP
         total, values = walk(
             query, before + number, first, before + tl.max(number), top, total, window, scale, cap,
-            block_tables + request * table_stride, head,
-            key + head * head_stride, value + head * head_stride,
-            key_scale + head if QUANTIZED else None, value_scale + head if QUANTIZED else None,
-            key_tiles, value_tiles,
-            block_stride, slot_stride, scale_block_stride, scale_slot_stride,
+            block_tables + request * table_stride, cache, strides, head, key_tiles, value_tiles,
             SIZE, BLOCK_SIZE, TILE, WINDOWED, CAPPED,
         )  # fmt: skip
         written = token * (tl.num_programs(0) * GROUP * SIZE) + member * SIZE
@@ -284,47 +278,24 @@ def prefill_attention(
     every: of all requests; otherwise of those with several queries. tiling None: the usual one.
     """
     tokens, heads, size = q.shape
-    key, scales = cache.key, cache.key_scale
-    check_strides(cache)
+    key = cache.key
     tiling = tiling or prefill_tiling(size, q.dtype, key.dtype, cache.block_size, _major(q.device))
     tiles = (None, None)
     if tiling.described:
         tiles = [described(part, 1, tiling.tile, 1, size) for part in (key, cache.value)]
     pairs = key.shape[2]
-    group = heads // pairs
-    requests = len(meta.seq_lens)
-    prefill_kernel[(pairs, tokens * group // tiling.rows + requests)](
-        q, key, cache.value, scales, cache.value_scale,
+    slots = tokens * (heads // pairs) // tiling.rows + len(meta.seq_lens)
+    prefill_kernel[(pairs, slots)](
+        *arguments(q, cache, meta, spec, out),
         *tiles,
-        meta.block_tables, meta.seq_lens, meta.query_starts, spec.sinks, out,
-        requests, spec.window or 0, spec.scale, spec.softcap or 1.0,
-        q.stride(0), q.stride(1), meta.block_tables.stride(0), *key.stride()[:3],
-        *((0, 0) if scales is None else scales.stride()[:2]),
-        SIZE=size,
-        BLOCK=triton.next_power_of_2(size),
-        BLOCK_SIZE=cache.block_size,
-        GROUP=group,
         ROWS=tiling.rows,
         TILE=tiling.tile,
         REQUESTS=_REQUESTS,
         LEAST=1 if every else 2,
-        WINDOWED=spec.window is not None,
-        CAPPED=spec.softcap is not None,
-        QUANTIZED=scales is not None,
-        HAS_SINKS=spec.sinks is not None,
-        PDL=overlapped,
         num_warps=tiling.num_warps,
         num_stages=tiling.num_stages,
-        launch_pdl=overlapped,
-    )  # fmt: skip
-
-
-_KINDS = {
-    torch.uint8: "*u8",
-    torch.int8: "*i8",
-    torch.float8_e4m3fn: "*fp8e4nv",
-    torch.float8_e5m2: "*fp8e5",
-}
+        **constants(q, cache, spec, overlapped=overlapped),
+    )
 
 
 def _specimen(
@@ -337,48 +308,23 @@ def _specimen(
     capped: bool = False,
 ) -> Specimen:
     tiling = prefill_tiling(size, torch.bfloat16, dtype, block_size, major)
-    quantized = dtype in _KINDS
-    pointers = {
-        "q": "*bf16",
-        **dict.fromkeys(("key", "value"), _KINDS.get(dtype, "*bf16")),
-        **(dict.fromkeys(("key_scale", "value_scale"), "*fp32") if quantized else {}),
-        **dict.fromkeys(("block_tables", "seq_lens", "query_starts"), "*i32"),
-        "out": "*bf16",
-    }
-    strides = ("q_stride", "q_head_stride", "block_stride", "slot_stride", "head_stride")
-    numbers = ("requests", "window", "table_stride", "scale_block_stride", "scale_slot_stride")
-    types = {
-        **pointers,
-        **dict.fromkeys((*strides, *numbers), "i32"),
-        **dict.fromkeys(("scale", "cap"), "fp32"),
-    }
-    tiles = f"tensordesc<{_KINDS.get(dtype, '*bf16')[1:]}[1,{tiling.tile},1,{size}]>"
-    tile_types = dict.fromkeys(("key_tiles", "value_tiles"), tiles) if tiling.described else {}
+    kind = KINDS[dtype].removeprefix("*")
+    tiles = f"tensordesc<{kind}[1,{tiling.tile},1,{size}]>"
+    own = dict.fromkeys(("key_tiles", "value_tiles"), tiles) if tiling.described else {}
     constants: dict[str, object] = {
-        "SIZE": size,
-        "BLOCK": triton.next_power_of_2(size),
-        "BLOCK_SIZE": block_size,
-        "GROUP": 4,
         "ROWS": tiling.rows,
         "TILE": tiling.tile,
         "REQUESTS": _REQUESTS,
+        "LEAST": 2,
         "WINDOWED": windowed,
         "CAPPED": capped,
-        "QUANTIZED": quantized,
-        "HAS_SINKS": False,
-        "LEAST": 2,
-        "PDL": False,
     }
-    return Specimen(
-        prefill_kernel,
-        types | tile_types,
-        constants,
-        tiling.num_warps,
-        tiling.num_stages,
-        aligned=tuple(name for name in (*pointers, *strides) if name not in VARYING),
-        capabilities=(10 * major,),
-        spilled=160 if tiling.described else 128,  # 255 registers: two programs share a processor
+    launched = tiling.num_warps, tiling.num_stages
+    plain = specimen(
+        prefill_kernel, dtype, own, constants, launched, size, block_size, (10 * major,)
     )
+    # 255 registers: two programs share a processor
+    return replace(plain, spilled=160) if tiling.described else plain
 
 
 SPECIMENS = (

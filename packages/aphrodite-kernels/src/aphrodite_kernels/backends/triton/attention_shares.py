@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from aphrodite_kernels.backends.triton.attention_tile import LOWEST, attend, empty_run, kept, merged
+from aphrodite_kernels.backends.triton.paged import place_of, scale_place_of
 
 _DOUBLINGS = tl.constexpr(16)
 """Of the shortest share at most: for contexts of 2^28 positions."""
@@ -39,18 +40,13 @@ def walk(
     end,
     lowest,
     length,
-    key,
-    value,
-    key_scale,
-    value_scale,
+    cache,
+    strides,
+    head,
     table,
     window,
     scale,
     cap,
-    block_stride,
-    slot_stride,
-    scale_block_stride,
-    scale_slot_stride,
     SIZE: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     TILE: tl.constexpr,
@@ -65,20 +61,22 @@ def walk(
     Keys are those of positions start, the first of a tile, to below end. They are ONE share, or
     merged share by share of each row's `length`. No key below `lowest` is read.
     """
+    key = cache.key + head * strides.head
+    value = cache.value + head * strides.head
     offset = tl.arange(0, TILE)
     whole_top, whole_total, whole = empty_run(query.shape[0], query.shape[1])
     top, total, values = whole_top, whole_total, whole
     for at in tl.range(start, end, TILE):
         near = tl.minimum(tl.maximum(at + offset, lowest), end - 1)
-        block = tl.load(table + near // BLOCK_SIZE).to(tl.int64)
+        block = tl.load(table + near // BLOCK_SIZE)
         inside = near % BLOCK_SIZE
-        here = block * block_stride + inside * slot_stride
+        here = place_of(block, inside, strides)
         k_scale = 1.0
         v_scale = 1.0
         if UP:
-            scales = block * scale_block_stride + inside * scale_slot_stride
-            k_scale = tl.load(key_scale + scales)
-            v_scale = tl.load(value_scale + scales)
+            scales = scale_place_of(block, inside, strides)
+            k_scale = tl.load(cache.key_scale + head + scales)
+            v_scale = tl.load(cache.value_scale + head + scales)
         distance = position[:, None] - (at + offset)[None, :]
         seen = distance >= 0
         if WINDOWED:

@@ -19,17 +19,20 @@ from triton.language.extra import cuda
 from aphrodite_kernels.attention import AttentionMeta, AttentionSpec, KVCache
 from aphrodite_kernels.backends.triton.attention_arguments import (
     VARYING,
+    arguments,
     constants,
-    numbers,
-    pointers,
     specimen,
-    strides,
 )
 from aphrodite_kernels.backends.triton.attention_prefill import request_of
 from aphrodite_kernels.backends.triton.attention_shares import share_of, shares_of, walk
-from aphrodite_kernels.backends.triton.attention_tile import empty_run, finish, fitted, merged
+from aphrodite_kernels.backends.triton.attention_tile import (
+    empty_run,
+    finish,
+    fitted,
+    merged,
+    scale_up,
+)
 from aphrodite_kernels.backends.triton.specimen import Specimen
-from aphrodite_kernels.backends.triton.store_kv import check_strides
 
 _REQUESTS = 256
 """Requests that a program looks at together for its own."""
@@ -45,27 +48,19 @@ _ENOUGH = 256
 @triton.jit(do_not_specialize=VARYING)
 def steady_kernel(
     q,
-    key,
-    value,
-    key_scale,
-    value_scale,
+    out,
+    sinks,
     block_tables,
     seq_lens,
     query_starts,
-    sinks,
-    out,
     requests,
+    table_stride,
     window,
     scale,
     cap,
-    q_stride,
-    q_head_stride,
-    table_stride,
-    block_stride,
-    slot_stride,
-    head_stride,
-    scale_block_stride,
-    scale_slot_stride,
+    q_strides,
+    cache,
+    strides,
     partials,
     SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -119,7 +114,7 @@ def steady_kernel(
         column = tl.arange(0, BLOCK)[None, :]
         there = (number < count)[:, None] & (column < SIZE)
         token = (begin + number).to(tl.int64)
-        place = token * q_stride + member * q_head_stride
+        place = token * q_strides[0] + member * q_strides[1]
         query, factor = fitted(tl.load(q + place[:, None] + column, there, 0.0), scale, UP)
         top, total, values = empty_run(ROWS, BLOCK)
         for at in tl.range(share, beyond):
@@ -130,18 +125,13 @@ def steady_kernel(
                 tl.minimum(end, at * length + length) if SINGLE else end,
                 lowest,
                 length,
-                key + head * head_stride,
-                value + head * head_stride,
-                key_scale + head if UP else key_scale,
-                value_scale + head if UP else value_scale,
+                cache,
+                strides,
+                head,
                 block_tables + request.to(tl.int64) * table_stride,
                 window,
                 factor,
                 cap,
-                block_stride,
-                slot_stride,
-                scale_block_stride,
-                scale_slot_stride,
                 SIZE,
                 BLOCK_SIZE,
                 TILE,
@@ -220,7 +210,6 @@ def steady_attention(
     overlapped: bool = False,
 ) -> None:
     """Attention of q [T, H, D] into out [T, H, D], contiguous."""
-    check_strides(cache)
     tokens, heads, size = q.shape
     pairs, requests = cache.key.shape[2], len(meta.seq_lens)
     kept = triton.next_power_of_2(heads // pairs)
@@ -237,11 +226,9 @@ def steady_attention(
         grid = (pairs, requests, 1)
     else:
         grid = (pairs, tokens * heads // pairs // rows + requests, 1)
-    shape = constants(q, cache, spec, overlapped=overlapped)
+    shape = constants(q, cache, spec, overlapped=overlapped) | {"UP": scale_up(cache.key.dtype)}
     steady_kernel[grid](
-        *pointers(q, cache, meta, spec, out),
-        *numbers(meta, spec),
-        *strides(q, cache, meta),
+        *arguments(q, cache, meta, spec, out),
         partials,
         ROWS=rows,
         TILE=_TILE,
@@ -286,6 +273,7 @@ def _specimen(
         "SHARE": _SHARE,
         "SINGLE": single,
         "SPLIT": split,
+        "UP": scale_up(dtype),
     }
     return specimen(steady_kernel, dtype, own, constants, (4, _stages(size, dtype.itemsize)), size)
 

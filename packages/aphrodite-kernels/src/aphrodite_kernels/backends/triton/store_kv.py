@@ -17,8 +17,15 @@ from torch import Tensor
 from triton.language.extra import cuda
 
 from aphrodite_kernels.attention import KVCache, mixed_size
+from aphrodite_kernels.backends.triton.paged import (
+    ALIGNED,
+    place_of,
+    scale_place_of,
+    stored,
+    strides_of,
+    types_of,
+)
 from aphrodite_kernels.backends.triton.specimen import Specimen
-from aphrodite_kernels.errors import ShapeError
 from aphrodite_kernels.protocols import RotateAndStore
 
 _LARGEST = {torch.uint8: 8, torch.int8: 127, torch.float8_e4m3fn: 448, torch.float8_e5m2: 57344}
@@ -118,21 +125,11 @@ def rotate_and_store_kernel(
     positions,
     table,
     slots,
-    key,
-    value,
-    key_scale,
-    value_scale,
-    q_stride,
-    q_head_stride,
-    k_stride,
-    k_head_stride,
-    v_stride,
-    v_head_stride,
-    block_stride,
-    slot_stride,
-    head_stride,
-    scale_block_stride,
-    scale_slot_stride,
+    q_strides,
+    k_strides,
+    v_strides,
+    cache,
+    strides,
     key_fixed,
     value_fixed,
     BLOCK_SIZE: tl.constexpr,
@@ -160,7 +157,7 @@ def rotate_and_store_kernel(
 
     head = tl.arange(0, BLOCK_HEADS)[:, None]
     heads = head < HEADS
-    vectors = q + token * q_stride + head * q_head_stride
+    vectors = q + token * q_strides[0] + head * q_strides[1]
     if MIXES:
         column = tl.arange(0, BLOCK)[None, :]
         new_q = _mixed(_turned(vectors, column, heads, angles, SIZE, HALF), MIXES)
@@ -175,20 +172,21 @@ def rotate_and_store_kernel(
     column = tl.arange(0, BLOCK)[None, :]
     head = tl.arange(0, BLOCK_KV_HEADS)[:, None]
     heads = head < KV_HEADS
-    vectors = k + token * k_stride + head * k_head_stride
+    vectors = k + token * k_strides[0] + head * k_strides[1]
     new_k = _turned(vectors, column, heads, angles, SIZE, HALF)
     if MIXES:
         new_k = _mixed(new_k, MIXES)
     there = heads & (column < SIZE)
-    new_v = tl.load(v + token * v_stride + head * v_head_stride + column, there, 0.0)
+    new_v = tl.load(v + token * v_strides[0] + head * v_strides[1] + column, there, 0.0)
     infinite = (tl.abs(new_v) < float("inf")) == 0
     new_v = tl.where(infinite, 0.0, new_v)
     new_k = tl.where(tl.max(infinite.to(tl.int32), 1, keep_dims=True) > 0, float("nan"), new_k)
     block, inside = slot // BLOCK_SIZE, slot % BLOCK_SIZE
-    place = block * block_stride + inside * slot_stride + head * head_stride
-    scale_place = block * scale_block_stride + inside * scale_slot_stride + head
-    _store(new_k, key + place, key_scale, scale_place, heads, key_fixed, SIZE, LARGEST)
-    _store(new_v, value + place, value_scale, scale_place, heads, value_fixed, SIZE, LARGEST)
+    place = place_of(block, inside, strides) + head * strides.head
+    scale_place = scale_place_of(block, inside, strides) + head
+    key, value = cache.key + place, cache.value + place
+    _store(new_k, key, cache.key_scale, scale_place, heads, key_fixed, SIZE, LARGEST)
+    _store(new_v, value, cache.value_scale, scale_place, heads, value_fixed, SIZE, LARGEST)
 
 
 def rotate_and_store_on(*, overlapped: bool) -> RotateAndStore:
@@ -204,9 +202,7 @@ def rotate_and_store_on(*, overlapped: bool) -> RotateAndStore:
         slots: Tensor,
     ) -> None:
         tokens, pairs, size = k.shape
-        heads, half = q.shape[1], table.shape[2]
-        key, scale = cache.key, cache.key_scale
-        check_strides(cache)
+        heads, half, kind = q.shape[1], table.shape[2], cache.key.dtype
         rotate_and_store_kernel[(tokens,)](
             q,
             k,
@@ -214,15 +210,11 @@ def rotate_and_store_on(*, overlapped: bool) -> RotateAndStore:
             positions,
             table,
             slots,
-            key,
-            cache.value,
-            scale,
-            cache.value_scale,
-            *q.stride()[:2],
-            *k.stride()[:2],
-            *v.stride()[:2],
-            *key.stride()[:3],
-            *((0, 0) if scale is None else scale.stride()[:2]),
+            q.stride()[:2],
+            k.stride()[:2],
+            v.stride()[:2],
+            stored(cache),
+            strides_of(cache),
             cache.key_fixed or 0.0,
             cache.value_fixed or 0.0,
             BLOCK_SIZE=cache.block_size,
@@ -234,8 +226,8 @@ def rotate_and_store_on(*, overlapped: bool) -> RotateAndStore:
             BLOCK_KV_HEADS=triton.next_power_of_2(pairs),
             BLOCK=triton.next_power_of_2(size),
             BLOCK_HALF=triton.next_power_of_2(half),
-            LARGEST=0 if scale is None else _LARGEST[key.dtype],
-            MIXES=mixed_size(size, key.dtype).bit_length() - 1,
+            LARGEST=0 if cache.key_scale is None else _LARGEST[kind],
+            MIXES=mixed_size(size, kind).bit_length() - 1,
             PDL=overlapped,
             num_warps=_WARPS,
             launch_pdl=overlapped,
@@ -244,46 +236,20 @@ def rotate_and_store_on(*, overlapped: bool) -> RotateAndStore:
     return rotate_and_store
 
 
-def check_strides(cache: KVCache) -> None:
-    """ShapeError unless keys and values lie alike, and so do their scales."""
-    if cache.key.stride() != cache.value.stride():
-        raise ShapeError(
-            f"keys with strides {cache.key.stride()} and values with strides "
-            f"{cache.value.stride()}: both must lie alike"
-        )
-
-
-_STRIDES = (
-    "q_stride",
-    "q_head_stride",
-    "k_stride",
-    "k_head_stride",
-    "v_stride",
-    "v_head_stride",
-    "block_stride",
-    "slot_stride",
-    "head_stride",
-    "scale_block_stride",
-)
-
-
 def _specimen(
-    kind: str,
-    largest: int,
+    dtype: torch.dtype,
     heads: tuple[int, int, int] = (32, 8, 128),
     half: int = 64,
     mixes: int = 0,
 ) -> Specimen:
     queries, pairs, size = heads
-    quantized = dict.fromkeys(("key_scale", "value_scale"), "*fp32") if largest else {}
-    aligned = {
-        **dict.fromkeys(("q", "k", "v"), "*bf16"),
-        "table": "*fp32",
-        **dict.fromkeys(("key", "value"), kind),
-        **quantized,
-        **dict.fromkeys(_STRIDES, "i32"),
+    pointers = {**dict.fromkeys(("q", "k", "v"), "*bf16"), "table": "*fp32"}
+    strides = dict.fromkeys(("q_strides", "k_strides", "v_strides"), ("i32", "i32"))
+    own = {
+        **dict.fromkeys(("key_fixed", "value_fixed"), "fp32"),
+        "positions": "*i32",
+        "slots": "*i64",
     }
-    numbers = dict.fromkeys(("key_fixed", "value_fixed"), "fp32")
     constants: dict[str, object] = {
         "BLOCK_SIZE": 16,
         "HEADS": queries,
@@ -294,26 +260,27 @@ def _specimen(
         "BLOCK_KV_HEADS": triton.next_power_of_2(pairs),
         "BLOCK": triton.next_power_of_2(size),
         "BLOCK_HALF": triton.next_power_of_2(half),
-        "LARGEST": largest,
+        "LARGEST": _LARGEST.get(dtype, 0),
         "MIXES": mixes,
         "PDL": False,
     }
+    divisible = (f"{name}.{place}" for name in strides for place in range(2))
     return Specimen(
         rotate_and_store_kernel,
-        {**aligned, **numbers, "positions": "*i32", "slots": "*i64", "scale_slot_stride": "i32"},
+        {**pointers, **strides, **own, **types_of(dtype)},
         constants,
         _WARPS,
-        aligned=tuple(aligned),
-        capabilities=(90,) if kind == "*fp8e4nv" else (80, 90),
+        aligned=(*pointers, *divisible, *ALIGNED),
+        capabilities=(90,) if dtype == torch.float8_e4m3fn else (80, 90),
     )
 
 
 SPECIMENS = (
-    _specimen("*bf16", 0),
-    _specimen("*bf16", 0, (64, 8, 128)),
-    _specimen("*bf16", 0, (9, 3, 64), 16),
-    _specimen("*i8", 127),
-    _specimen("*u8", 8, mixes=7),
-    _specimen("*fp8e5", 57344),
-    _specimen("*fp8e4nv", 448),
+    _specimen(torch.bfloat16),
+    _specimen(torch.bfloat16, (64, 8, 128)),
+    _specimen(torch.bfloat16, (9, 3, 64), 16),
+    _specimen(torch.int8),
+    _specimen(torch.uint8, mixes=7),
+    _specimen(torch.float8_e5m2),
+    _specimen(torch.float8_e4m3fn),
 )
