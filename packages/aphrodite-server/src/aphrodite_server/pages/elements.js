@@ -17,15 +17,28 @@ export const flowing = (docs) => docs.replace(/([^\n])\n(?!\n)/g, "$1 ");
 
 export const find = (id) => document.getElementById(id);
 
-/** Ask for a key when the server wants one; `retry` is called once there is a new one. */
+/** Make room for errors, and for a key when the server wants one; `retry` is called with a new one. */
 export function watchKey(api, retry) {
-  find("key").value = api.key.get();
-  find("key-form").addEventListener("submit", (event) => {
-    event.preventDefault();
-    api.key.set(find("key").value.trim());
-    find("key-form").hidden = true;
-    retry();
+  const field = element("input", {
+    id: "key", type: "password", autocomplete: "off", value: api.key.get(),
   });
+  const form = element(
+    "form",
+    {
+      id: "key-form",
+      hidden: true,
+      onsubmit: (event) => {
+        event.preventDefault();
+        api.key.set(field.value.trim());
+        form.hidden = true;
+        retry();
+      },
+    },
+    element("label", { for: "key" }, "API key"),
+    field,
+    element("button", {}, "Use"),
+  );
+  document.querySelector("main").before(form, element("p", { id: "error", role: "alert", hidden: true }));
 }
 
 /** Tell of an error; an error of the key opens its form. */
