@@ -196,7 +196,8 @@ def _settle(device: torch.device) -> None:
 
 def time_engine(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Output tokens per second, and their share of those of greedy requests in the same rounds."""
-    llm = LLM(arguments.engine, device=arguments.device, max_num_seqs=arguments.rows)
+    options = {"device": arguments.device, "max_num_seqs": arguments.rows}
+    llm = LLM(arguments.engine, generation_config="none", **options)
     generator = torch.Generator().manual_seed(0)
     prompts = torch.randint(100, 20000, (arguments.rows, 64), generator=generator).tolist()
     greedy: dict[str, Any] = {"temperature": 0}

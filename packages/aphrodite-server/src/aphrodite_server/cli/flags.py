@@ -184,8 +184,8 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--generation-config",
         metavar="auto|none|PATH",
-        help="sampling defaults: auto, the model's generation_config.json; none, also aphrodite: "
-        "leave them out; or the path of another such file (default auto)",
+        help="sampling defaults: auto, of the model's generation_config.json or GGUF file; none, "
+        "also aphrodite: leave them out; or the path of a generation_config.json (default auto)",
     )
     group.add_argument(
         "--sampler-presets",
