@@ -165,6 +165,8 @@ from aphrodite_client import Client
 
 told = Client("http://localhost:2242/v1").explain(
     "%s",
+    temperature=1,
+    top_p=1,
     min_p=0.02,
     xtc_probability=1,
     xtc_threshold=0.08,

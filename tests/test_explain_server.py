@@ -16,6 +16,7 @@ PATH = "/v1/samplers/explain"
 PROMPT = "The capital of France is"
 SAMPLERS = {
     "temperature": 1.2,
+    "top_p": 1,
     "min_p": 0.02,
     "xtc_probability": 1,
     "xtc_threshold": 0.05,

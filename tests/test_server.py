@@ -110,8 +110,9 @@ def test_openai_chat(client):
 
 
 def test_openai_completions(client):
+    drawn = {"n": 2, "max_tokens": 6, "seed": 3, "temperature": 1.5}
     made = client.completions.create(
-        model="default", prompt=["One, two,", "Red, green,"], n=2, max_tokens=6, logprobs=2, seed=3
+        model="default", prompt=["One, two,", "Red, green,"], logprobs=2, **drawn
     )
     assert [choice.index for choice in made.choices] == [0, 1, 2, 3]
     assert made.choices[0].text != made.choices[1].text, "choices draw on their own"
@@ -120,9 +121,7 @@ def test_openai_completions(client):
         assert len(scores.tokens) == len(scores.token_logprobs) == len(scores.top_logprobs)
         assert scores.text_offset[0] == 0
         assert "".join(scores.tokens) == choice.text
-    again = client.completions.create(
-        model="default", prompt="Red, green,", n=2, max_tokens=6, seed=3
-    )
+    again = client.completions.create(model="default", prompt="Red, green,", **drawn)
     assert [choice.text for choice in again.choices] == [c.text for c in made.choices[2:]]
 
 
@@ -250,6 +249,7 @@ def test_lm_eval(server):
 
 def test_many_choices(server):
     body = {"prompt": "Roll a die:", "n": 100, "max_tokens": 3, "seed": 5}
+    body |= {"temperature": 1, "top_p": 1}
     answer = server.request("POST", COMPLETIONS, body).json
     assert [choice["index"] for choice in answer["choices"]] == list(range(100))
     assert len({choice["text"] for choice in answer["choices"]}) > 20
