@@ -93,7 +93,7 @@ def test_offline(server):
     samplers = {key: value for key, value in SAMPLERS.items() if key != "logit_bias"}
     answer = server.request("POST", PATH, {"prompt": PROMPT, "seed": 5, "top": 3, **samplers}).json
     params = SamplingParams(max_tokens=2, seed=5, explain=3, stages=stages_from(samplers))
-    with LLM("demo", max_model_len=256, max_num_seqs=2) as llm:
+    with LLM("demo", generation_config="none", max_model_len=256, max_num_seqs=2) as llm:
         completion = llm.generate(PROMPT, params, progress=False)[0].completions[0]
     first, second = completion.explanations
     assert [first.token, second.token] == completion.tokens
