@@ -63,6 +63,14 @@ def test_scores_are_needed_for_sentencepiece():
         gguf_tokenizer(metadata)
 
 
+def test_byte_level_tokens_are_no_sentencepiece(metadata):
+    """As auto-round writes the vocabulary of SmolLM2."""
+    metadata["tokenizer.ggml.model"] = "llama"
+    metadata["tokenizer.ggml.scores"] = [-1000.0] * len(metadata["tokenizer.ggml.tokens"])
+    with pytest.raises(ModelError, match=r"begin with Ġ, as in 'gpt2'.*--tokenizer PATH"):
+        gguf_tokenizer(metadata)
+
+
 def test_unigram_takes_the_likeliest_pieces():
     tokens = ["<unk>", "</s>", "\u2581", "a", "b", "\u2581ab", "ab", "<0x41>"]
     metadata = {

@@ -22,7 +22,14 @@ from aphrodite_engine.text.gguf_vocabulary import (
 )
 from aphrodite_engine.text.pre_tokenizer import pre_tokenizer, rule_named
 from aphrodite_engine.text.tokenizer import SpecialTokens, Tokenizer
-from aphrodite_engine.text.vocabulary import SPACE, Spelling, Vocabulary, byte_level, sentencepiece
+from aphrodite_engine.text.vocabulary import (
+    BYTE_SPACE,
+    SPACE,
+    Spelling,
+    Vocabulary,
+    byte_level,
+    sentencepiece,
+)
 
 
 def gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
@@ -61,6 +68,7 @@ def _byte_level_bpe(vocabulary: GgufVocabulary) -> Tokenizer:
 def _sentencepiece_bpe(vocabulary: GgufVocabulary) -> Tokenizer:
     if vocabulary.scores is None:
         raise _missing("scores", vocabulary)
+    _check_spaces(vocabulary)
     model = models.BPE(
         vocab=vocabulary.ids,
         merges=_merges_by_score(vocabulary, vocabulary.scores),
@@ -73,6 +81,17 @@ def _sentencepiece_bpe(vocabulary: GgufVocabulary) -> Tokenizer:
     encoder = tokenizers.Tokenizer(model)
     encoder.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
     return _assemble(vocabulary, encoder, sentencepiece, add_bos=True, leading_space=prefix)
+
+
+def _check_spaces(vocabulary: GgufVocabulary) -> None:
+    """ModelError if words begin as in another family: every text would be cut into noise."""
+    written = {token[0] for token in vocabulary.tokens if token}
+    if BYTE_SPACE in written and SPACE not in written:
+        raise ModelError(
+            f"tokenizer.ggml.model is '{vocabulary.model}', whose words begin with {SPACE}, but "
+            f"those of this file begin with {BYTE_SPACE}, as in 'gpt2': what wrote it did not know "
+            "the tokenizer. Give that of the original model (--tokenizer PATH), or convert again"
+        )
 
 
 def _plain_bpe(vocabulary: GgufVocabulary) -> Tokenizer:

@@ -15,6 +15,8 @@ from typing import Final
 Spelling = Callable[[str], bytes]
 SPACE: Final = "\u2581"
 """SentencePiece's visible space."""
+BYTE_SPACE: Final = "\u0120"
+"""That of byte-level vocabularies."""
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
