@@ -85,6 +85,13 @@ def test_roles(directory):
     assert 1 not in tokenizer.encode("<|end|>", parse_special=False)
 
 
+@pytest.mark.parametrize("ends", ["4", {}, {"a": 1}, "", [1, "2"], [None], True, 1.5])
+def test_ends_are_ids(directory, ends):
+    (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    with pytest.raises(ModelError, match=r"generation_config\.json: eos_token_id should be .* ids"):
+        directory_tokenizer(directory)
+
+
 def test_the_special_tokens_map_names_what_the_config_does_not(directory):
     (directory / "tokenizer_config.json").unlink()
     (directory / "special_tokens_map.json").write_text('{"eos_token": "<|turn|>"}')

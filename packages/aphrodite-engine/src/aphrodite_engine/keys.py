@@ -39,7 +39,10 @@ class Keys:
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.wrong(key, "a number")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise self.wrong(key, "a number of at most 308 digits") from error
 
     def flag(self, key: str, *, default: bool | None = None) -> bool:
         """True or false."""

@@ -32,6 +32,7 @@ REFUSALS = {
     "num_key_value_heads is 3, not a divisor of num_attention_heads, 4": {"num_key_value_heads": 3},
     "hidden_act is 'relu', not one of silu": {"hidden_act": "relu"},
     "tie_word_embeddings is 'yes', not true or false": {"tie_word_embeddings": "yes"},
+    "not a number of at most 308 digits": {"rms_norm_eps": 10**400},
     "attn_logit_softcapping is 50.0, not null": GEMMA | {"attn_logit_softcapping": 50.0},
     "use_bidirectional_attention is True, not false": GEMMA | {"use_bidirectional_attention": True},
 }

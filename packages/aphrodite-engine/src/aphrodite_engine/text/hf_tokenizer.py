@@ -102,10 +102,7 @@ def _special(encoder: tokenizers.Tokenizer, directory: Path) -> SpecialTokens:
         **_read_json(directory / "tokenizer_config.json"),
     }
     roles = {role: _token(encoder, config.get(role)) for role in _ROLES}
-    generation = _read_json(directory / "generation_config.json")
-    declared = generation.get("eos_token_id")
-    ends = cast("list[int]", declared if isinstance(declared, list) else [declared])
-    known = [end for end in [roles["eos_token"], *ends] if end is not None]
+    known = [end for end in [roles["eos_token"], *_ends(directory)] if end is not None]
     before, after = _surroundings(encoder)
     return SpecialTokens(
         bos=roles["bos_token"],
@@ -116,6 +113,22 @@ def _special(encoder: tokenizers.Tokenizer, directory: Path) -> SpecialTokens:
         before=before,
         after=after,
     )
+
+
+def _ends(directory: Path) -> list[int]:
+    """Tokens that end a text, as generation_config.json has them: none, one or several."""
+    path = directory / "generation_config.json"
+    declared = _read_json(path).get("eos_token_id")
+    if declared is None:
+        return []
+    ends = cast("list[object]", declared if isinstance(declared, list) else [declared])
+    known = [end for end in ends if isinstance(end, int) and not isinstance(end, bool)]
+    if len(known) < len(ends):
+        raise ModelError(
+            f"{path}: eos_token_id should be an id or a list of ids, but holds {declared!r}; "
+            "correct it, or get the file again"
+        )
+    return known
 
 
 def _token(encoder: tokenizers.Tokenizer, entry: object) -> int | None:
