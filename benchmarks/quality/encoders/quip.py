@@ -52,10 +52,15 @@ def _transform(size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     power = size & -size
     odd = size // power
     base = torch.linalg.qr(torch.randn(odd, odd, generator=generator))[0].half().contiguous()
+    return base, beside_hadamard(base.float(), power)
+
+
+def beside_hadamard(base: Tensor, power: int) -> Tensor:
+    """`base` beside the orthonormal Hadamard matrix [power, power], a power of two."""
     hadamard = torch.ones(1, 1)
     while len(hadamard) < power:
         hadamard = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), hadamard)
-    return base, torch.kron(base.float(), hadamard / power**0.5)
+    return torch.kron(base, hadamard / power**0.5)
 
 
 @cache

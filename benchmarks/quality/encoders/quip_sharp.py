@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from aphrodite_quant.hadamard import hadamard_base
-from encoders.quip import RESIDUALS, e8p, e81b
+from encoders.quip import RESIDUALS, beside_hadamard, e8p, e81b
 from encoders.shared import Encoded, Encoder, Shapes
 from torch import Tensor
 
@@ -58,10 +58,7 @@ def _transform(size: int) -> Tensor:
     odd = size // (size & -size)
     base = torch.ones(1, 1) if odd == 1 else hadamard_base(4 * odd, torch.device("cpu"))
     assert base is not None, f"quip-sharp has no matrix for {size}"
-    hadamard = torch.ones(1, 1)
-    while len(hadamard) * len(base) < size:
-        hadamard = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), hadamard)
-    return torch.kron(base, hadamard / len(hadamard) ** 0.5)
+    return beside_hadamard(base, size // len(base))
 
 
 def _packed(codes: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from aphrodite_kernels.backend import Backend
 from aphrodite_kernels.backends import cpu, reference
 from aphrodite_kernels.backends.cpu.tiled import Tiled
 from aphrodite_kernels.layouts import PackedWeight
+from torch import Tensor
 from torch.nn import Module
 
 BLOCK_SIZE = 4
@@ -140,6 +141,21 @@ def decoder(backend: Backend) -> Callable[[Path], Decoder]:
 def decoder_on() -> Callable[..., Decoder]:
     """A decoder on a given backend: (path, backend, eager=…, quantization=…)."""
     return Decoder
+
+
+@pytest.fixture
+def both_predict(backend: Backend, native: Backend) -> Callable[[Path, list[int], Tensor], None]:
+    """Asserts that a checkpoint has logits [L, V]: by the reference nearly, compiled about so."""
+
+    def check(path: Path, tokens: list[int], expected: Tensor) -> None:
+        for each in (backend, native):
+            made = Decoder(path, each)
+            made.start(0, tokens)
+            found = made.step((0, 0, len(tokens)))[0]
+            limit = 1e-3 if each is backend else 2e-2
+            assert (found - expected).norm() <= limit * expected.norm()
+
+    return check
 
 
 @pytest.fixture

@@ -155,15 +155,10 @@ def written(path, model, method):
 
 
 @pytest.mark.parametrize("method", FORMATS)
-def test_a_checkpoint_of_few_bits_is_read(make_checkpoint, backend, native, decoder_on, method):
+def test_a_checkpoint_of_few_bits_is_read(make_checkpoint, both_predict, method):
     from transformers import AutoConfig
 
     config = CONFIG | ({"intermediate_size": 200} if method == "exl3" else {})
     path, model = make_checkpoint(AutoConfig.for_model("llama", **config))
     expected = written(path, model, method)
-    for each in (backend, native):
-        made = decoder_on(path, each)
-        made.start(0, TOKENS)
-        found = made.step((0, 0, len(TOKENS)))[0]
-        limit = 1e-3 if each is backend else 2e-2
-        assert (found - expected).norm() <= limit * expected.norm()
+    both_predict(path, TOKENS, expected)

@@ -65,17 +65,12 @@ def written(path, model, codebook):
 
 
 @pytest.mark.parametrize("codebook", CODEBOOKS)
-def test_a_fused_checkpoint_is_read(make_checkpoint, backend, native, decoder_on, codebook):
+def test_a_fused_checkpoint_is_read(make_checkpoint, both_predict, codebook):
     from transformers import AutoConfig
 
     path, model = make_checkpoint(AutoConfig.for_model("llama", **CONFIG))
     expected = written(path, model, codebook)
-    for each in (backend, native):
-        made = decoder_on(path, each)
-        made.start(0, TOKENS)
-        found = made.step((0, 0, len(TOKENS)))[0]
-        limit = 1e-3 if each is backend else 2e-2
-        assert (found - expected).norm() <= limit * expected.norm()
+    both_predict(path, TOKENS, expected)
 
 
 def test_parts_are_one_product_with_a_kernel(make_checkpoint, native):
